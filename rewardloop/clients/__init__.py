@@ -1,0 +1,1 @@
+"""The only outgoing HTTP: generator, judge, replicas' admin routes, the API."""

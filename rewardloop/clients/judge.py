@@ -1,0 +1,100 @@
+"""Asks the judge service for judgements."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS, share_out
+from rewardloop.clients.http import call, connect
+from rewardloop.config import Judging
+from rewardloop.errors import UpstreamRejected
+from rewardloop.records import (
+    JudgementMode,
+    Message,
+    UnscoredReason,
+    Verdict,
+    WrittenJudgement,
+)
+from rewardloop.rubric import RUBRIC_VERSION
+
+
+class JudgeClient:
+    def __init__(self, url: str, key: str) -> None:
+        self._client = connect(url, key, timeout_seconds=REQUEST_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def judge(
+        self, prompt: Sequence[Message], response: str, judging: Judging, count: int
+    ) -> list[WrittenJudgement]:
+        """`count` judgements of one response.
+
+        A request that the judge's engine refuses (it does not fit the context, say)
+        settles as judgements without a score.
+
+        Raises:
+            UpstreamUnavailable: no answer, after retries.
+        """
+        answer_turn: Message = {"role": "assistant", "content": response}
+        request = {
+            "model": "judge",
+            "messages": [*prompt, answer_turn],
+            "n": count,
+            "temperature": judging.temperature,
+            "top_p": judging.top_p,
+            "max_tokens": judging.max_tokens,
+            "judgement_mode": judging.mode,
+        }
+        try:
+            answer = await call(
+                self._client,
+                "POST",
+                "/v1/chat/completions",
+                retry_seconds=RETRY_SECONDS,
+                json=request,
+            )
+        except UpstreamRejected as error:
+            return [_refused(error.message, judging.mode)] * count
+        return _judgements(answer)
+
+
+def _refused(message: str, mode: JudgementMode) -> WrittenJudgement:
+    return WrittenJudgement(
+        raw_text=message,
+        verdict=Verdict(None, UnscoredReason.REFUSED),
+        rubric_version=RUBRIC_VERSION,
+        judge_version="none",
+        mode=mode,
+        prompt_tokens=0,
+        completion_tokens=0,
+    )
+
+
+def _judgements(answer: dict[str, Any]) -> list[WrittenJudgement]:
+    choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+    texts = [choice["message"]["content"] or "" for choice in choices]
+    tokens = share_out(int(answer["usage"]["completion_tokens"]), [len(text) for text in texts])
+    return [
+        WrittenJudgement(
+            raw_text=text,
+            verdict=_verdict(choice["judgement"]),
+            rubric_version=choice["judgement"]["rubric_version"],
+            judge_version=choice["judgement"]["judge_version"],
+            mode=JudgementMode(choice["judgement"]["mode"]),
+            prompt_tokens=int(answer["usage"]["prompt_tokens"]),
+            completion_tokens=num_tokens,
+        )
+        for choice, text, num_tokens in zip(choices, texts, tokens, strict=True)
+    ]
+
+
+def _verdict(judgement: dict[str, Any]) -> Verdict:
+    if judgement["status"] == "scored":
+        return Verdict(float(judgement["score"]), None)
+    return Verdict(None, UnscoredReason(judgement["reason"]))

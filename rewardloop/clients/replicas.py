@@ -1,0 +1,42 @@
+"""The admin routes of one generator replica."""
+
+from types import TracebackType
+from typing import Any, Self
+
+from rewardloop.clients.http import call, connect
+
+ACTIVATE_SECONDS = 240.0
+
+
+class ReplicaAdmin:
+    """Speaks to a replica directly, never through a load balancer."""
+
+    def __init__(self, url: str, admin_key: str) -> None:
+        self.url = url
+        self._client = connect(url, admin_key, timeout_seconds=ACTIVATE_SECONDS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def weights(self) -> dict[str, Any]:
+        """`version` and `checksums` (tensor name to digest) of what is loaded."""
+        answer: dict[str, Any] = await call(self._client, "GET", "/admin/weights")
+        return answer
+
+    async def activate(self, version: str) -> dict[str, Any]:
+        """Swap `version` in, verified; the answer is that of `weights` plus `canary`.
+
+        Raises:
+            SwapFailed: the replica is back on the version before.
+            CheckpointInvalid: the files differ from their manifest; nothing was loaded.
+            UpstreamUnavailable: the replica does not answer.
+        """
+        answer: dict[str, Any] = await call(
+            self._client, "POST", "/admin/activate", json={"version": version}
+        )
+        return answer

@@ -1,0 +1,73 @@
+"""Writes preference pairs in TRL's conversational preference format, one a line.
+
+A reader never sees half a file: it is written under a hidden name in the same
+folder, brought to the disk, and renamed. What stood there before stays until
+then.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from rewardloop.errors import InvalidInput
+
+_KEPT = ("chosen_score", "rejected_score", "prompt_id", "pair_id")
+
+
+def write_preference_jsonl(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
+    """Writes the rows and tells how many there were.
+
+    A row has `prompt` (messages), `chosen` and `rejected` (texts), `chosen_score`,
+    `rejected_score`, `prompt_id` and `pair_id`.
+
+    Raises:
+        InvalidInput: the folder does not exist.
+        ValueError: a row lacks a key or holds what JSON cannot, such as NaN.
+    """
+    num_rows = 0
+    with _renamed_when_whole(path) as file:
+        for num_rows, row in enumerate(rows, start=1):
+            file.write(_line(num_rows, row))
+    return num_rows
+
+
+def _line(number: int, row: Mapping[str, Any]) -> str:
+    try:
+        preference = {
+            "prompt": list(row["prompt"]),
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+            **{key: row[key] for key in _KEPT},
+        }
+    except KeyError as error:
+        raise ValueError(f"row {number} lacks {error}") from None
+    return json.dumps(preference, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@contextmanager
+def _renamed_when_whole(path: Path) -> Iterator[IO[str]]:
+    if not path.parent.is_dir():
+        raise InvalidInput(f"{path.parent} is not a folder. Make it, or name another file.")
+    hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with hidden.open("x", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name is on the disk only once its folder is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

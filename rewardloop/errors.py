@@ -1,0 +1,162 @@
+"""The one tree of exceptions.
+
+Every error carries an HTTP status, a stable `kind`, and typed context, so that
+a service can answer it as RFC 9457 problem details and a client can rebuild it.
+A message names the thing that is wrong and what mends it.
+"""
+
+from typing import Any, ClassVar
+
+
+class RewardloopError(Exception):
+    """Something went wrong that a user can act on."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "internal"
+    transient: ClassVar[bool] = False
+    """Whether the same call may succeed later without anybody's help."""
+
+    def __init__(self, message: str, **context: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.context = context
+
+    def problem(self) -> dict[str, Any]:
+        """The error as RFC 9457 problem details."""
+        return {
+            "type": f"urn:rewardloop:error:{self.kind}",
+            "title": self.kind.replace("-", " "),
+            "status": self.status,
+            "detail": self.message,
+            **self.context,
+        }
+
+    def openai(self) -> dict[str, Any]:
+        """The error as OpenAI clients read it, with the problem's type as its code."""
+        problem = self.problem()
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.kind,
+                "code": self.status,
+                "param": None,
+            },
+            **problem,
+        }
+
+
+class InvalidInput(RewardloopError):
+    """A value that the caller gave cannot be used."""
+
+    status = 422
+    kind = "invalid-input"
+
+
+class BrokenFile(InvalidInput):
+    """A file has lines that cannot be read; context `lines` numbers them."""
+
+    kind = "broken-file"
+
+
+class NotFound(RewardloopError):
+    """The named thing does not exist."""
+
+    status = 404
+    kind = "not-found"
+
+
+class Conflict(RewardloopError):
+    """The request contradicts what is stored."""
+
+    status = 409
+    kind = "conflict"
+
+
+class Unauthorized(RewardloopError):
+    """The key is missing or wrong."""
+
+    status = 401
+    kind = "unauthorized"
+
+
+class UpstreamUnavailable(RewardloopError):
+    """A service did not answer, or answered that it is overloaded."""
+
+    status = 503
+    kind = "upstream-unavailable"
+    transient = True
+
+
+class TooLarge(InvalidInput):
+    """A request asks for more than one request may."""
+
+    status = 413
+    kind = "too-large"
+
+
+class UpstreamRejected(RewardloopError):
+    """A service understood the request and refused it; asking again will not help."""
+
+    status = 502
+    kind = "upstream-rejected"
+
+
+class PromptTooLong(UpstreamRejected):
+    """A prompt and its answer do not fit into the model's context."""
+
+    status = 422
+    kind = "prompt-too-long"
+
+
+class CheckpointInvalid(RewardloopError):
+    """A checkpoint's files are missing or differ from its manifest."""
+
+    kind = "checkpoint-invalid"
+
+
+class SwapFailed(RewardloopError):
+    """A replica could not be brought to the wanted version."""
+
+    status = 502
+    kind = "swap-failed"
+
+
+class DiskFull(RewardloopError):
+    """There is not enough room to write a checkpoint."""
+
+    status = 507
+    kind = "disk-full"
+
+
+class TrainingFailed(RewardloopError):
+    """The training child ended without a checkpoint."""
+
+    kind = "training-failed"
+
+
+class NoPairs(RewardloopError):
+    """Every prompt's best and worst response are tied, so there is nothing to train on."""
+
+    kind = "no-preference-pairs"
+
+
+class EnvironmentUnfit(RewardloopError):
+    """This machine lacks something that the stack needs."""
+
+    kind = "environment-unfit"
+
+
+def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
+    """Rebuild the error that a service answered with, from its problem details."""
+    kind = str(problem.get("type", "")).rpartition(":")[2]
+    detail = str(problem.get("detail") or problem)
+    known = {error.kind: error for error in _tree(RewardloopError)}
+    if kind in known:
+        return known[kind](detail)
+    if status in (408, 429, 500, 502, 503, 504):
+        return UpstreamUnavailable(detail)
+    return UpstreamRejected(detail)
+
+
+def _tree(root: type[RewardloopError]) -> list[type[RewardloopError]]:
+    return [root, *(error for child in root.__subclasses__() for error in _tree(child))]

@@ -1,0 +1,62 @@
+"""The Celery app and the outbox's way onto it.
+
+Postgres is the truth and a message is a hint: messages carry ids only, there is
+no result backend, and each task may run twice or never without harm. A task
+stays under five minutes, far below the broker's visibility timeout of an hour,
+after which Redis brokers hand a message out again (celery issue 5935).
+"""
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from rewardloop.config import Settings
+from rewardloop.errors import UpstreamUnavailable
+from rewardloop.queue_names import ADVANCE, RECONCILE, ROLLOUT
+from rewardloop.store import Store, outbox
+
+QUEUES = {ROLLOUT: "rollout", ADVANCE: "control", RECONCILE: "control"}
+RECONCILE_SECONDS = 5.0
+
+
+def make_app(settings: Settings) -> Celery:
+    """The app that producers and workers share."""
+    app = Celery("rewardloop", broker=settings.broker_url.get_secret_value())
+    app.conf.update(
+        task_ignore_result=True,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
+        broker_connection_retry_on_startup=True,
+        broker_transport_options={"visibility_timeout": 3600, "socket_timeout": 30},
+        worker_hijack_root_logger=False,
+        beat_schedule={
+            "reconcile": {
+                "task": RECONCILE,
+                "schedule": RECONCILE_SECONDS,
+                "options": {"expires": RECONCILE_SECONDS},
+            }
+        },
+    )
+    return app
+
+
+async def relay(store: Store, app: Celery) -> int:
+    """Send what committed transactions left in the outbox; returns how many messages.
+
+    A message is deleted in the transaction that sent it, so a crash between the
+    two sends it twice, never not at all.
+
+    Raises:
+        UpstreamUnavailable: the broker does not answer; the messages stay in the outbox.
+    """
+    async with store.transaction() as session:
+        messages = await outbox.take(session)
+        for task, iteration_id in messages:
+            try:
+                app.send_task(task, args=[str(iteration_id)], retry=False)
+            except OperationalError as error:
+                raise UpstreamUnavailable(
+                    f"the broker does not answer ({error}); check REWARDLOOP_BROKER_URL"
+                ) from error
+    return len(messages)

@@ -1,0 +1,262 @@
+"""The life of an iteration: states, phases, counts.
+
+`state` and `phase` change only here. Each change writes its event, and its
+follow-up message through the outbox, in the caller's transaction.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop import queue_names
+from rewardloop.errors import NotFound
+from rewardloop.records import IterationState, Phase
+from rewardloop.store import events, outbox
+from rewardloop.store.models import (
+    Iteration,
+    IterationPrompt,
+    Judgement,
+    PhaseSpan,
+    Response,
+    Run,
+    TrainingJob,
+    TrainingMetric,
+)
+
+
+async def get(session: AsyncSession, iteration_id: UUID, *, lock: bool = False) -> Iteration:
+    """
+    Raises:
+        NotFound: there is no such iteration.
+    """
+    found = await session.get(Iteration, iteration_id, with_for_update=lock)
+    if found is None:
+        raise NotFound(f"there is no iteration {iteration_id}; GET /v1/iterations lists them")
+    return found
+
+
+async def list_newest(
+    session: AsyncSession, limit: int, run_id: UUID | None = None
+) -> list[Iteration]:
+    query = select(Iteration).order_by(Iteration.created_at.desc(), Iteration.index.desc())
+    if run_id is not None:
+        query = query.where(Iteration.run_id == run_id)
+    return list(await session.scalars(query.limit(limit)))
+
+
+async def unfinished(session: AsyncSession) -> list[UUID]:
+    """Ids of all iterations that still need somebody, oldest first."""
+    found = await session.scalars(
+        select(Iteration.id)
+        .where(Iteration.state.in_([IterationState.QUEUED, IterationState.RUNNING]))
+        .order_by(Iteration.created_at, Iteration.index)
+    )
+    return list(found)
+
+
+async def try_start(session: AsyncSession, iteration_id: UUID) -> bool:
+    """Start a queued iteration if it is its turn; returns whether it runs now.
+
+    Its turn: nothing else runs, and the iteration before it in its run succeeded.
+    Its base is that iteration's new version, or the run's base version.
+    """
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtext('rewardloop:start'))"))
+    iteration = await get(session, iteration_id, lock=True)
+    busy = await session.scalar(select(Iteration.id).where(Iteration.state == "running"))
+    if iteration.state != IterationState.QUEUED or busy is not None:
+        return False
+    if iteration.index == 1:
+        run = await session.get_one(Run, iteration.run_id)
+        base: str | None = run.base_version_id
+    else:
+        base = await session.scalar(
+            select(Iteration.new_version_id).where(
+                Iteration.run_id == iteration.run_id,
+                Iteration.index == iteration.index - 1,
+                Iteration.state == "succeeded",
+            )
+        )
+    if base is None:
+        return False
+    iteration.state = IterationState.RUNNING
+    iteration.base_version_id = base
+    iteration.started_at = datetime.now(UTC)
+    await enter(session, iteration, Phase.PREPARE)
+    return True
+
+
+async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> None:
+    """Leave the current phase and enter `phase`."""
+    await session.execute(
+        update(PhaseSpan)
+        .where(PhaseSpan.iteration_id == iteration.id, PhaseSpan.ended_at.is_(None))
+        .values(ended_at=func.clock_timestamp())
+    )
+    iteration.phase = phase
+    iteration.num_failures = 0
+    if phase is not Phase.DONE:
+        await session.execute(
+            insert(PhaseSpan)
+            .values(iteration_id=iteration.id, phase=phase)
+            .on_conflict_do_nothing()
+        )
+    events.record(
+        session,
+        f"iteration.{phase}",
+        run_id=iteration.run_id,
+        iteration_id=iteration.id,
+        index=iteration.index,
+    )
+
+
+async def succeed(session: AsyncSession, iteration: Iteration) -> None:
+    """End the iteration and wake whatever waits behind it."""
+    await enter(session, iteration, Phase.DONE)
+    iteration.state = IterationState.SUCCEEDED
+    iteration.finished_at = datetime.now(UTC)
+    await session.flush()
+    await _wake_next(session)
+
+
+async def fail(session: AsyncSession, iteration: Iteration, why: str) -> None:
+    """End the iteration for the reason `why`, and the queued ones of its run with it."""
+    behind = await session.scalars(
+        select(Iteration).where(
+            Iteration.run_id == iteration.run_id, Iteration.state == IterationState.QUEUED
+        )
+    )
+    reasons = {other: f"iteration {iteration.index} failed before it" for other in behind}
+    for failed, reason in {**reasons, iteration: why}.items():
+        failed.state = IterationState.FAILED
+        failed.error = reason
+        failed.finished_at = datetime.now(UTC)
+        events.record(
+            session,
+            "iteration.failed",
+            run_id=failed.run_id,
+            iteration_id=failed.id,
+            index=failed.index,
+            error=reason,
+        )
+    await session.execute(
+        update(PhaseSpan)
+        .where(PhaseSpan.iteration_id == iteration.id, PhaseSpan.ended_at.is_(None))
+        .values(ended_at=func.clock_timestamp())
+    )
+    await session.flush()
+    await _wake_next(session)
+
+
+async def _wake_next(session: AsyncSession) -> None:
+    for iteration_id in await unfinished(session):
+        outbox.add(session, queue_names.ADVANCE, iteration_id)
+
+
+async def progress(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
+    """Counts, tokens and seconds of one iteration, as the API shows them."""
+    seconds = await phase_seconds(session, iteration.id)
+    tokens = await _tokens(session, iteration.id)
+    rollout = seconds.get(Phase.ROLLOUT)
+    return {
+        "counts": await _counts(session, iteration),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens["completion"] / rollout, 2) if rollout else 0.0,
+        "seconds": {
+            str(phase): seconds.get(phase)
+            for phase in (Phase.PREPARE, Phase.ROLLOUT, Phase.TRAIN, Phase.SWAP)
+        },
+    }
+
+
+async def phase_seconds(session: AsyncSession, iteration_id: UUID) -> dict[str, float]:
+    """Seconds spent in each phase so far."""
+    ended = func.coalesce(PhaseSpan.ended_at, func.clock_timestamp())
+    rows = await session.execute(
+        select(PhaseSpan.phase, func.extract("epoch", ended - PhaseSpan.started_at)).where(
+            PhaseSpan.iteration_id == iteration_id
+        )
+    )
+    return {phase: round(float(seconds), 3) for phase, seconds in rows}
+
+
+async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]:
+    view = await session.execute(
+        text(
+            "SELECT prompts, responses_expected, responses, judgements_expected, judgements, pairs "
+            'FROM iteration_progress WHERE run_id = :run_id AND iteration = :index'
+        ),
+        {"run_id": iteration.run_id, "index": iteration.index},
+    )
+    states = await session.execute(
+        select(IterationPrompt.state, func.count())
+        .where(IterationPrompt.iteration_id == iteration.id)
+        .group_by(IterationPrompt.state)
+    )
+    by_state: dict[str, int] = {state: count for state, count in states}
+    scored = await session.scalar(
+        select(func.count(Judgement.score))
+        .join(Response, Response.id == Judgement.response_id)
+        .where(Response.iteration_id == iteration.id)
+    )
+    job = await session.scalar(
+        select(TrainingJob).where(TrainingJob.iteration_id == iteration.id)
+    )
+    return {
+        **dict(view.mappings().one()),
+        "prompts_done": by_state.get("done", 0),
+        "prompts_rejected": by_state.get("rejected", 0),
+        "judgements_scored": scored or 0,
+        "train_steps": await _last_step(session, job) if job else 0,
+        "train_steps_total": (job.num_steps or 0) if job else 0,
+    }
+
+
+async def _last_step(session: AsyncSession, job: TrainingJob) -> int:
+    step = await session.scalar(
+        select(func.max(TrainingMetric.step)).where(
+            TrainingMetric.job_id == job.id, TrainingMetric.attempt == job.num_attempts
+        )
+    )
+    return step or 0
+
+
+async def _tokens(session: AsyncSession, iteration_id: UUID) -> dict[str, int]:
+    """Tokens of samples and judgements. The samples of one prompt share its prompt tokens."""
+    row = await session.execute(
+        text(
+            "SELECT coalesce(sum(r.completion_tokens), 0)::bigint + coalesce(sum(j.completion), 0)"
+            " ::bigint AS completion,"
+            " coalesce(sum(r.prompt_tokens) FILTER (WHERE r.sample_index = 0), 0)::bigint"
+            " + coalesce(sum(j.prompt), 0)::bigint AS prompt"
+            " FROM responses r LEFT JOIN LATERAL ("
+            "   SELECT sum(completion_tokens) AS completion,"
+            "          max(prompt_tokens) AS prompt"
+            "   FROM judgements WHERE response_id = r.id) j ON true"
+            " WHERE r.iteration_id = :id"
+        ),
+        {"id": iteration_id},
+    )
+    completion, prompt = row.one()
+    return {"prompt": int(prompt), "completion": int(completion)}
+
+
+async def scores(session: AsyncSession, iteration_id: UUID) -> dict[str, dict[str, int]]:
+    """How often each score (rounded) and each reason for none was given."""
+    rows = await session.execute(
+        select(func.round(Judgement.score), Judgement.reason, func.count())
+        .join(Response, Response.id == Judgement.response_id)
+        .where(Response.iteration_id == iteration_id)
+        .group_by(func.round(Judgement.score), Judgement.reason)
+    )
+    histogram = {str(score): 0 for score in range(6)}
+    unscored: dict[str, int] = {}
+    for score, reason, count in rows:
+        if reason is None:
+            histogram[str(int(score))] += count
+        else:
+            unscored[reason] = count
+    return {"scores": histogram, "unscored": unscored}

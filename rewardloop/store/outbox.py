@@ -1,0 +1,28 @@
+"""Messages to send, written in the transaction that calls for them."""
+
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop.store.models import OutboxMessage
+
+
+def add(session: AsyncSession, task: str, iteration_id: UUID, *, times: int = 1) -> None:
+    session.add_all(OutboxMessage(task=task, iteration_id=iteration_id) for _ in range(times))
+
+
+async def take(session: AsyncSession, limit: int = 500) -> list[tuple[str, UUID]]:
+    """Remove up to `limit` of the oldest messages and return (task, iteration id) of each."""
+    oldest = (
+        select(OutboxMessage.id)
+        .order_by(OutboxMessage.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = await session.execute(
+        delete(OutboxMessage)
+        .where(OutboxMessage.id.in_(oldest.scalar_subquery()))
+        .returning(OutboxMessage.task, OutboxMessage.iteration_id)
+    )
+    return [(row.task, row.iteration_id) for row in taken]

@@ -1,0 +1,73 @@
+"""Prompt datasets."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop.errors import NotFound
+from rewardloop.records import PromptRecord
+from rewardloop.store.models import Prompt
+
+_ROWS_PER_INSERT = 1000
+"""Postgres takes at most 65,535 parameters in one statement."""
+
+
+async def add(session: AsyncSession, dataset: str, prompts: Sequence[PromptRecord]) -> int:
+    """Add prompts to a dataset and return how many were new.
+
+    The same conversation is stored once in a dataset, however often it is imported.
+    """
+    num_new = 0
+    for start in range(0, len(prompts), _ROWS_PER_INSERT):
+        chunk = prompts[start : start + _ROWS_PER_INSERT]
+        inserted = await session.scalars(
+            insert(Prompt)
+            .values([_row(dataset, prompt) for prompt in chunk])
+            .on_conflict_do_nothing()
+            .returning(Prompt.id)
+        )
+        num_new += len(inserted.all())
+    return num_new
+
+
+def _row(dataset: str, prompt: PromptRecord) -> dict[str, object]:
+    messages = [dict(message) for message in prompt.messages]
+    canonical = json.dumps(messages, sort_keys=True, ensure_ascii=False)
+    return {
+        "dataset": dataset,
+        "messages": messages,
+        "messages_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "reference": prompt.reference,
+        "source": prompt.source,
+    }
+
+
+async def take(session: AsyncSession, dataset: str, start: int, count: int) -> list[int]:
+    """Ids of `count` prompts from position `start`, going round at the dataset's end.
+
+    Raises:
+        NotFound: the dataset is empty.
+    """
+    ids = list(
+        await session.scalars(
+            select(Prompt.id).where(Prompt.dataset == dataset).order_by(Prompt.id)
+        )
+    )
+    if not ids:
+        raise NotFound(
+            f"the prompt dataset {dataset!r} is empty; fill it with "
+            f"`rewardloop import FILE --dataset {dataset}`"
+        )
+    return [ids[(start + offset) % len(ids)] for offset in range(min(count, len(ids)))]
+
+
+async def datasets(session: AsyncSession) -> dict[str, int]:
+    """Number of prompts in each dataset."""
+    rows = await session.execute(
+        select(Prompt.dataset, func.count()).group_by(Prompt.dataset).order_by(Prompt.dataset)
+    )
+    return {dataset: count for dataset, count in rows}

@@ -1,0 +1,261 @@
+"""Prompts under lease, and what is sampled and judged for them.
+
+A roll-out task owns a prompt while its lease lasts. Every write names the
+fencing token of the lease; a task whose lease was taken back changes nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop.records import Message, PromptState, Sample, WrittenJudgement
+from rewardloop.store import events
+from rewardloop.store.models import IterationPrompt, Judgement, Prompt, Response
+
+
+@dataclass(frozen=True, slots=True)
+class LeasedPrompt:
+    """A prompt that the holder of `token` works on."""
+
+    prompt_id: int
+    messages: tuple[Message, ...]
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    response_id: int
+    text: str
+    missing_judgements: tuple[int, ...]
+    """Judge indices that are not settled yet."""
+
+
+async def lease(
+    session: AsyncSession, iteration_id: UUID, owner: str, count: int, seconds: float
+) -> list[LeasedPrompt]:
+    """Take up to `count` pending prompts for `seconds`."""
+    pending = (
+        select(IterationPrompt.prompt_id)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.state == PromptState.PENDING,
+        )
+        .order_by(IterationPrompt.prompt_id)
+        .limit(count)
+        .with_for_update(skip_locked=True)
+    )
+    taken = await session.execute(
+        update(IterationPrompt)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.prompt_id.in_(pending.scalar_subquery()),
+        )
+        .values(
+            state=PromptState.LEASED,
+            lease_owner=owner,
+            lease_token=IterationPrompt.lease_token + 1,
+            lease_expires_at=_expiry(seconds),
+        )
+        .returning(IterationPrompt.prompt_id, IterationPrompt.lease_token)
+    )
+    tokens = {prompt_id: token for prompt_id, token in taken}
+    found = await session.execute(
+        select(Prompt.id, Prompt.messages).where(Prompt.id.in_(tokens)).order_by(Prompt.id)
+    )
+    return [LeasedPrompt(i, tuple(messages), tokens[i]) for i, messages in found]  # type: ignore[arg-type]
+
+
+def _expiry(seconds: float) -> Any:
+    return func.now() + text(f"interval '{float(seconds)} seconds'")
+
+
+def _held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
+    return (
+        IterationPrompt.iteration_id == iteration_id,
+        IterationPrompt.prompt_id == prompt.prompt_id,
+        IterationPrompt.lease_token == prompt.token,
+        IterationPrompt.state == PromptState.LEASED,
+    )
+
+
+async def renew(session: AsyncSession, iteration_id: UUID, owner: str, seconds: float) -> None:
+    """Keep every lease of `owner` for another `seconds`."""
+    await session.execute(
+        update(IterationPrompt)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.lease_owner == owner,
+            IterationPrompt.state == PromptState.LEASED,
+        )
+        .values(lease_expires_at=_expiry(seconds))
+    )
+
+
+async def release(session: AsyncSession, iteration_id: UUID, owner: str) -> None:
+    """Give every prompt that `owner` still holds back."""
+    await session.execute(
+        update(IterationPrompt)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.lease_owner == owner,
+            IterationPrompt.state == PromptState.LEASED,
+        )
+        .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
+    )
+
+
+async def take_back_expired(session: AsyncSession) -> int:
+    """Make prompts whose lease ran out pending again; returns how many."""
+    taken = await session.scalars(
+        update(IterationPrompt)
+        .where(
+            IterationPrompt.state == PromptState.LEASED,
+            IterationPrompt.lease_expires_at < func.now(),
+        )
+        .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
+        .returning(IterationPrompt.prompt_id)
+    )
+    return len(taken.all())
+
+
+async def finish(session: AsyncSession, iteration_id: UUID, prompt: LeasedPrompt) -> bool:
+    """Mark the prompt done; returns False if the lease was lost."""
+    done = await session.scalar(
+        update(IterationPrompt)
+        .where(*_held(iteration_id, prompt))
+        .values(state=PromptState.DONE, lease_owner=None, lease_expires_at=None)
+        .returning(IterationPrompt.prompt_id)
+    )
+    return done is not None
+
+
+async def reject(
+    session: AsyncSession, iteration_id: UUID, prompt: LeasedPrompt, reason: str
+) -> None:
+    """Leave the prompt out of the iteration, for `reason`."""
+    await session.execute(
+        update(IterationPrompt)
+        .where(*_held(iteration_id, prompt))
+        .values(
+            state=PromptState.REJECTED, reason=reason, lease_owner=None, lease_expires_at=None
+        )
+    )
+    events.record(
+        session,
+        "prompt.rejected",
+        iteration_id=iteration_id,
+        prompt_id=prompt.prompt_id,
+        reason=reason,
+    )
+
+
+async def has_pending(session: AsyncSession, iteration_id: UUID) -> bool:
+    return await _any_in(session, iteration_id, PromptState.PENDING)
+
+
+async def is_complete(session: AsyncSession, iteration_id: UUID) -> bool:
+    """Whether every prompt is done or rejected."""
+    return not await _any_in(session, iteration_id, PromptState.PENDING, PromptState.LEASED)
+
+
+async def is_stalled(session: AsyncSession, iteration_id: UUID) -> bool:
+    """Whether prompts are pending while nobody holds a lease on any."""
+    return await has_pending(session, iteration_id) and not await _any_in(
+        session, iteration_id, PromptState.LEASED
+    )
+
+
+async def _any_in(session: AsyncSession, iteration_id: UUID, *states: PromptState) -> bool:
+    found = await session.scalar(
+        select(IterationPrompt.prompt_id)
+        .where(IterationPrompt.iteration_id == iteration_id, IterationPrompt.state.in_(states))
+        .limit(1)
+    )
+    return found is not None
+
+
+async def add_responses(
+    session: AsyncSession,
+    iteration_id: UUID,
+    prompt: LeasedPrompt,
+    samples: Sequence[tuple[int, Sample]],
+    sampling: dict[str, Any],
+) -> None:
+    """Store samples under their indices; one that is there already stays as it is."""
+    await session.execute(
+        insert(Response)
+        .values(
+            [
+                {
+                    "iteration_id": iteration_id,
+                    "prompt_id": prompt.prompt_id,
+                    "sample_index": index,
+                    "text": _storable(sample.text),
+                    "sampling": sampling,
+                    "prompt_tokens": sample.prompt_tokens,
+                    "completion_tokens": sample.completion_tokens,
+                    "finish_reason": sample.finish_reason,
+                    "weight_version": sample.weight_version,
+                }
+                for index, sample in samples
+            ]
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def responses(
+    session: AsyncSession, iteration_id: UUID, prompt_id: int, num_judgements: int
+) -> dict[int, StoredResponse]:
+    """The prompt's stored responses by sample index."""
+    rows = await session.execute(
+        select(
+            Response.id,
+            Response.sample_index,
+            Response.text,
+            func.array_remove(func.array_agg(Judgement.judge_index), None),
+        )
+        .outerjoin(Judgement, Judgement.response_id == Response.id)
+        .where(Response.iteration_id == iteration_id, Response.prompt_id == prompt_id)
+        .group_by(Response.id)
+    )
+    return {
+        index: StoredResponse(
+            response_id, answer, tuple(sorted(set(range(num_judgements)) - set(settled)))
+        )
+        for response_id, index, answer, settled in rows
+    }
+
+
+async def add_judgements(
+    session: AsyncSession, judgements: Iterable[tuple[int, int, WrittenJudgement]]
+) -> None:
+    """Store (response id, judge index, judgement) rows; one that is there already stays."""
+    rows = [_judgement_row(*item) for item in judgements]
+    if rows:
+        await session.execute(insert(Judgement).values(rows).on_conflict_do_nothing())
+
+
+def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) -> dict[str, Any]:
+    return {
+        "response_id": response_id,
+        "judge_index": index,
+        "raw_text": _storable(judgement.raw_text),
+        "score": judgement.verdict.score,
+        "reason": judgement.verdict.reason,
+        "mode": judgement.mode,
+        "rubric_version": judgement.rubric_version,
+        "judge_version": judgement.judge_version,
+        "prompt_tokens": judgement.prompt_tokens,
+        "completion_tokens": judgement.completion_tokens,
+    }
+
+
+def _storable(text_: str) -> str:
+    # Postgres text holds any character but NUL, and a model may write one.
+    return text_.replace("\x00", "\N{SYMBOL FOR NULL}")

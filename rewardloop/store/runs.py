@@ -1,0 +1,116 @@
+"""Runs and the iterations that are asked of them."""
+
+import hashlib
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop import queue_names
+from rewardloop.config import RunConfig
+from rewardloop.errors import Conflict, NotFound
+from rewardloop.store import events, outbox, prompts, versions
+from rewardloop.store.models import IdempotencyKey, Iteration, IterationPrompt, Run
+
+
+async def create(session: AsyncSession, config: RunConfig, software: dict[str, str]) -> Run:
+    """Store a run with its resolved config.
+
+    Raises:
+        NotFound: the config's base version does not exist, or none is served yet.
+    """
+    base = config.base_version or await versions.serving(session)
+    if base is None:
+        raise NotFound("no model version is being served yet; name one as base_version")
+    await versions.get(session, base)
+    resolved = config.model_copy(update={"base_version": base})
+    run = Run(
+        id=uuid4(),
+        name=config.name,
+        config=resolved.model_dump(mode="json"),
+        config_sha256=resolved.digest(),
+        software=software,
+        base_version_id=base,
+    )
+    session.add(run)
+    await session.flush()
+    events.record(session, "run.created", run_id=run.id, config_sha256=run.config_sha256)
+    return run
+
+
+async def get(session: AsyncSession, run_id: UUID, *, lock: bool = False) -> Run:
+    """
+    Raises:
+        NotFound: there is no such run.
+    """
+    run = await session.get(Run, run_id, with_for_update=lock)
+    if run is None:
+        raise NotFound(f"there is no run {run_id}; GET /v1/runs lists them")
+    return run
+
+
+async def list_newest(session: AsyncSession, limit: int) -> list[Run]:
+    found = await session.scalars(select(Run).order_by(Run.created_at.desc()).limit(limit))
+    return list(found)
+
+
+async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> list[Iteration]:
+    """Append `count` iterations with their prompts and ask the controller to start.
+
+    Raises:
+        NotFound: there is no such run, or its prompt dataset is empty.
+        Conflict: the run's last iteration failed.
+    """
+    run = await get(session, run_id, lock=True)
+    config = RunConfig.model_validate(run.config)
+    last = await session.scalar(
+        select(Iteration).where(Iteration.run_id == run_id).order_by(Iteration.index.desc()).limit(1)
+    )
+    if last is not None and last.state == "failed":
+        raise Conflict(
+            f"iteration {last.index} of this run failed ({last.error}); start a new run from "
+            f"base_version {last.base_version_id!r}"
+        )
+    first = 1 if last is None else last.index + 1
+    added = [Iteration(id=uuid4(), run_id=run_id, index=first + n) for n in range(count)]
+    session.add_all(added)
+    await session.flush()
+    num = config.prompts.num_per_iteration
+    for iteration in added:
+        ids = await prompts.take(session, config.prompts.dataset, (iteration.index - 1) * num, num)
+        session.add_all(IterationPrompt(iteration_id=iteration.id, prompt_id=i) for i in ids)
+        events.record(session, "iteration.queued", run_id=run_id, iteration_id=iteration.id)
+        outbox.add(session, queue_names.ADVANCE, iteration.id)
+    await session.flush()
+    return added
+
+
+async def remembered(
+    session: AsyncSession, key: str, request: dict[str, Any]
+) -> dict[str, Any] | None:
+    """What the same request under this Idempotency-Key was answered with, if it was.
+
+    Two calls with one key wait for each other.
+
+    Raises:
+        Conflict: the key was used for another request.
+    """
+    await session.execute(select(func.pg_advisory_xact_lock(func.hashtext(key))))
+    found = await session.get(IdempotencyKey, key)
+    if found is None:
+        return None
+    if found.request_sha256 != _digest(request):
+        raise Conflict("this Idempotency-Key was used for another request; take a new one")
+    return found.response
+
+
+def remember(
+    session: AsyncSession, key: str, request: dict[str, Any], response: dict[str, Any]
+) -> None:
+    session.add(IdempotencyKey(key=key, request_sha256=_digest(request), response=response))
+
+
+def _digest(request: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

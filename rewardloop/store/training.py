@@ -1,0 +1,125 @@
+"""Training jobs, leased by the trainer, and the metrics that TRL logs."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, or_, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop import queue_names
+from rewardloop.records import JobState
+from rewardloop.store import outbox
+from rewardloop.store.models import Iteration, TrainingJob, TrainingMetric
+
+
+async def add(session: AsyncSession, iteration_id: UUID) -> None:
+    """Queue the iteration's training; twice changes nothing."""
+    await session.execute(
+        insert(TrainingJob).values(iteration_id=iteration_id).on_conflict_do_nothing()
+    )
+
+
+async def of(session: AsyncSession, iteration_id: UUID) -> TrainingJob:
+    return (
+        await session.scalars(select(TrainingJob).where(TrainingJob.iteration_id == iteration_id))
+    ).one()
+
+
+async def lease(session: AsyncSession, owner: str, seconds: float) -> TrainingJob | None:
+    """Take the oldest job that nobody works on, or whose trainer died."""
+    job = await session.scalar(
+        select(TrainingJob)
+        .where(
+            or_(
+                TrainingJob.state == JobState.QUEUED,
+                (TrainingJob.state == JobState.RUNNING)
+                & (TrainingJob.lease_expires_at < func.now()),
+            )
+        )
+        .order_by(TrainingJob.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if job is not None:
+        job.state = JobState.RUNNING
+        job.num_attempts += 1
+        job.lease_owner = owner
+        job.lease_expires_at = _expiry(seconds)  # type: ignore[assignment]
+    return job
+
+
+def _expiry(seconds: float) -> Any:
+    return func.now() + text(f"interval '{float(seconds)} seconds'")
+
+
+async def renew(session: AsyncSession, job_id: int, owner: str, seconds: float) -> bool:
+    """Keep the lease; returns False if another trainer took the job."""
+    kept = await session.scalar(
+        update(TrainingJob)
+        .where(
+            TrainingJob.id == job_id,
+            TrainingJob.lease_owner == owner,
+            TrainingJob.state == JobState.RUNNING,
+        )
+        .values(lease_expires_at=_expiry(seconds))
+        .returning(TrainingJob.id)
+    )
+    return kept is not None
+
+
+async def set_num_steps(session: AsyncSession, job_id: int, num_steps: int) -> None:
+    await session.execute(
+        update(TrainingJob).where(TrainingJob.id == job_id).values(num_steps=num_steps)
+    )
+
+
+async def add_metrics(
+    session: AsyncSession, job: TrainingJob, step: int, metrics: dict[str, Any]
+) -> None:
+    """Store what was logged at `step`; later logs of one step add their keys."""
+    statement = insert(TrainingMetric).values(
+        job_id=job.id, attempt=job.num_attempts, step=step, metrics=metrics
+    )
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[TrainingMetric.job_id, TrainingMetric.attempt, TrainingMetric.step],
+            set_={"metrics": TrainingMetric.metrics.op("||")(statement.excluded.metrics)},
+        )
+    )
+
+
+async def succeed(session: AsyncSession, job: TrainingJob, version: str) -> None:
+    """Hand the published version to the iteration and wake the controller."""
+    await _end(session, job, JobState.SUCCEEDED, None)
+    await session.execute(
+        update(Iteration).where(Iteration.id == job.iteration_id).values(new_version_id=version)
+    )
+
+
+async def fail(session: AsyncSession, job: TrainingJob, why: str) -> None:
+    await _end(session, job, JobState.FAILED, why)
+
+
+async def _end(session: AsyncSession, job: TrainingJob, state: JobState, why: str | None) -> None:
+    await session.execute(
+        update(TrainingJob)
+        .where(TrainingJob.id == job.id)
+        .values(state=state, error=why, finished_at=datetime.now(UTC), lease_expires_at=None)
+    )
+    outbox.add(session, queue_names.ADVANCE, job.iteration_id)
+
+
+async def metrics_of(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
+    """The metric rows of the iteration's last attempt, by step."""
+    rows = await session.execute(
+        select(TrainingMetric.step, TrainingMetric.metrics)
+        .join(TrainingJob, TrainingJob.id == TrainingMetric.job_id)
+        .where(
+            TrainingJob.iteration_id == iteration_id,
+            TrainingMetric.attempt == TrainingJob.num_attempts,
+        )
+        .order_by(TrainingMetric.step)
+    )
+    return [{"step": step, **metrics} for step, metrics in rows]

@@ -1,0 +1,53 @@
+"""Model versions and which one is served."""
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop.errors import NotFound
+from rewardloop.store.models import ModelVersion, Serving
+
+
+async def add(
+    session: AsyncSession, version: str, *, kind: str, parent: str | None, manifest: dict[str, Any]
+) -> None:
+    """Commit a published checkpoint; doing it again changes nothing."""
+    await session.execute(
+        insert(ModelVersion)
+        .values(id=version, kind=kind, parent_id=parent, manifest=manifest)
+        .on_conflict_do_nothing()
+    )
+
+
+async def get(session: AsyncSession, version: str) -> ModelVersion:
+    """
+    Raises:
+        NotFound: there is no such version.
+    """
+    found = await session.get(ModelVersion, version)
+    if found is None:
+        raise NotFound(f"there is no model version {version!r}; GET /v1/models lists them")
+    return found
+
+
+async def list_all(session: AsyncSession) -> list[ModelVersion]:
+    found = await session.scalars(select(ModelVersion).order_by(ModelVersion.created_at))
+    return list(found)
+
+
+async def serving(session: AsyncSession) -> str | None:
+    """The version that the replicas serve, or None before the first was set."""
+    return await session.scalar(select(Serving.version_id))
+
+
+async def set_serving(session: AsyncSession, version: str) -> None:
+    """Mark `version` as the one that every replica has been verified to serve."""
+    statement = insert(Serving).values(id=1, version_id=version)
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=[Serving.id],
+            set_={"version_id": version, "since": statement.excluded.since},
+        )
+    )

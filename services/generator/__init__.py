@@ -1,0 +1,1 @@
+"""The generator: the stock vLLM server with our gate as its middleware."""

@@ -1,0 +1,183 @@
+"""The hot swap: new weights in a running engine, verified before anybody meets them.
+
+    verify the manifest -> let requests in flight finish -> pause -> reload in place
+    -> set the weight version -> compare canaries -> resume -> let requests in
+
+Canaries catch an engine that serves stale weights after a reload (vllm issue
+32718): the per-token log-probabilities of fixed texts are compared with those
+that the trainer computed from the published files in the engine's own dtype.
+Mean absolute differences are judged, because single bf16 logits differ by
+rounding alone.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rewardloop import checkpoints, telemetry
+from rewardloop.errors import CheckpointInvalid, RewardloopError, SwapFailed, UpstreamUnavailable
+from services.generator.admission import Admission
+
+logger = logging.getLogger("rewardloop.generator")
+
+DRAIN_SECONDS = 120.0
+STEP_SECONDS = 60.0
+CANARY_BOUND = 0.05
+"""Mean |difference| of log-probabilities, in nats, that bf16 rounding may cause.
+How it was found: docs/decisions/0004-canaries.md."""
+
+
+class Swapper:
+    """Knows which version the engine holds. One swap at a time."""
+
+    def __init__(self, app: ASGIApp, admission: Admission, root: Path, version: str) -> None:
+        self._app = app
+        self._admission = admission
+        self._root = root
+        self.version = version
+        self._announced = False
+        self._broken: str | None = None
+        self._lock = asyncio.Lock()
+
+    def require_sound(self) -> None:
+        """
+        Raises:
+            UpstreamUnavailable: a swap failed and could not be undone.
+        """
+        if self._broken:
+            raise UpstreamUnavailable(f"this replica is out of service: {self._broken}; restart it")
+
+    async def announce(self, engine: Any) -> str:
+        """Tell the engine its version once, and return it."""
+        if not self._announced:
+            self._announced = True
+            await engine.update_weight_version(self.version)
+        return self.version
+
+    async def weights(self, fastapi_app: Any) -> dict[str, Any]:
+        """Version and per-tensor checksums of what the engine holds."""
+        engine = fastapi_app.state.engine_client
+        await self.announce(engine)
+        checksums: dict[str, str] = {}
+        for of_worker in await engine.compute_weight_checksums():
+            checksums.update(of_worker)
+        return {"version": await engine.get_weight_version(), "checksums": checksums}
+
+    async def activate(self, fastapi_app: Any, version: str) -> dict[str, Any]:
+        """Bring the engine to `version`; if that fails, back to where it was.
+
+        Raises:
+            CheckpointInvalid, NotFound: before anything was touched.
+            UpstreamUnavailable: requests in flight did not finish in time.
+            SwapFailed: the engine is back on the version before.
+        """
+        async with self._lock:
+            self.require_sound()
+            folder = checkpoints.folder_of(self._root, version)
+            await asyncio.to_thread(checkpoints.verify, folder)
+            if version == self.version:
+                canary = await self._check_canaries(fastapi_app, folder)
+                return {**await self.weights(fastapi_app), "canary": canary}
+            async with self._admission.closed(DRAIN_SECONDS):
+                canary = await self._swap(fastapi_app, version, folder)
+            return {**await self.weights(fastapi_app), "canary": canary}
+
+    async def _swap(self, fastapi_app: Any, version: str, folder: Path) -> dict[str, Any]:
+        previous, started = self.version, time.monotonic()
+        try:
+            await self._load(fastapi_app, version, folder)
+            canary = await self._check_canaries(fastapi_app, folder)
+        except Exception as error:
+            telemetry.SWAPS.labels("failed").inc()
+            await self._restore(fastapi_app, previous)
+            if isinstance(error, RewardloopError):
+                raise
+            raise SwapFailed(f"{version} could not be loaded: {error}; still on {previous}") from error
+        telemetry.SWAPS.labels("succeeded").inc()
+        telemetry.SWAP_SECONDS.observe(time.monotonic() - started)
+        return canary
+
+    async def _load(self, fastapi_app: Any, version: str, folder: Path) -> None:
+        engine = fastapi_app.state.engine_client
+        async with asyncio.timeout(STEP_SECONDS):
+            await engine.pause_generation(mode="wait", clear_cache=True)
+            try:
+                await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+                await engine.update_weight_version(version)
+            finally:
+                await engine.resume_generation()
+        self.version = version
+
+    async def _restore(self, fastapi_app: Any, previous: str) -> None:
+        folder = checkpoints.folder_of(self._root, previous)
+        try:
+            await self._load(fastapi_app, previous, folder)
+            await self._check_canaries(fastapi_app, folder)
+        except Exception as error:  # whatever it was, this engine must not answer
+            self._broken = f"a failed swap could not be undone ({error})"
+            logger.exception("taken out of service")
+
+    async def _check_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
+        canaries = _read_canaries(folder)
+        differences: list[float] = []
+        async with asyncio.timeout(STEP_SECONDS):
+            for canary in canaries:
+                engine = await self._engine_logprobs(fastapi_app, canary)
+                pairs = zip(engine, canary["logprobs"], strict=True)
+                differences.extend(abs(here - there) for here, there in pairs)
+        mean = sum(differences) / len(differences)
+        found = {
+            "mean_difference": mean,
+            "max_difference": max(differences),
+            "bound": CANARY_BOUND,
+            "num_tokens": len(differences),
+        }
+        # `not <=` so that NaN fails too.
+        if not mean <= CANARY_BOUND:
+            raise SwapFailed(
+                f"{folder.name}: the engine's log-probabilities differ from the trainer's by "
+                f"{mean:.4f} nats a token (bound {CANARY_BOUND}): it does not serve these weights"
+            )
+        return found
+
+    async def _engine_logprobs(self, fastapi_app: Any, canary: dict[str, Any]) -> list[float]:
+        """Log-probability, in nats, of each continuation token given what stands before it."""
+
+        async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._app({**scope, "app": fastapi_app}, receive, send)
+
+        tokens = canary["prompt_token_ids"] + canary["continuation_token_ids"]
+        request = {
+            "model": "policy",
+            "prompt": tokens,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
+        transport = httpx.ASGITransport(app=inner)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+            answer = await client.post("/v1/completions", json=request, timeout=STEP_SECONDS)
+        if not answer.is_success:
+            raise SwapFailed(f"the engine does not answer canaries: {answer.text[:300]}")
+        positions = answer.json()["choices"][0]["prompt_logprobs"]
+        start = len(canary["prompt_token_ids"])
+        return [
+            float(position[str(token)]["logprob"])
+            for position, token in zip(positions[start:], tokens[start:], strict=True)
+        ]
+
+
+def _read_canaries(folder: Path) -> list[dict[str, Any]]:
+    path = folder / checkpoints.CANARIES
+    if not path.is_file():
+        raise CheckpointInvalid(f"{folder.name} has no {checkpoints.CANARIES}; publish it again")
+    canaries: list[dict[str, Any]] = json.loads(path.read_text())["canaries"]
+    if not canaries:
+        raise CheckpointInvalid(f"{folder.name} has no canaries; publish it again")
+    return canaries

@@ -1,0 +1,170 @@
+"""OpenAI-compatible routes over a judging engine.
+
+    POST /v1/chat/completions   model "judge": the judgements of the last turn
+    GET  /v1/models
+
+Each choice carries, beside its message, a `judgement` object: status (`scored`
+or `unscored`), score, reason, mode, rubric_version, judge_version. Streamed, it
+comes with the choice's last chunk. Each judge stays stateless: any number of
+them may stand in front of one engine.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import Depends, FastAPI
+from fastapi.responses import StreamingResponse
+
+from rewardloop import rubric, telemetry
+from rewardloop.clients.http import call, connect
+from rewardloop.config import Settings
+from rewardloop.errors import (
+    InvalidInput,
+    RewardloopError,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
+from rewardloop.records import JudgementMode
+from services.judge.schemas import JudgeRequest
+from services.web import add_common_routes, add_error_handlers, key_guard
+
+UPSTREAM_SECONDS = 240.0
+UPSTREAM_RETRY_SECONDS = 20.0
+
+
+def make_app(settings: Settings) -> FastAPI:
+    key = settings.api_key.get_secret_value()
+    guard = key_guard(key)
+    upstream = connect(settings.judge_upstream_url, key, timeout_seconds=UPSTREAM_SECONDS)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await upstream.aclose()
+
+    app = FastAPI(title="Rewardloop judge", lifespan=lifespan)
+    add_common_routes(app, guard)
+    add_error_handlers(app, RewardloopError.openai)
+
+    @app.get("/v1/models", dependencies=[Depends(guard)])
+    async def models() -> dict[str, Any]:
+        model = {"id": "judge", "object": "model", "created": 0, "owned_by": "rewardloop"}
+        return {"object": "list", "data": [model]}
+
+    @app.post("/v1/chat/completions", dependencies=[Depends(guard)], response_model=None)
+    async def judge(request: JudgeRequest) -> dict[str, Any] | StreamingResponse:
+        body = upstream_request(request, settings.judge_upstream_model)
+        if request.stream:
+            lines = _stream(upstream, body, request)
+            first = await anext(lines)  # an error comes before the headers are sent
+            return StreamingResponse(_chain(first, lines), media_type="text/event-stream")
+        answer = await call(
+            upstream,
+            "POST",
+            "/v1/chat/completions",
+            retry_seconds=UPSTREAM_RETRY_SECONDS,
+            json=body,
+        )
+        return _judged(answer, request.judgement_mode)
+
+    return app
+
+
+def upstream_request(request: JudgeRequest, model: str) -> dict[str, Any]:
+    """What the engine is asked: the rendered rubric, and its form where that is forced.
+
+    Raises:
+        InvalidInput: the conversation does not end in a response to a user.
+    """
+    try:
+        messages = rubric.render([t.as_message() for t in request.messages], request.judgement_mode)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": messages,
+        "n": request.n,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "max_tokens": request.max_completion_tokens or request.max_tokens,
+    }
+    if request.judgement_mode is JudgementMode.CONSTRAINED:
+        body["structured_outputs"] = {"regex": rubric.CONSTRAINED_PATTERN}
+    if request.stream:
+        body |= {"stream": True, "stream_options": request.stream_options.model_dump()}
+    return body
+
+
+def _judged(answer: dict[str, Any], mode: JudgementMode) -> dict[str, Any]:
+    version = _judge_version(answer)
+    for choice in answer["choices"]:
+        text = choice["message"]["content"] or ""
+        choice["judgement"] = judgement(text, choice["finish_reason"], mode, version)
+    usage = answer.get("usage") or {}
+    telemetry.TOKENS.labels("judge", "completion").inc(usage.get("completion_tokens", 0))
+    telemetry.TOKENS.labels("judge", "prompt").inc(usage.get("prompt_tokens", 0))
+    return {**answer, "model": "judge"}
+
+
+def _judge_version(answer: dict[str, Any]) -> str:
+    """Our generators stamp their weight version; another server is known by its model's name."""
+    return str(answer.get("weight_version") or answer.get("model") or "unknown")
+
+
+def judgement(
+    text: str, finish_reason: str | None, mode: JudgementMode, judge_version: str
+) -> dict[str, Any]:
+    """The parsed form of one written judgement."""
+    verdict = rubric.parse(text, finish_reason)
+    telemetry.JUDGEMENTS.labels(verdict.reason or "scored").inc()
+    return {
+        "status": "unscored" if verdict.score is None else "scored",
+        "score": verdict.score,
+        "reason": verdict.reason,
+        "mode": mode,
+        "rubric_version": rubric.RUBRIC_VERSION,
+        "judge_version": judge_version,
+    }
+
+
+async def _chain(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield first
+    async for line in rest:
+        yield line
+
+
+async def _stream(
+    upstream: httpx.AsyncClient, body: dict[str, Any], request: JudgeRequest
+) -> AsyncIterator[str]:
+    """The engine's chunks, each choice's last one with its judgement."""
+    texts: dict[int, str] = {}
+    try:
+        async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
+            if not answer.is_success:
+                told = (await answer.aread()).decode(errors="replace")[:500]
+                raise UpstreamRejected(f"the judging engine answered {answer.status_code}: {told}")
+            async for line in answer.aiter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    chunk = json.loads(line.removeprefix("data: "))
+                    line = "data: " + json.dumps(_judged_chunk(chunk, texts, request))
+                if line:
+                    yield line + "\n\n"
+    except httpx.TransportError as error:
+        raise UpstreamUnavailable(f"the judging engine does not answer: {error}") from error
+
+
+def _judged_chunk(
+    chunk: dict[str, Any], texts: dict[int, str], request: JudgeRequest
+) -> dict[str, Any]:
+    for choice in chunk.get("choices", []):
+        index = choice["index"]
+        texts[index] = texts.get(index, "") + (choice["delta"].get("content") or "")
+        if choice.get("finish_reason"):
+            choice["judgement"] = judgement(
+                texts[index], choice["finish_reason"], request.judgement_mode, _judge_version(chunk)
+            )
+    return {**chunk, "model": "judge", "created": chunk.get("created", int(time.time()))}

@@ -1,0 +1,48 @@
+"""Start the trainer service: `python -m services.trainer`."""
+
+import asyncio
+import logging
+import os
+import socket
+
+from prometheus_client import start_http_server
+
+from rewardloop import telemetry
+from rewardloop.config import Settings
+from rewardloop.errors import UpstreamUnavailable
+from rewardloop.queue import make_app
+from rewardloop.store import Store, training
+from services.trainer.job import LEASE_SECONDS, work_on
+
+logger = logging.getLogger("rewardloop.trainer")
+
+POLL_SECONDS = 0.5
+
+
+async def serve(settings: Settings) -> None:
+    """Take jobs, one at a time, for ever."""
+    store = Store(settings.database_url.get_secret_value())
+    app = make_app(settings)
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    while True:
+        try:
+            async with store.transaction() as session:
+                job = await training.lease(session, owner, LEASE_SECONDS)
+            if job is not None:
+                await work_on(store, app, settings, job, owner)
+                continue
+        except UpstreamUnavailable as error:
+            logger.warning("%s", error.message)
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def main() -> None:
+    settings = Settings()
+    telemetry.log_json()
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    asyncio.run(serve(settings))
+
+
+if __name__ == "__main__":
+    main()

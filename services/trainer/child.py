@@ -1,0 +1,70 @@
+"""Runs a module of this room in a child process and listens to what it reports.
+
+The child gets its task as one JSON object on stdin, and reports JSON objects on
+stdout, one a line; what libraries print goes to stderr. An object with the key
+`error` is the last one of a failure.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from rewardloop.errors import DiskFull, TrainingFailed
+
+
+async def run_child(module: str, task: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Start `python -m module`, yield its reports, and end with it.
+
+    Raises:
+        DiskFull, TrainingFailed: what the child reported, or that it died without a word.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        limit=2**24,
+    )
+    assert child.stdin is not None and child.stdout is not None
+    try:
+        child.stdin.write(json.dumps(task).encode())
+        child.stdin.write_eof()
+        async for line in child.stdout:
+            report = json.loads(line)
+            if "error" in report:
+                kind = DiskFull if report.get("disk_full") else TrainingFailed
+                raise kind(report["error"])
+            yield report
+        if await child.wait():
+            raise TrainingFailed(
+                f"the training process ended with status {child.returncode} and no word; "
+                "was it short of memory? Its log is above this line in the trainer's log"
+            )
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+
+
+def report(stream: TextIO, **fields: Any) -> None:
+    """Called in the child: send one report to the parent."""
+    stream.write(json.dumps(fields) + "\n")
+    stream.flush()
+
+
+def open_channel() -> tuple[dict[str, Any], TextIO]:
+    """Called in the child: the task, and the stream to report on."""
+    task: dict[str, Any] = json.load(sys.stdin)
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return task, channel
+
+
+def folder(task: dict[str, Any], key: str) -> Path:
+    return Path(task[key])

@@ -1,0 +1,75 @@
+"""What our own FastAPI services (judge, API) share: keys, errors, health, metrics.
+
+vLLM's server is not ours, so the generator's gate has its own.
+"""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
+
+_bearer = HTTPBearer(auto_error=False)
+Guard = Callable[..., Awaitable[None]]
+
+
+def key_guard(key: str) -> Guard:
+    """A dependency that lets a request pass only with `Authorization: Bearer key`."""
+
+    async def guard(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:
+        if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
+            raise Unauthorized("send this service's key as `Authorization: Bearer <key>`")
+
+    return guard
+
+
+def add_common_routes(
+    app: FastAPI, guard: Guard, refresh_metrics: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """`GET /health`, open, and `GET /metrics`, with the key."""
+
+    @app.get("/health", tags=["operations"])
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/metrics", tags=["operations"], dependencies=[Depends(guard)])
+    async def metrics() -> Response:
+        if refresh_metrics is not None:
+            await refresh_metrics()
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def add_error_handlers(app: FastAPI, body_of: Callable[[RewardloopError], dict[str, Any]]) -> None:
+    """Answer every error with `body_of(error)`, as problem details or the OpenAI way."""
+
+    async def answer(request: Request, error: Exception) -> JSONResponse:
+        ours = _ours(request, error)
+        return JSONResponse(
+            body_of(ours),
+            ours.status,
+            headers={"retry-after": "2"} if ours.transient else None,
+            media_type="application/problem+json",
+        )
+
+    for kind in (RewardloopError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)
+
+
+def _ours(request: Request, error: Exception) -> RewardloopError:
+    if isinstance(error, RewardloopError):
+        return error
+    if isinstance(error, RequestValidationError):
+        told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        return InvalidInput("; ".join(told))
+    assert isinstance(error, HTTPException)
+    where = f"{request.method} {request.url.path}"
+    if error.status_code in (404, 405):
+        return NotFound(f"{where} is not served here")
+    return InvalidInput(f"{where}: {error.detail}")

@@ -1,0 +1,42 @@
+"""Start a worker: `python -m services.worker rollout` or `python -m services.worker controller`.
+
+`rollout` samples and judges; run as many as the engines can feed. `controller`
+advances iterations and carries the clock of the reconciler; run one (a second
+one does no harm: locks keep them apart).
+
+Each is one process that runs one task at a time on one event loop (Celery's solo
+pool): docs/decisions/0003-solo-workers.md.
+"""
+
+import argparse
+import os
+import socket
+import tempfile
+
+from prometheus_client import start_http_server
+
+from rewardloop import telemetry
+from rewardloop.config import Settings
+from services.worker import tasks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("role", choices=["rollout", "controller"])
+    role = parser.parse_args().role
+    settings = Settings()
+    telemetry.log_json()
+    if settings.metrics_port:
+        start_http_server(settings.metrics_port)
+    app = tasks.bind(settings)
+    name = f"{role}-{os.getpid()}@{socket.gethostname()}"
+    common = ["worker", "--pool=solo", "--without-gossip", "--without-mingle", "-n", name]
+    if role == "rollout":
+        app.worker_main([*common, "-Q", "rollout"])
+        return
+    with tempfile.TemporaryDirectory(prefix="rewardloop-beat-") as folder:
+        app.worker_main([*common, "-Q", "control", "-B", "-s", f"{folder}/schedule"])
+
+
+if __name__ == "__main__":
+    main()

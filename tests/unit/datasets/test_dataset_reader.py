@@ -1,0 +1,303 @@
+"""`read_prompts` on files: endings, detection, and everything a file can have wrong."""
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewardloop.datasets import Format, read_prompts
+from rewardloop.errors import BrokenFile, InvalidInput
+
+SHARED = Path(__file__).parents[3].parent / "shared" / "data"
+
+SEED = {"id": "s1", "category": "writing", "prompt": "Write.", "response": "Done."}
+ALPACA = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+
+
+def tree(number: int, lang: str) -> dict[str, Any]:
+    prompt = {"text": f"Hi {number}?", "role": "prompter", "lang": lang, "replies": []}
+    return {"message_tree_id": f"t{number}", "tree_state": "ready_for_export", "prompt": prompt}
+
+
+def jsonl(folder: Path, rows: Sequence[object], name: str = "prompts.jsonl") -> Path:
+    """Rows that are texts are written as they are."""
+    path = folder / name
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("raw", "format"),
+    [
+        (SEED, Format.SEED),
+        ({"prompt": "A", "response": "B"}, Format.SEED),
+        ({"prompt": "A", "category": "B"}, Format.SEED),
+        (tree(1, "en"), Format.OASST),
+        (ALPACA, Format.ALPACA),
+        ({"conversations": [{"from": "human", "value": "A"}]}, Format.SHAREGPT),
+        ({"messages": [{"role": "user", "content": "A"}]}, Format.TRL),
+        ({"prompt": "A", "completion": "B"}, Format.TRL),
+        ({"prompt": "A", "chosen": "B", "rejected": "C"}, Format.TRL),
+        ({"prompt": "A"}, Format.TRL),
+        ({"prompt": "A", "prompt_id": "p"}, Format.TRL),
+        ({"instruction": "A", "instances": [{"input": "", "output": "B"}]}, Format.SELF_INSTRUCT),
+    ],
+)
+def test_the_format_is_recognised_and_can_be_named(
+    tmp_path: Path, raw: dict[str, Any], format: Format
+) -> None:
+    path = jsonl(tmp_path, [raw])
+    found = read_prompts(path)
+    assert found.format is format
+    assert len(found.prompts) == 1
+    assert read_prompts(path, format) == found
+
+
+def test_prompts_keep_the_files_order_and_lines_without_id_are_numbered(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [ALPACA, "", ALPACA | {"id": "x"}, ALPACA])
+    assert [p.source for p in read_prompts(path).prompts] == ["alpaca:#1", "alpaca:x", "alpaca:#4"]
+
+
+def test_a_line_ends_at_a_newline_only(tmp_path: Path) -> None:
+    words = "one\u2028two\u0085three"
+    path = jsonl(tmp_path, [json.dumps({"prompt": words}, ensure_ascii=False)])
+    assert read_prompts(path).prompts[0].messages[0]["content"] == words
+
+
+def test_windows_files_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(SEED).encode() + b"\r\n\r\n")
+    assert read_prompts(path).prompts[0].source == "seed:s1"
+
+
+def test_gzip(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.JSONL.gz"
+    path.write_bytes(gzip.compress(json.dumps(SEED).encode()))
+    assert read_prompts(path).prompts[0].source == "seed:s1"
+
+
+def test_an_array_is_numbered_by_element(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.json"
+    path.write_text(json.dumps([ALPACA, "text", ALPACA], indent=1))
+    with pytest.raises(BrokenFile, match="element 2: a text, not a JSON object") as caught:
+        read_prompts(path)
+    assert caught.value.context == {"lines": [2]}
+    found = read_prompts(path, skip_broken=True)
+    assert [p.source for p in found.prompts] == ["alpaca:#1", "alpaca:#3"]
+
+
+def test_other_languages_are_filtered_and_counted(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [tree(1, "de"), tree(2, "en"), tree(3, "es")])
+    english = read_prompts(path)
+    assert [p.source for p in english.prompts] == ["oasst:t2"]
+    assert (english.num_filtered, english.skipped) == (2, ())
+    german = read_prompts(path, language="de")
+    assert [p.source for p in german.prompts] == ["oasst:t1"]
+    every = read_prompts(path, language=None)
+    assert (len(every.prompts), every.num_filtered) == (3, 0)
+
+
+def test_a_file_that_is_filtered_whole_is_not_empty(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, [tree(1, "de")]))
+    assert (found.prompts, found.num_filtered) == ((), 1)
+
+
+BROKEN = [
+    SEED,
+    '{"prompt": "A", "response": }',
+    [1],
+    {"prompt": " ", "response": "B"},
+    SEED,
+    {"response": "B"},
+]
+
+
+def test_every_broken_line_is_told(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, BROKEN)
+    with pytest.raises(BrokenFile) as caught:
+        read_prompts(path)
+    assert caught.value.context == {"lines": [2, 3, 4, 6]}
+    assert caught.value.message == (
+        f"{path} has 4 broken lines; nothing was imported.\n"
+        "  line 2: not valid JSON at column 29: Expecting value\n"
+        "  line 3: an array, not a JSON object\n"
+        "  line 4: prompt is empty\n"
+        '  line 6: "prompt" is missing\n'
+        "Mend them, or pass --skip-broken to leave them out."
+    )
+
+
+def test_skip_broken_leaves_them_out_and_tells_them(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, BROKEN), skip_broken=True)
+    assert len(found.prompts) == 2
+    assert [item.line for item in found.skipped] == [2, 3, 4, 6]
+    assert found.skipped[2].problem == "prompt is empty"
+
+
+def test_only_the_first_problems_are_spelled_out(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [SEED, *["{"] * 7])
+    with pytest.raises(BrokenFile) as caught:
+        read_prompts(path)
+    assert caught.value.context["lines"] == [2, 3, 4, 5, 6, 7, 8]
+    assert "line 6:" in caught.value.message
+    assert "line 7:" not in caught.value.message
+    assert "  and 2 more\n" in caught.value.message
+
+
+def test_broken_lines_before_the_first_object_do_not_hide_the_format(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, ["{", ALPACA]), skip_broken=True)
+    assert (found.format, len(found.prompts), len(found.skipped)) == (Format.ALPACA, 1, 1)
+
+
+@pytest.mark.parametrize("skip_broken", [False, True])
+def test_a_file_without_a_good_line_is_refused_in_any_case(
+    tmp_path: Path, skip_broken: bool
+) -> None:
+    path = jsonl(tmp_path, [ALPACA])
+    with pytest.raises(BrokenFile, match=r"1 broken line and no good one, read as seed;"):
+        read_prompts(path, Format.SEED, skip_broken=skip_broken)
+
+
+def test_lines_that_are_no_objects_hint_at_the_ending(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, ["[", "]"])
+    with pytest.raises(BrokenFile, match=r"no good one; nothing was imported") as caught:
+        read_prompts(path)
+    assert "one that holds a JSON array .json" in caught.value.message
+
+
+@pytest.mark.parametrize("line", ["1" * 5000, "[" * 100_000], ids=["number", "nesting"])
+def test_absurd_json_is_a_broken_line(tmp_path: Path, line: str) -> None:
+    found = read_prompts(jsonl(tmp_path, [SEED, line]), skip_broken=True)
+    assert found.skipped[0].problem.startswith("JSON that cannot be read: ")
+
+
+def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, ["", {"question_id": 81, "turns": ["A"]}])
+    with pytest.raises(InvalidInput) as caught:
+        read_prompts(path)
+    assert caught.value.message == (
+        f"{path}: line 2 is of no known format, by its keys (question_id, turns). "
+        "Name the format with --format, or convert the file; "
+        "the formats are seed, oasst, alpaca, sharegpt, trl, self_instruct."
+    )
+
+
+def test_an_unknown_object_without_or_with_many_keys(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"by its keys \(none\)"):
+        read_prompts(jsonl(tmp_path, [{}]))
+    with pytest.raises(InvalidInput, match=r"key_10, key_11, \.\.\.\)"):
+        read_prompts(jsonl(tmp_path, [{f"key_{n:02}": n for n in range(20)}]))
+
+
+def test_a_prompt_with_foreign_keys_is_not_taken_for_prompt_only(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [{"prompt": "A", "answer": "B"}])
+    with pytest.raises(InvalidInput, match="is of no known format"):
+        read_prompts(path)
+    assert len(read_prompts(path, Format.TRL).prompts) == 1
+
+
+def test_an_ambiguous_format_names_the_candidates(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [ALPACA | {"messages": [{"role": "user", "content": "A"}]}])
+    with pytest.raises(InvalidInput, match=r"may be any of alpaca, trl, by its keys"):
+        read_prompts(path)
+    assert read_prompts(path, Format.ALPACA).format is Format.ALPACA
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", b""),
+        ("a.jsonl", b"\n \r\n\n"),
+        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.json", b""),
+        ("a.json", b"[]"),
+    ],
+)
+def test_an_empty_file(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"is empty\. Give a file"):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"prompt": "Grüße"}'.encode("latin-1"),
+        '{"prompt": "A"}'.encode("utf-16"),
+        b"PAR1\x00\x01\x02",
+        gzip.compress(b'{"prompt": "A"}'),
+    ],
+)
+def test_what_is_not_utf8_names_its_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(json.dumps(SEED).encode() + b"\n" + content)
+    with pytest.raises(InvalidInput, match=r"is not UTF-8 text: line 2 is binary"):
+        read_prompts(path, skip_broken=True)
+
+
+@pytest.mark.parametrize("content", [b'{"prompt": "A"}', gzip.compress(b'{"prompt": "A"}')[:-9]])
+def test_a_gzip_file_that_is_none_or_is_cut(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInput, match="is not a whole gzip file"):
+        read_prompts(path)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no\.jsonl does not exist\. Check the path\."):
+        read_prompts(tmp_path / "no.jsonl")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "folder.jsonl"
+    path.mkdir()
+    with pytest.raises(InvalidInput, match=r"is a folder\. Name one file in it\."):
+        read_prompts(path)
+
+
+def test_a_file_that_the_system_refuses(tmp_path: Path) -> None:
+    path = tmp_path / "loop.jsonl"
+    path.symlink_to(path)
+    with pytest.raises(InvalidInput, match=r"cannot be read: Too many levels of symbolic links"):
+        read_prompts(path)
+
+
+def test_an_unknown_ending(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"a\.parquet has an unknown ending\. Convert it"):
+        read_prompts(tmp_path / "a.parquet")
+
+
+def test_lines_in_a_json_file(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [SEED, SEED], "a.json")
+    with pytest.raises(BrokenFile, match=r"not valid JSON at line 2, column 1") as caught:
+        read_prompts(path, skip_broken=True)
+    assert caught.value.context == {"lines": [2]}
+    assert "must be named .jsonl" in caught.value.message
+
+
+def test_an_object_in_a_json_file(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, [SEED], "a.json")
+    with pytest.raises(InvalidInput, match="holds an object, not one JSON array"):
+        read_prompts(path)
+
+
+def test_absurd_json_in_a_json_file(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, ["[" * 100_000], "a.json")
+    with pytest.raises(InvalidInput, match="holds JSON that cannot be read"):
+        read_prompts(path)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data is not here")
+def test_real_files() -> None:
+    trees = read_prompts(SHARED / "oasst_en_70_trees.jsonl")
+    assert (trees.format, len(trees.prompts), trees.num_filtered) == (Format.OASST, 70, 0)
+    assert all(prompt.reference for prompt in trees.prompts)
+    tasks = read_prompts(SHARED / "self_instruct_seed_tasks.jsonl")
+    assert (tasks.format, len(tasks.prompts)) == (Format.SELF_INSTRUCT, 175)
+    with pytest.raises(InvalidInput, match="is of no known format"):
+        read_prompts(SHARED / "mt_bench_questions.jsonl")
