@@ -42,6 +42,20 @@ class Settings(BaseSettings):
     """Port of a worker's or the trainer's `/metrics`; 0 serves none."""
 
 
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        InvalidInput: naming every variable that is missing or wrong, never its value.
+    """
+    nothing: dict[str, Any] = {}
+    try:
+        return Settings(**nothing)
+    except ValidationError as error:
+        wrong = [f"REWARDLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
+        raise InvalidInput("set in the environment: " + "; ".join(wrong)) from None
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -139,5 +139,6 @@ class PreferencePair:
 
     @property
     def margin(self) -> float:
-        assert self.chosen.score is not None and self.rejected.score is not None
+        assert self.chosen.score is not None
+        assert self.rejected.score is not None
         return self.chosen.score - self.rejected.score

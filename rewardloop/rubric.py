@@ -68,8 +68,7 @@ def render(conversation: Sequence[Message], mode: JudgementMode) -> list[Message
     *request, response = conversation
     if response["role"] != "assistant" or not any(m["role"] == "user" for m in request):
         raise ValueError(
-            "the conversation to judge must hold a user's turn and end in the "
-            "assistant's response"
+            "the conversation to judge must hold a user's turn and end in the assistant's response"
         )
     content = TEMPLATE.format(
         request=_enclose(_transcript(request)),

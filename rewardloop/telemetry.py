@@ -29,7 +29,9 @@ PHASE_SECONDS = Histogram(
 TRAIN_STEPS = Counter("rewardloop_train_steps", "Optimizer steps taken.")
 SWAPS = Counter("rewardloop_swaps", "Weight swaps on this replica.", ["outcome"])
 SWAP_SECONDS = Histogram(
-    "rewardloop_swap_seconds", "Time for which a swap held requests back.", buckets=(1, 3, 10, 30, 100)
+    "rewardloop_swap_seconds",
+    "Time for which a swap held requests back.",
+    buckets=(1, 3, 10, 30, 100),
 )
 REQUESTS_IN_FLIGHT = Gauge("rewardloop_requests_in_flight", "Requests inside this replica.")
 

@@ -1,8 +1,8 @@
 """Asks generator replicas for samples."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
@@ -24,9 +24,7 @@ class GeneratorClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await asyncio.gather(*(replica.aclose() for replica in self._replicas))
 
     async def sample(
@@ -86,4 +84,4 @@ def share_out(total: int, weights: Sequence[int]) -> list[int]:
     whole = sum(weights) or len(weights)
     shares = weights if sum(weights) else [1] * len(weights)
     bounds = [total * sum(shares[:end]) // whole for end in range(len(shares) + 1)]
-    return [high - low for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [high - low for low, high in itertools.pairwise(bounds)]

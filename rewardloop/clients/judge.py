@@ -1,7 +1,6 @@
 """Asks the judge service for judgements."""
 
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS, share_out
@@ -25,9 +24,7 @@ class JudgeClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
     async def judge(

@@ -1,6 +1,5 @@
 """The admin routes of one generator replica."""
 
-from types import TracebackType
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
@@ -18,9 +17,7 @@ class ReplicaAdmin:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
     async def weights(self) -> dict[str, Any]:

@@ -129,7 +129,7 @@ async def fail(session: AsyncSession, iteration: Iteration, why: str) -> None:
             Iteration.run_id == iteration.run_id, Iteration.state == IterationState.QUEUED
         )
     )
-    reasons = {other: f"iteration {iteration.index} failed before it" for other in behind}
+    reasons = dict.fromkeys(behind, f"iteration {iteration.index} failed before it")
     for failed, reason in {**reasons, iteration: why}.items():
         failed.state = IterationState.FAILED
         failed.error = reason
@@ -187,7 +187,7 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
     view = await session.execute(
         text(
             "SELECT prompts, responses_expected, responses, judgements_expected, judgements, pairs "
-            'FROM iteration_progress WHERE run_id = :run_id AND iteration = :index'
+            "FROM iteration_progress WHERE run_id = :run_id AND iteration = :index"
         ),
         {"run_id": iteration.run_id, "index": iteration.index},
     )
@@ -196,15 +196,13 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
         .where(IterationPrompt.iteration_id == iteration.id)
         .group_by(IterationPrompt.state)
     )
-    by_state: dict[str, int] = {state: count for state, count in states}
+    by_state: dict[str, int] = dict(states)
     scored = await session.scalar(
         select(func.count(Judgement.score))
         .join(Response, Response.id == Judgement.response_id)
         .where(Response.iteration_id == iteration.id)
     )
-    job = await session.scalar(
-        select(TrainingJob).where(TrainingJob.iteration_id == iteration.id)
-    )
+    job = await session.scalar(select(TrainingJob).where(TrainingJob.iteration_id == iteration.id))
     return {
         **dict(view.mappings().one()),
         "prompts_done": by_state.get("done", 0),

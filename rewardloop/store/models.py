@@ -1,9 +1,9 @@
 """The tables. What must never be wrong is a key or a check here.
 
-    runs 1--n iterations 1--n iteration_prompts n--1 prompts
-    iteration_prompts 1--n responses 1--n judgements
-    iterations 1--n preference_pairs, 1--1 training_jobs 1--n training_metrics
-    model_versions: parent -> child; serving names the one that is served
+runs 1--n iterations 1--n iteration_prompts n--1 prompts
+iteration_prompts 1--n responses 1--n judgements
+iterations 1--n preference_pairs, 1--1 training_jobs 1--n training_metrics
+model_versions: parent -> child; serving names the one that is served
 """
 
 from datetime import datetime
@@ -96,9 +96,7 @@ class Iteration(Base):
         UniqueConstraint("run_id", "index"),
         CheckConstraint('"index" >= 1', name="index_counts_from_one"),
         _one_of("state", "queued", "running", "succeeded", "failed"),
-        _one_of(
-            "phase", "waiting", "prepare", "rollout", "pairing", "train", "swap", "done"
-        ),
+        _one_of("phase", "waiting", "prepare", "rollout", "pairing", "train", "swap", "done"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
         # The replicas serve one version at a time, so one iteration runs at a time.
         Index("one_running", "state", unique=True, postgresql_where=text("state = 'running'")),

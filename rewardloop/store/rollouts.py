@@ -63,7 +63,7 @@ async def lease(
         )
         .returning(IterationPrompt.prompt_id, IterationPrompt.lease_token)
     )
-    tokens = {prompt_id: token for prompt_id, token in taken}
+    tokens = dict(taken)
     found = await session.execute(
         select(Prompt.id, Prompt.messages).where(Prompt.id.in_(tokens)).order_by(Prompt.id)
     )
@@ -141,9 +141,7 @@ async def reject(
     await session.execute(
         update(IterationPrompt)
         .where(*_held(iteration_id, prompt))
-        .values(
-            state=PromptState.REJECTED, reason=reason, lease_owner=None, lease_expires_at=None
-        )
+        .values(state=PromptState.REJECTED, reason=reason, lease_owner=None, lease_expires_at=None)
     )
     events.record(
         session,

@@ -66,7 +66,10 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     run = await get(session, run_id, lock=True)
     config = RunConfig.model_validate(run.config)
     last = await session.scalar(
-        select(Iteration).where(Iteration.run_id == run_id).order_by(Iteration.index.desc()).limit(1)
+        select(Iteration)
+        .where(Iteration.run_id == run_id)
+        .order_by(Iteration.index.desc())
+        .limit(1)
     )
     if last is not None and last.state == "failed":
         raise Conflict(

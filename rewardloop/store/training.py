@@ -46,7 +46,7 @@ async def lease(session: AsyncSession, owner: str, seconds: float) -> TrainingJo
         job.state = JobState.RUNNING
         job.num_attempts += 1
         job.lease_owner = owner
-        job.lease_expires_at = _expiry(seconds)  # type: ignore[assignment]
+        job.lease_expires_at = _expiry(seconds)
     return job
 
 

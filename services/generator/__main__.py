@@ -12,7 +12,7 @@ import os
 import sys
 
 from rewardloop import checkpoints
-from rewardloop.config import Settings
+from rewardloop.config import Settings, load_settings
 from rewardloop.errors import NotFound
 from rewardloop.store import Store, versions
 from services.generator import gate
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, add_help=False)
     parser.add_argument("--max-model-len", default="2048")
     options, vllm_options = parser.parse_known_args()
-    settings = Settings()
+    settings = load_settings()
     version = asyncio.run(_serving(settings))
     folder = checkpoints.folder_of(settings.checkpoint_root, version)
     checkpoints.verify(folder)

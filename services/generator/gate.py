@@ -20,7 +20,7 @@ from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewardloop import telemetry
-from rewardloop.config import Settings
+from rewardloop.config import load_settings
 from rewardloop.errors import (
     InvalidInput,
     NotFound,
@@ -53,7 +53,7 @@ REQUESTS = Counter("rewardloop_generator_requests", "Requests answered.", ["path
 class Gate:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._settings = Settings()
+        self._settings = load_settings()
         self._admission = Admission()
         self._swapper = Swapper(
             app,

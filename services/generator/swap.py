@@ -98,7 +98,9 @@ class Swapper:
             await self._restore(fastapi_app, previous)
             if isinstance(error, RewardloopError):
                 raise
-            raise SwapFailed(f"{version} could not be loaded: {error}; still on {previous}") from error
+            raise SwapFailed(
+                f"{version} could not be loaded: {error}; still on {previous}"
+            ) from error
         telemetry.SWAPS.labels("succeeded").inc()
         telemetry.SWAP_SECONDS.observe(time.monotonic() - started)
         return canary

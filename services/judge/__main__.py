@@ -5,7 +5,7 @@ import argparse
 import uvicorn
 
 from rewardloop import telemetry
-from rewardloop.config import Settings
+from rewardloop.config import load_settings
 from services.judge.app import make_app
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     options = parser.parse_args()
     telemetry.log_json()
     uvicorn.run(
-        make_app(Settings()),
+        make_app(load_settings()),
         host=options.host,
         port=options.port,
         log_config=None,

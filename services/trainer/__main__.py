@@ -8,7 +8,7 @@ import socket
 from prometheus_client import start_http_server
 
 from rewardloop import telemetry
-from rewardloop.config import Settings
+from rewardloop.config import Settings, load_settings
 from rewardloop.errors import UpstreamUnavailable
 from rewardloop.queue import make_app
 from rewardloop.store import Store, training
@@ -37,7 +37,7 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    settings = Settings()
+    settings = load_settings()
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

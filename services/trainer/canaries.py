@@ -53,7 +53,6 @@ def _canary(model: Any, tokenizer: Any, prompt: str) -> dict[str, Any]:
     }
 
 
-@torch.inference_mode()
 def continuation_logprobs(
     model: Any, prompt_ids: list[int], continuation_ids: list[int]
 ) -> list[float]:
@@ -61,7 +60,8 @@ def continuation_logprobs(
 
     The softmax is taken in float32 over logits in the model's dtype.
     """
-    logits_TV = model(torch.tensor([prompt_ids + continuation_ids])).logits[0]
+    with torch.inference_mode():
+        logits_TV = model(torch.tensor([prompt_ids + continuation_ids])).logits[0]
     logps_TV = torch.log_softmax(logits_TV.float(), dim=-1)
     first = len(prompt_ids) - 1
     rows = range(first, first + len(continuation_ids))

@@ -31,7 +31,8 @@ async def run_child(module: str, task: dict[str, Any]) -> AsyncIterator[dict[str
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
         limit=2**24,
     )
-    assert child.stdin is not None and child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout is not None
     try:
         child.stdin.write(json.dumps(task).encode())
         child.stdin.write_eof()

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import shutil
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version as package_version
 from typing import Any
 

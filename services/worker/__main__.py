@@ -16,7 +16,7 @@ import tempfile
 from prometheus_client import start_http_server
 
 from rewardloop import telemetry
-from rewardloop.config import Settings
+from rewardloop.config import load_settings
 from services.worker import tasks
 
 
@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("role", choices=["rollout", "controller"])
     role = parser.parse_args().role
-    settings = Settings()
+    settings = load_settings()
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names, telemetry
 from rewardloop.config import RunConfig, Settings
@@ -104,9 +105,7 @@ class Controller:
         async with self.store.transaction() as session:
             current = await iterations.get(session, iteration.id, lock=True)
             await iterations.enter(session, current, Phase.ROLLOUT)
-            outbox.add(
-                session, queue_names.ROLLOUT, iteration.id, times=config.rollout.num_tasks
-            )
+            outbox.add(session, queue_names.ROLLOUT, iteration.id, times=config.rollout.num_tasks)
         return False
 
     async def _serve(self, iteration: Iteration, version: str) -> None:
@@ -130,7 +129,7 @@ class Controller:
                 return False
             return await self._enter(session, iteration.id, Phase.PAIRING)
 
-    async def _enter(self, session: "iterations.AsyncSession", i: UUID, phase: Phase) -> bool:
+    async def _enter(self, session: AsyncSession, i: UUID, phase: Phase) -> bool:
         current = await iterations.get(session, i, lock=True)
         seconds = await iterations.phase_seconds(session, i)
         if current.phase in seconds:

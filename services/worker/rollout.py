@@ -104,9 +104,7 @@ class Rollout:
                         running.add(asyncio.create_task(self._process(prompt)))
                 if not running:
                     return
-                done, running = await asyncio.wait(
-                    running, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
         finally:

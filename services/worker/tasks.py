@@ -32,12 +32,8 @@ def bind(settings: Settings) -> Celery:
             # Recorded where it can be; the reconciler brings the work back.
             logger.error("%s: %s", name, error.message, extra={"fields": error.problem()})
 
-    app.task(name=ROLLOUT)(
-        lambda i: shell(rollout.run(store, app, settings, UUID(i)), ROLLOUT)
-    )
-    app.task(name=ADVANCE)(
-        lambda i: shell(advance.run(store, app, settings, UUID(i)), ADVANCE)
-    )
+    app.task(name=ROLLOUT)(lambda i: shell(rollout.run(store, app, settings, UUID(i)), ROLLOUT))
+    app.task(name=ADVANCE)(lambda i: shell(advance.run(store, app, settings, UUID(i)), ADVANCE))
     app.task(name=RECONCILE)(partial(_reconcile, shell, store, app))
     return app
 

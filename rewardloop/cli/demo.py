@@ -1,0 +1,160 @@
+"""`demo` and `up`: the embedded stack, and a whole run on it."""
+
+import asyncio
+import json
+import signal
+from importlib.resources import as_file, files
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rewardloop.cli.progress import follow
+from rewardloop.cli.remote import client
+from rewardloop.clients.api import ApiClient
+from rewardloop.datasets import read_prompts
+from rewardloop.embedded.home import Home, write_private
+from rewardloop.embedded.stack import Stack, running
+from rewardloop.errors import TrainingFailed
+
+console = Console()
+
+DEMO = {
+    "name": "demo",
+    "sampling": {"max_tokens": 96},
+    "judging": {"mode": "constrained", "max_tokens": 48},
+    "training": {
+        "learning_rate": 2e-5,
+        "learning_rate_floor": 2e-6,
+        "batch_size": 4,
+        "micro_batch_size": 4,
+        "max_length": 512,
+    },
+}
+"""Short answers, a constrained judge and a learning rate whose effect can be seen in
+bf16, so that an untrained 135M model goes all the way in minutes on two cores."""
+
+
+async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
+    """Start the stack, run the iterations, write the summary, show it."""
+    async with running(home, port=None, tell=_tell) as stack, client(home) as api:
+        _tell(f"dashboard: {_dashboard(stack)}")
+        await _import_seeds(api)
+        config = {**DEMO, "prompts": {"dataset": "seed", "num_per_iteration": prompts}}
+        created = await api.post("/v1/runs", config)
+        await api.post(f"/v1/runs/{created['id']}/iterations", {"count": iterations})
+        views = await follow(api, created["id"], console, stack.require_alive)
+        write_private(home.summary, json.dumps(summary(created["id"], views), indent=1) + "\n")
+        await _show(api, created["id"], views)
+        failed = [view["error"] for view in views if view["state"] == "failed"]
+        if failed:
+            raise TrainingFailed(failed[0])
+        console.print(f"summary: {home.summary}", highlight=False)
+        if keep:
+            _tell("the stack stays up until Ctrl-C")
+            await _until_stopped(stack)
+
+
+async def up(home: Home, port: int) -> None:
+    """Run the stack until a signal comes or a part of it dies."""
+    async with running(home, port=port, tell=_tell) as stack:
+        async with client(home) as api:
+            await _import_seeds(api)
+        console.print(f"api        {stack.addresses.api}", highlight=False)
+        console.print(f"dashboard  {_dashboard(stack)}", highlight=False)
+        console.print(f"generator  {stack.addresses.generator}/v1", highlight=False)
+        console.print(f"judge      {stack.addresses.judge}/v1", highlight=False)
+        console.print(f"database   rewardloop dsn --home {home.folder}", highlight=False)
+        console.print(f"keys       {home.folder}/credentials.json", highlight=False)
+        console.print(f"logs       {home.logs}", highlight=False)
+        await _until_stopped(stack)
+
+
+def _tell(message: str) -> None:
+    console.print(f"[dim]{message}[/dim]", highlight=False)
+
+
+def _dashboard(stack: Stack) -> str:
+    """The key stands behind `#`, which a browser never sends."""
+    return f"{stack.addresses.api}/#key={stack.home.credentials().api_key}"
+
+
+async def _until_stopped(stack: Stack) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    while not stopped.is_set():
+        stack.require_alive()
+        await asyncio.sleep(0.5)
+
+
+async def _import_seeds(api: ApiClient) -> None:
+    with as_file(files("rewardloop") / "seeds" / "prompts.jsonl") as path:
+        await api.add_prompts("seed", read_prompts(path).prompts)
+
+
+def summary(run_id: str, views: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `summary.json` holds."""
+    return {
+        "run_id": run_id,
+        "iterations": [
+            {
+                "index": view["index"],
+                **{
+                    name: view["counts"][name]
+                    for name in (
+                        "prompts",
+                        "responses",
+                        "judgements",
+                        "judgements_scored",
+                        "pairs",
+                    )
+                },
+                "base_version": view["base_version"],
+                "new_version": view["new_version"],
+                "tokens_per_second": view["tokens_per_second"],
+                "seconds": {
+                    phase: view["seconds"][phase] for phase in ("rollout", "train", "swap")
+                },
+            }
+            for view in views
+        ],
+    }
+
+
+async def _show(api: ApiClient, run_id: str, views: list[dict[str, Any]]) -> None:
+    table = Table("", *(f"iteration {view['index']}" for view in views), box=None)
+    rows = summary(run_id, views)["iterations"]
+    for name in rows[0]:
+        if name not in ("index", "seconds"):
+            table.add_row(name.replace("_", " "), *(str(row[name]) for row in rows))
+    for phase in ("rollout", "train", "swap"):
+        table.add_row(f"{phase} seconds", *(str(row["seconds"][phase]) for row in rows))
+    console.print(table)
+    for view in views:
+        await _show_scores(api, view)
+    await _show_examples(api, run_id)
+
+
+async def _show_scores(api: ApiClient, view: dict[str, Any]) -> None:
+    found = await api.get(f"/v1/iterations/{view['id']}/scores")
+    counts = {**found["scores"], **found["unscored"]}
+    widest = max([1, *counts.values()])
+    console.print(f"\nscores of iteration {view['index']}")
+    for score, count in counts.items():
+        console.print(f"{score:>12} {'█' * round(40 * count / widest)} {count}", highlight=False)
+
+
+async def _show_examples(api: ApiClient, run_id: str) -> None:
+    pairs = (await api.get(f"/v1/runs/{run_id}/pairs", limit=3))["items"]
+    for pair in pairs:
+        console.print(f"\n[bold]prompt[/bold] {_short(pair['prompt'][-1]['content'])}")
+        for side in ("chosen", "rejected"):
+            score = pair[f"{side}_score"]
+            console.print(f"[bold]{side}[/bold] ({score:.2f}) {_short(pair[side])}")
+
+
+def _short(text: str, limit: int = 240) -> str:
+    line = " ".join(text.split()).replace("[", "\\[")
+    return line if len(line) <= limit else line[:limit] + "…"

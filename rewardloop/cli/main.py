@@ -1,0 +1,133 @@
+"""The commands and how errors look in a terminal."""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rewardloop.cli import demo as demo_command
+from rewardloop.cli import doctor as doctor_command
+from rewardloop.cli import remote
+from rewardloop.config import load_settings
+from rewardloop.datasets import Format
+from rewardloop.embedded.home import DEFAULT, Home
+from rewardloop.errors import RewardloopError
+from rewardloop.store import Store
+
+app = typer.Typer(
+    help="Language models that improve on their own feedback.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+errors = Console(stderr=True)
+
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="REWARDLOOP_HOME", help="Folder that holds all that is written."),
+]
+
+
+@app.command()
+def demo(
+    prompts: Annotated[int, typer.Option(min=2, help="Prompts in each iteration.")] = 32,
+    iterations: Annotated[int, typer.Option(min=1)] = 1,
+    home: HomeOption = DEFAULT,
+    keep: Annotated[bool, typer.Option(help="Leave the stack running until Ctrl-C.")] = False,
+) -> None:
+    """Run whole self-rewarding iterations on this machine, with real parts."""
+    asyncio.run(demo_command.run(Home(home), prompts, iterations, keep))
+
+
+@app.command()
+def up(
+    home: HomeOption = DEFAULT,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The API's port.")] = 8000,
+) -> None:
+    """Run the stack in the foreground until Ctrl-C."""
+    asyncio.run(demo_command.up(Home(home), port))
+
+
+@app.command(name="import")
+def import_(
+    file: Path,
+    dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "seed",
+    format: Annotated[Format, typer.Option(help="The file's format.")] = Format.AUTO,
+    skip_broken: Annotated[
+        bool,
+        typer.Option("--skip-broken", help="Import the good lines of a file with broken ones."),
+    ] = False,
+    language: Annotated[
+        str, typer.Option(help="Keep prompts of this language, where known.")
+    ] = "en",
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Import prompts: Open Assistant trees, Alpaca, ShareGPT, TRL, self-instruct or seed files."""
+    asyncio.run(remote.import_file(Home(home), file, dataset, format, skip_broken, language))
+
+
+@app.command()
+def start(
+    config: Annotated[Path | None, typer.Argument(help="A RunConfig as YAML or JSON.")] = None,
+    iterations: Annotated[int, typer.Option(min=1)] = 1,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Create a run on the running stack and start iterations; prints the run's id."""
+    asyncio.run(remote.start(Home(home), config, iterations))
+
+
+@app.command()
+def watch(
+    run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Follow a run until its iterations have ended."""
+    asyncio.run(remote.watch(Home(home), run))
+
+
+@app.command()
+def export(
+    run: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL in TRL's format.")],
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Write a run's preference pairs to a file."""
+    asyncio.run(remote.export(Home(home), run, output))
+
+
+@app.command()
+def dsn(home: HomeOption = DEFAULT) -> None:
+    """Print a libpq address of the database."""
+    print(Home(home).addresses().database)
+
+
+@app.command()
+def doctor(home: HomeOption = DEFAULT) -> None:
+    """Say what is wrong with this machine and how to mend it."""
+    raise typer.Exit(doctor_command.run(Home(home)))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database in REWARDLOOP_DATABASE_URL to this version's schema."""
+    asyncio.run(Store(load_settings().database_url.get_secret_value()).migrate())
+
+
+def main() -> None:
+    """The console script: errors we know become one clear line and exit code 1."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        app()
+    except RewardloopError as error:
+        errors.print(f"[red]error[/red] {error.kind}: ", end="")
+        errors.print(error.message, markup=False, highlight=False)
+        if error.context:
+            errors.print(json.dumps(error.context, default=str), markup=False, highlight=False)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,79 @@
+"""Live bars for a run's iterations, one a phase."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from rewardloop.clients.api import ApiClient
+
+POLL_SECONDS = 0.5
+_ENDED = ("succeeded", "failed")
+_BARS = {
+    "sample": ("responses", "responses_expected"),
+    "judge": ("judgements", "judgements_expected"),
+    "train": ("train_steps", "train_steps_total"),
+}
+
+
+async def follow(
+    api: ApiClient,
+    run_id: str,
+    console: Console,
+    check: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Show the run's iterations until the last has ended; returns them by index.
+
+    `check` is called at every poll, and may raise to end the watch.
+    """
+    bars = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+    shown: dict[str, dict[str, TaskID]] = {}
+    with bars:
+        while True:
+            check()
+            views = await iterations_of(api, run_id)
+            for view in views:
+                if view["state"] != "queued":
+                    _show(bars, shown.setdefault(view["id"], {}), view)
+            if all(view["state"] in _ENDED for view in views):
+                return views
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def iterations_of(api: ApiClient, run_id: str) -> list[dict[str, Any]]:
+    found = (await api.get("/v1/iterations", run_id=run_id, limit=200))["items"]
+    return sorted(found, key=lambda view: int(view["index"]))
+
+
+def _show(bars: Progress, tasks: dict[str, TaskID], view: dict[str, Any]) -> None:
+    counts = view["counts"]
+    for phase, (done, expected) in _BARS.items():
+        if not counts[expected]:
+            continue
+        if phase not in tasks:
+            tasks[phase] = bars.add_task(f"[{view['index']}] {phase}", note="")
+        note = f"{view['tokens_per_second']:.0f} tokens/s" if phase == "judge" else ""
+        bars.update(tasks[phase], total=counts[expected], completed=counts[done], note=note)
+    seconds = view["seconds"]["swap"]
+    if seconds is not None:
+        if "swap" not in tasks:
+            tasks["swap"] = bars.add_task(f"[{view['index']}] swap", total=1, note="")
+        bars.update(tasks["swap"], completed=int(view["state"] == "succeeded"))

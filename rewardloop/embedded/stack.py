@@ -1,0 +1,190 @@
+"""Starts the whole stack in order, keeps an eye on it, and stops it in reverse."""
+
+import asyncio
+import json
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from rewardloop.embedded import postgres, valkey
+from rewardloop.embedded.home import Addresses, Home
+from rewardloop.embedded.process import Process, free_port, require_free
+from rewardloop.errors import EnvironmentUnfit, RewardloopError
+from rewardloop.store import Store, versions
+
+BASE_VERSION = "smollm2-135m-instruct"
+GENERATOR_START_SECONDS = 300.0
+SERVICE_START_SECONDS = 60.0
+Tell = Callable[[str], None]
+
+
+class Stack:
+    """The running processes and where they listen."""
+
+    def __init__(self, home: Home, addresses: Addresses) -> None:
+        self.home = home
+        self.addresses = addresses
+        self.processes: list[Process] = []
+
+    def require_alive(self) -> None:
+        """
+        Raises:
+            EnvironmentUnfit: one of the processes ended.
+        """
+        for process in self.processes:
+            process.require_alive()
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            process.stop()
+
+
+@asynccontextmanager
+async def running(home: Home, *, port: int | None, tell: Tell) -> AsyncIterator[Stack]:
+    """The whole stack for the block; `port` is the API's, None takes any.
+
+    Raises:
+        Conflict: the home or the port is in use.
+        EnvironmentUnfit: a part did not start; the message holds the end of its log.
+    """
+    if port:
+        require_free(port)
+    with home.locked():
+        stack = await _start_servers(home, port, tell)
+        try:
+            await _start_services(stack, tell)
+            yield stack
+        finally:
+            stack.stop()
+
+
+async def _start_servers(home: Home, port: int | None, tell: Tell) -> Stack:
+    tell("starting Postgres and Valkey")
+    secrets = home.credentials()
+    database, database_port = await postgres.start(home)
+    broker, broker_port = await valkey.start(home)
+    stack = Stack(
+        home,
+        Addresses(
+            api=f"http://127.0.0.1:{port or free_port()}",
+            generator=f"http://127.0.0.1:{free_port()}",
+            judge=f"http://127.0.0.1:{free_port()}",
+            database=postgres.dsn(database_port, secrets.database_password),
+            broker=valkey.url(broker_port, secrets.broker_password),
+        ),
+    )
+    stack.processes += [database, broker]
+    home.remember(stack.addresses)
+    return stack
+
+
+async def _start_services(stack: Stack, tell: Tell) -> None:
+    store = Store(_sqlalchemy_url(stack.addresses.database))
+    try:
+        await store.migrate()
+        await _ensure_base_model(stack.home, store, tell)
+    finally:
+        await store.close()
+    tell("starting vLLM and the services")
+    addresses = stack.addresses
+    generator = _service(stack, "generator", *_listen(addresses.generator))
+    judge = _service(stack, "judge", *_listen(addresses.judge))
+    api = _service(stack, "api", *_listen(addresses.api))
+    _service(stack, "worker", "controller", name="controller")
+    _service(stack, "worker", "rollout", name="worker")
+    _service(stack, "trainer")
+    await asyncio.gather(
+        generator.wait_until(_healthy(addresses.generator), GENERATOR_START_SECONDS),
+        judge.wait_until(_healthy(addresses.judge), SERVICE_START_SECONDS),
+        api.wait_until(_healthy(addresses.api), SERVICE_START_SECONDS),
+    )
+
+
+def _sqlalchemy_url(dsn: str) -> str:
+    return dsn.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _listen(url: str) -> list[str]:
+    host, _, port = url.removeprefix("http://").partition(":")
+    return ["--host", host, "--port", port]
+
+
+def _service(stack: Stack, module: str, *arguments: str, name: str | None = None) -> Process:
+    name = name or module
+    process = Process(
+        name,
+        [sys.executable, "-m", f"services.{module}", *arguments],
+        environment(stack.home, stack.addresses),
+        stack.home.logs / f"{name}.log",
+    )
+    stack.processes.append(process)
+    return process
+
+
+def environment(home: Home, addresses: Addresses) -> dict[str, str]:
+    """The settings of every service of this stack."""
+    secrets = home.credentials()
+    return {
+        "REWARDLOOP_DATABASE_URL": _sqlalchemy_url(addresses.database),
+        "REWARDLOOP_BROKER_URL": addresses.broker,
+        "REWARDLOOP_API_KEY": secrets.api_key,
+        "REWARDLOOP_ADMIN_KEY": secrets.admin_key,
+        "REWARDLOOP_GENERATOR_URLS": f'["{addresses.generator}"]',
+        "REWARDLOOP_JUDGE_URL": addresses.judge,
+        "REWARDLOOP_JUDGE_UPSTREAM_URL": addresses.generator,
+        "REWARDLOOP_CHECKPOINT_ROOT": str(home.checkpoints),
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _healthy(url: str) -> Callable[[], bool]:
+    def probe() -> bool:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+    return probe
+
+
+async def _ensure_base_model(home: Home, store: Store, tell: Tell) -> None:
+    """M0: the packaged model as a checkpoint, registered and marked as served."""
+    async with store.transaction() as session:
+        if await versions.serving(session) is not None:
+            return
+    tell(f"unpacking the base model {BASE_VERSION}")
+    manifest = await _publish_base(home.checkpoints, home.logs / "base_model.log")
+    async with store.transaction() as session:
+        await versions.add(session, BASE_VERSION, kind="base", parent=None, manifest=manifest)
+        await versions.set_serving(session, BASE_VERSION)
+
+
+async def _publish_base(root: Path, log: Path) -> dict[str, object]:
+    task = json.dumps({"root": str(root), "version": BASE_VERSION, "source": None})
+    with log.open("ab") as output:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.trainer.base_model",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=output,
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
+            limit=2**24,
+        )
+        reported, _ = await child.communicate(task.encode())
+    if child.returncode:
+        raise EnvironmentUnfit(f"the base model could not be unpacked; see {log}")
+    report = json.loads(reported.splitlines()[-1])
+    if "error" in report:
+        raise RewardloopError(report["error"])
+    manifest: dict[str, object] = report["manifest"]
+    return manifest

@@ -1,0 +1,47 @@
+"""Sums over the whole database, for the API's `/metrics`."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop.store.models import Judgement, PhaseSpan, PreferencePairRow, Response
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    samples: int
+    judgements: int
+    tokens: int
+    """Completion tokens of samples and judgements."""
+    pairs: int
+    phase_seconds: dict[str, float]
+
+
+async def totals(session: AsyncSession) -> Totals:
+    samples, sampled = (
+        await session.execute(
+            select(func.count(Response.id), func.coalesce(func.sum(Response.completion_tokens), 0))
+        )
+    ).one()
+    judgements, judged = (
+        await session.execute(
+            select(
+                func.count(Judgement.id), func.coalesce(func.sum(Judgement.completion_tokens), 0)
+            )
+        )
+    ).one()
+    num_pairs = await session.scalar(select(func.count(PreferencePairRow.id)))
+    spent = func.sum(
+        func.coalesce(PhaseSpan.ended_at, func.clock_timestamp()) - PhaseSpan.started_at
+    )
+    phases = await session.execute(
+        select(PhaseSpan.phase, func.extract("epoch", spent)).group_by(PhaseSpan.phase)
+    )
+    return Totals(
+        samples=samples,
+        judgements=judgements,
+        tokens=int(sampled) + int(judged),
+        pairs=num_pairs or 0,
+        phase_seconds={phase: float(seconds) for phase, seconds in phases},
+    )

@@ -1,0 +1,35 @@
+"""What every route gets: the store, and a way to send what the outbox holds."""
+
+import logging
+from dataclasses import dataclass
+from typing import Annotated
+
+from celery import Celery
+from fastapi import Depends, Request
+
+from rewardloop.errors import UpstreamUnavailable
+from rewardloop.queue import relay
+from rewardloop.store import Store
+
+logger = logging.getLogger("rewardloop.api")
+
+
+@dataclass(frozen=True)
+class Context:
+    store: Store
+    celery: Celery
+
+    async def relay(self) -> None:
+        """Send at once what was committed; a broker that is down costs time only."""
+        try:
+            await relay(self.store, self.celery)
+        except UpstreamUnavailable as error:
+            logger.warning("%s; the reconciler will send it", error.message)
+
+
+def _context(request: Request) -> Context:
+    context: Context = request.app.state.context
+    return context
+
+
+Ctx = Annotated[Context, Depends(_context)]

@@ -1,0 +1,102 @@
+"""`/v1/iterations`: state, counts, scores and training metrics."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop.store import iterations, runs, training
+from rewardloop.store.models import Iteration
+from services.api.context import Ctx
+
+router = APIRouter(tags=["iterations"])
+
+
+class Counts(BaseModel):
+    prompts: int
+    prompts_done: int
+    prompts_rejected: int
+    responses_expected: int
+    responses: int
+    judgements_expected: int
+    judgements: int
+    judgements_scored: int
+    pairs: int
+    train_steps: int
+    train_steps_total: int
+
+
+class IterationView(BaseModel):
+    id: UUID
+    run_id: UUID
+    run_name: str
+    index: int
+    state: str
+    phase: str
+    base_version: str | None
+    new_version: str | None
+    error: str | None
+    counts: Counts
+    tokens: dict[str, int]
+    tokens_per_second: float
+    """Completion tokens of samples and judgements over the roll-out's seconds."""
+    seconds: dict[str, float | None]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+async def _view(session: AsyncSession, iteration: Iteration) -> IterationView:
+    run = await runs.get(session, iteration.run_id)
+    return IterationView(
+        id=iteration.id,
+        run_id=iteration.run_id,
+        run_name=run.name,
+        index=iteration.index,
+        state=iteration.state,
+        phase=iteration.phase,
+        base_version=iteration.base_version_id,
+        new_version=iteration.new_version_id,
+        error=iteration.error,
+        created_at=iteration.created_at,
+        started_at=iteration.started_at,
+        finished_at=iteration.finished_at,
+        **await iterations.progress(session, iteration),
+    )
+
+
+@router.get("/iterations")
+async def list_iterations(
+    ctx: Ctx,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    run_id: UUID | None = None,
+) -> dict[str, list[IterationView]]:
+    """Iterations, newest first."""
+    async with ctx.store.transaction() as session:
+        found = await iterations.list_newest(session, limit, run_id)
+        return {"items": [await _view(session, iteration) for iteration in found]}
+
+
+@router.get("/iterations/{iteration_id}")
+async def get_iteration(ctx: Ctx, iteration_id: UUID) -> IterationView:
+    async with ctx.store.transaction() as session:
+        return await _view(session, await iterations.get(session, iteration_id))
+
+
+@router.get("/iterations/{iteration_id}/scores")
+async def get_scores(ctx: Ctx, iteration_id: UUID) -> dict[str, dict[str, int]]:
+    """How often each score was given, and how often none and why."""
+    async with ctx.store.transaction() as session:
+        await iterations.get(session, iteration_id)
+        return await iterations.scores(session, iteration_id)
+
+
+@router.get("/iterations/{iteration_id}/metrics")
+async def get_metrics(ctx: Ctx, iteration_id: UUID) -> dict[str, list[dict[str, Any]]]:
+    """What TRL logged, one row an optimizer step."""
+    async with ctx.store.transaction() as session:
+        await iterations.get(session, iteration_id)
+        return {"items": await training.metrics_of(session, iteration_id)}
