@@ -5,7 +5,9 @@ These travel between rooms and over the wire. They know nothing of SQL or HTTP.
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypedDict
+from typing import Literal
+
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 Role = Literal["system", "user", "assistant"]
 

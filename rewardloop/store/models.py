@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     DateTime,
     ForeignKey,
@@ -30,6 +31,7 @@ Json = dict[str, Any]
 class Base(DeclarativeBase):
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         str: Text,
+        int: BigInteger,
         Json: JSONB,
         list[Json]: JSONB,
         datetime: DateTime(timezone=True),

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -32,11 +31,16 @@ def bind(settings: Settings) -> Celery:
             # Recorded where it can be; the reconciler brings the work back.
             logger.error("%s: %s", name, error.message, extra={"fields": error.problem()})
 
-    app.task(name=ROLLOUT)(lambda i: shell(rollout.run(store, app, settings, UUID(i)), ROLLOUT))
-    app.task(name=ADVANCE)(lambda i: shell(advance.run(store, app, settings, UUID(i)), ADVANCE))
-    app.task(name=RECONCILE)(partial(_reconcile, shell, store, app))
+    @app.task(name=ROLLOUT)  # type: ignore[untyped-decorator]
+    def roll_out(iteration_id: str) -> None:
+        shell(rollout.run(store, app, settings, UUID(iteration_id)), ROLLOUT)
+
+    @app.task(name=ADVANCE)  # type: ignore[untyped-decorator]
+    def advance_iteration(iteration_id: str) -> None:
+        shell(advance.run(store, app, settings, UUID(iteration_id)), ADVANCE)
+
+    @app.task(name=RECONCILE)  # type: ignore[untyped-decorator]
+    def reconcile_all() -> None:
+        shell(reconcile.run(store, app), RECONCILE)
+
     return app
-
-
-def _reconcile(shell: Any, store: Store, app: Celery) -> None:
-    shell(reconcile.run(store, app), RECONCILE)

@@ -126,7 +126,7 @@ def test_settings_load_from_a_services_environment(
     for key, value in _services()[name]["environment"].items():
         monkeypatch.setenv(key, _interpolated(value))
 
-    settings = Settings()
+    settings = Settings.model_validate({})
 
     assert settings.generator_urls == ["http://generator:8001"]
     assert settings.metrics_port == (9100 if name in {"controller", "worker", "trainer"} else 0)

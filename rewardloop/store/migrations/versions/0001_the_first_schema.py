@@ -92,7 +92,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "prompts",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("dataset", sa.Text(), nullable=False),
         sa.Column("messages", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("messages_sha256", sa.Text(), nullable=False),
@@ -129,7 +129,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "serving",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("version_id", sa.Text(), nullable=False),
         sa.Column(
             "since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
@@ -145,13 +145,13 @@ def upgrade() -> None:
         "iterations",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("run_id", sa.Uuid(), nullable=False),
-        sa.Column("index", sa.Integer(), nullable=False),
+        sa.Column("index", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.Text(), server_default="queued", nullable=False),
         sa.Column("phase", sa.Text(), server_default="waiting", nullable=False),
         sa.Column("base_version_id", sa.Text(), nullable=True),
         sa.Column("new_version_id", sa.Text(), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
-        sa.Column("num_failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("num_failures", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -193,7 +193,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "events",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("run_id", sa.Uuid(), nullable=True),
         sa.Column("iteration_id", sa.Uuid(), nullable=True),
         sa.Column("kind", sa.Text(), nullable=False),
@@ -217,10 +217,10 @@ def upgrade() -> None:
     op.create_table(
         "iteration_prompts",
         sa.Column("iteration_id", sa.Uuid(), nullable=False),
-        sa.Column("prompt_id", sa.Integer(), nullable=False),
+        sa.Column("prompt_id", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.Text(), server_default="pending", nullable=False),
         sa.Column("lease_owner", sa.Text(), nullable=True),
-        sa.Column("lease_token", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("lease_token", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.CheckConstraint("(state = 'rejected') = (reason IS NOT NULL)", name="rejected_says_why"),
@@ -242,7 +242,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("task", sa.Text(), nullable=False),
         sa.Column("iteration_id", sa.Uuid(), nullable=False),
         sa.Column(
@@ -276,11 +276,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "training_jobs",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("iteration_id", sa.Uuid(), nullable=False),
         sa.Column("state", sa.Text(), server_default="queued", nullable=False),
-        sa.Column("num_attempts", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("num_steps", sa.Integer(), nullable=True),
+        sa.Column("num_attempts", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("num_steps", sa.BigInteger(), nullable=True),
         sa.Column("lease_owner", sa.Text(), nullable=True),
         sa.Column("lease_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("error", sa.Text(), nullable=True),
@@ -304,14 +304,14 @@ def upgrade() -> None:
     )
     op.create_table(
         "responses",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("iteration_id", sa.Uuid(), nullable=False),
-        sa.Column("prompt_id", sa.Integer(), nullable=False),
-        sa.Column("sample_index", sa.Integer(), nullable=False),
+        sa.Column("prompt_id", sa.BigInteger(), nullable=False),
+        sa.Column("sample_index", sa.BigInteger(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),
         sa.Column("sampling", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
-        sa.Column("completion_tokens", sa.Integer(), nullable=False),
+        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
         sa.Column("finish_reason", sa.Text(), nullable=False),
         sa.Column("weight_version", sa.Text(), nullable=False),
         sa.Column(
@@ -335,9 +335,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "training_metrics",
-        sa.Column("job_id", sa.Integer(), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.BigInteger(), nullable=False),
+        sa.Column("attempt", sa.BigInteger(), nullable=False),
+        sa.Column("step", sa.BigInteger(), nullable=False),
         sa.Column("metrics", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column(
             "created_at",
@@ -353,17 +353,17 @@ def upgrade() -> None:
     )
     op.create_table(
         "judgements",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("response_id", sa.Integer(), nullable=False),
-        sa.Column("judge_index", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("response_id", sa.BigInteger(), nullable=False),
+        sa.Column("judge_index", sa.BigInteger(), nullable=False),
         sa.Column("raw_text", sa.Text(), nullable=False),
         sa.Column("score", sa.Double(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("mode", sa.Text(), nullable=False),
         sa.Column("rubric_version", sa.Text(), nullable=False),
         sa.Column("judge_version", sa.Text(), nullable=False),
-        sa.Column("prompt_tokens", sa.Integer(), nullable=False),
-        sa.Column("completion_tokens", sa.Integer(), nullable=False),
+        sa.Column("prompt_tokens", sa.BigInteger(), nullable=False),
+        sa.Column("completion_tokens", sa.BigInteger(), nullable=False),
         sa.Column(
             "created_at",
             sa.DateTime(timezone=True),
@@ -382,11 +382,11 @@ def upgrade() -> None:
     )
     op.create_table(
         "preference_pairs",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger(), nullable=False),
         sa.Column("iteration_id", sa.Uuid(), nullable=False),
-        sa.Column("prompt_id", sa.Integer(), nullable=False),
-        sa.Column("chosen_response_id", sa.Integer(), nullable=False),
-        sa.Column("rejected_response_id", sa.Integer(), nullable=False),
+        sa.Column("prompt_id", sa.BigInteger(), nullable=False),
+        sa.Column("chosen_response_id", sa.BigInteger(), nullable=False),
+        sa.Column("rejected_response_id", sa.BigInteger(), nullable=False),
         sa.Column("chosen_score", sa.Double(), nullable=False),
         sa.Column("rejected_score", sa.Double(), nullable=False),
         sa.Column(
