@@ -60,6 +60,7 @@ def publish(
         manifest = {"version": version, **about, "files": describe(partial)}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         for path in partial.iterdir():
+            path.chmod(0o644)  # replicas may run as another user than the trainer
             _sync(path)
         _sync(partial)
         partial.rename(final)

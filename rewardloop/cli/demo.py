@@ -29,10 +29,12 @@ DEMO = {
         "batch_size": 4,
         "micro_batch_size": 4,
         "max_length": 512,
+        "dropout": 0.0,
     },
 }
 """Short answers, a constrained judge and a learning rate whose effect can be seen in
-bf16, so that an untrained 135M model goes all the way in minutes on two cores."""
+bf16, so that an untrained 135M model goes all the way in minutes on two cores. No
+dropout: on this model's attention it costs 0.2 nats a token, more than DPO gains."""
 
 
 async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
@@ -40,6 +42,7 @@ async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
     async with running(home, port=None, tell=_tell) as stack, client(home) as api:
         _tell(f"dashboard: {_dashboard(stack)}")
         await _import_seeds(api)
+        await _tell_unfinished(api)
         config = {**DEMO, "prompts": {"dataset": "seed", "num_per_iteration": prompts}}
         created = await api.post("/v1/runs", config)
         await api.post(f"/v1/runs/{created['id']}/iterations", {"count": iterations})
@@ -87,6 +90,13 @@ async def _until_stopped(stack: Stack) -> None:
     while not stopped.is_set():
         stack.require_alive()
         await asyncio.sleep(0.5)
+
+
+async def _tell_unfinished(api: ApiClient) -> None:
+    views = (await api.get("/v1/iterations", limit=200))["items"]
+    unfinished = [view for view in views if view["state"] in ("queued", "running")]
+    if unfinished:
+        _tell(f"{len(unfinished)} iterations that were cut off go on first")
 
 
 async def _import_seeds(api: ApiClient) -> None:

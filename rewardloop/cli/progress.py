@@ -46,16 +46,27 @@ async def follow(
         console=console,
     )
     shown: dict[str, dict[str, TaskID]] = {}
+    told: set[tuple[str, str]] = set()
     with bars:
         while True:
             check()
             views = await iterations_of(api, run_id)
             for view in views:
-                if view["state"] != "queued":
-                    _show(bars, shown.setdefault(view["id"], {}), view)
+                if view["state"] == "queued":
+                    continue
+                if not console.is_terminal:
+                    _tell_phase(console, told, view)
+                _show(bars, shown.setdefault(view["id"], {}), view)
             if all(view["state"] in _ENDED for view in views):
                 return views
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, Any]) -> None:
+    """Where no bars can be drawn (a log file, CI): one line for each phase."""
+    if (view["id"], view["phase"]) not in told:
+        told.add((view["id"], view["phase"]))
+        console.print(f"iteration {view['index']}: {view['phase']}", highlight=False)
 
 
 async def iterations_of(api: ApiClient, run_id: str) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ async def lease(
         )
         .returning(IterationPrompt.prompt_id, IterationPrompt.lease_token)
     )
-    tokens = dict(taken)
+    tokens = dict(taken.tuples().all())
     found = await session.execute(
         select(Prompt.id, Prompt.messages).where(Prompt.id.in_(tokens)).order_by(Prompt.id)
     )

@@ -1,7 +1,7 @@
 """The hot swap: new weights in a running engine, verified before anybody meets them.
 
     verify the manifest -> let requests in flight finish -> pause -> reload in place
-    -> set the weight version -> compare canaries -> resume -> let requests in
+    -> set the weight version -> compare checksums and canaries -> let requests in
 
 Canaries catch an engine that serves stale weights after a reload (vllm issue
 32718): the per-token log-probabilities of fixed texts are compared with those
@@ -90,8 +90,11 @@ class Swapper:
 
     async def _swap(self, fastapi_app: Any, version: str, folder: Path) -> dict[str, Any]:
         previous, started = self.version, time.monotonic()
+        before = await self.weights(fastapi_app)
         try:
             await self._load(fastapi_app, version, folder)
+            after = await self.weights(fastapi_app)
+            self._require_change(folder, previous, before["checksums"] == after["checksums"])
             canary = await self._check_canaries(fastapi_app, folder)
         except Exception as error:
             telemetry.SWAPS.labels("failed").inc()
@@ -104,6 +107,16 @@ class Swapper:
         telemetry.SWAPS.labels("succeeded").inc()
         telemetry.SWAP_SECONDS.observe(time.monotonic() - started)
         return canary
+
+    def _require_change(self, folder: Path, previous: str, unchanged: bool) -> None:
+        """Other files must mean other tensors, or the reload did nothing."""
+        of_previous = checkpoints.read_manifest(checkpoints.folder_of(self._root, previous))
+        of_new = checkpoints.read_manifest(folder)
+        if unchanged and _weight_digests(of_previous) != _weight_digests(of_new):
+            raise SwapFailed(
+                f"after loading {folder.name} every tensor is as it was under {previous}: the "
+                "engine serves stale weights, or the update is too small for its dtype to hold"
+            )
 
     async def _load(self, fastapi_app: Any, version: str, folder: Path) -> None:
         engine = fastapi_app.state.engine_client
@@ -173,6 +186,11 @@ class Swapper:
             float(position[str(token)]["logprob"])
             for position, token in zip(positions[start:], tokens[start:], strict=True)
         ]
+
+
+def _weight_digests(manifest: dict[str, Any]) -> dict[str, str]:
+    files: dict[str, dict[str, Any]] = manifest["files"]
+    return {name: f["sha256"] for name, f in files.items() if name.endswith(".safetensors")}
 
 
 def _read_canaries(folder: Path) -> list[dict[str, Any]]:

@@ -34,7 +34,9 @@ def main() -> None:
     if role == "rollout":
         app.worker_main([*common, "-Q", "rollout"])
         return
-    with tempfile.TemporaryDirectory(prefix="rewardloop-beat-") as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="rewardloop-beat-", ignore_cleanup_errors=True
+    ) as folder:
         app.worker_main([*common, "-Q", "control", "-B", "-s", f"{folder}/schedule"])
 
 

@@ -1,6 +1,7 @@
 """Brings every replica to one version, or none."""
 
 import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,25 +15,34 @@ async def activate_everywhere(
 ) -> list[dict[str, Any]]:
     """Activate `version` on every replica and return what each of them verified.
 
-    If one fails, all go back to `fallback` and its error is raised. Replicas that
-    differ in any tensor's checksum have failed.
+    If one fails, those that hold `version` by now go back to `fallback`, and the
+    error is raised; a replica whose own swap failed has gone back by itself.
+    Replicas that differ in any tensor's checksum have failed.
+
+    Raises:
+        UpstreamUnavailable: a replica does not answer; worth trying again.
+        SwapFailed, CheckpointInvalid: a replica refused the version.
     """
     key = settings.admin_key.get_secret_value()
     urls = settings.generator_urls
     outcomes = await asyncio.gather(
         *(_activate(url, key, version) for url in urls), return_exceptions=True
     )
+    reports = {
+        url: outcome
+        for url, outcome in zip(urls, outcomes, strict=True)
+        if not isinstance(outcome, BaseException)
+    }
     errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    reports = [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]
-    if not errors and any(r["checksums"] != reports[0]["checksums"] for r in reports):
-        errors = [SwapFailed(f"the replicas hold different tensors under version {version}")]
+    if len({json.dumps(r["checksums"], sort_keys=True) for r in reports.values()}) > 1:
+        errors.append(SwapFailed(f"the replicas hold different tensors under {version}"))
     if errors:
-        if fallback is not None:
-            await _return_to(urls, key, fallback)
+        if fallback is not None and fallback != version:
+            await _return_to(list(reports), key, fallback)
         raise errors[0]
     return [
         {"url": url, "canary": report["canary"], "num_tensors": len(report["checksums"])}
-        for url, report in zip(urls, reports, strict=True)
+        for url, report in reports.items()
     ]
 
 

@@ -1,0 +1,44 @@
+# Everything a newcomer needs: `make demo`, `make test`. `make help` lists the rest.
+VENV := .venv
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+RUN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup demo test test-unit check bench clean
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## Install everything into .venv
+
+$(STAMP): locks/all.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r locks/all.txt
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: setup  ## One whole self-rewarding iteration on this machine
+	$(RUN)/rewardloop demo $(DEMO_OPTIONS)
+
+test: setup  ## All tests, a whole iteration on real vLLM among them
+	$(RUN)/coverage erase
+	$(RUN)/python -m pytest -q --cov --cov-report= tests/unit tests/integration
+	$(RUN)/python -m pytest -q --cov --cov-append --cov-report= tests/e2e tests/gpu
+	$(RUN)/coverage report --skip-covered --fail-under=90
+
+test-unit: setup  ## Unit tests only, in seconds
+	$(RUN)/python -m pytest -q tests/unit
+
+check: setup  ## Linters, types, and what may import what
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/lint-imports
+
+bench: setup  ## Roll-out against the same requests sent straight to vLLM
+	$(RUN)/python -m benchmarks.rollout
+
+clean:  ## Remove what was built (not your home folder's data)
+	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
