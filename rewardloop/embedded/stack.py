@@ -1,22 +1,19 @@
 """Starts the whole stack in order, keeps an eye on it, and stops it in reverse."""
 
 import asyncio
-import json
 import os
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from rewardloop.embedded import postgres, valkey
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.embedded.process import Process, free_port, require_free
-from rewardloop.errors import EnvironmentUnfit, RewardloopError
+from rewardloop.errors import EnvironmentUnfit
 from rewardloop.store import Store, versions
 
-BASE_VERSION = "smollm2-135m-instruct"
 GENERATOR_START_SECONDS = 300.0
 SERVICE_START_SECONDS = 60.0
 Tell = Callable[[str], None]
@@ -83,12 +80,7 @@ async def _start_servers(home: Home, port: int | None, tell: Tell) -> Stack:
 
 
 async def _start_services(stack: Stack, tell: Tell) -> None:
-    store = Store(_sqlalchemy_url(stack.addresses.database))
-    try:
-        await store.migrate()
-        await _ensure_base_model(stack.home, store, tell)
-    finally:
-        await store.close()
+    await _ensure_base_model(stack, tell)
     tell("starting vLLM and the services")
     addresses = stack.addresses
     generator = _service(stack, "generator", *_listen(addresses.generator))
@@ -155,36 +147,28 @@ def _healthy(url: str) -> Callable[[], bool]:
     return probe
 
 
-async def _ensure_base_model(home: Home, store: Store, tell: Tell) -> None:
-    """M0: the packaged model as a checkpoint, registered and marked as served."""
-    async with store.transaction() as session:
-        if await versions.serving(session) is not None:
-            return
-    tell(f"unpacking the base model {BASE_VERSION}")
-    manifest = await _publish_base(home.checkpoints, home.logs / "base_model.log")
-    async with store.transaction() as session:
-        await versions.add(session, BASE_VERSION, kind="base", parent=None, manifest=manifest)
-        await versions.set_serving(session, BASE_VERSION)
-
-
-async def _publish_base(root: Path, log: Path) -> dict[str, object]:
-    task = json.dumps({"root": str(root), "version": BASE_VERSION, "source": None})
+async def _ensure_base_model(stack: Stack, tell: Tell) -> None:
+    """M0: the packaged model, published and marked as served; done once for a home."""
+    store = Store(_sqlalchemy_url(stack.addresses.database))
+    try:
+        await store.migrate()
+        async with store.transaction() as session:
+            known = await versions.serving(session) is not None
+    finally:
+        await store.close()
+    if known:
+        return
+    tell("unpacking the base model")
+    log = stack.home.logs / "import_base.log"
     with log.open("ab") as output:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "services.trainer.base_model",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
+            "services.trainer.import_base",
+            stdout=output,
             stderr=output,
-            env={**os.environ, "HF_HUB_OFFLINE": "1"},
-            limit=2**24,
+            env={**os.environ, **environment(stack.home, stack.addresses)},
         )
-        reported, _ = await child.communicate(task.encode())
-    if child.returncode:
+        status = await child.wait()
+    if status:
         raise EnvironmentUnfit(f"the base model could not be unpacked; see {log}")
-    report = json.loads(reported.splitlines()[-1])
-    if "error" in report:
-        raise RewardloopError(report["error"])
-    manifest: dict[str, object] = report["manifest"]
-    return manifest

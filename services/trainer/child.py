@@ -6,10 +6,12 @@ stdout, one a line; what libraries print goes to stderr. An object with the key
 """
 
 import asyncio
+import errno
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -65,6 +67,21 @@ def open_channel() -> tuple[dict[str, Any], TextIO]:
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return task, channel
+
+
+@contextmanager
+def reported_errors(channel: TextIO) -> Iterator[None]:
+    """Called in the child, at its edge: an error is told to the parent, then raised."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        report(
+            channel,
+            error=f"{type(error).__name__}: {error}",
+            disk_full=full or isinstance(error, DiskFull),
+        )
+        raise
 
 
 def folder(task: dict[str, Any], key: str) -> Path:

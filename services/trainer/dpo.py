@@ -9,9 +9,8 @@ What TRL would do unasked, and we undo or say:
   with bf16 autocast in the forward pass.
 """
 
-import errno
 import math
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, s
 from trl import DPOConfig, DPOTrainer
 
 from services.trainer.canaries import write_canaries
-from services.trainer.child import folder, open_channel, report
+from services.trainer.child import folder, open_channel, report, reported_errors
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -43,12 +42,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
 def main() -> None:
     task, channel = open_channel()
-    try:
+    with reported_errors(channel):
         train(task, channel)
-    except Exception as error:  # the edge of the process: told to the parent, then raised
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        report(channel, error=f"{type(error).__name__}: {error}", disk_full=full)
-        raise
 
 
 def train(task: dict[str, Any], channel: Any) -> None:
@@ -66,7 +61,6 @@ def train(task: dict[str, Any], channel: Any) -> None:
     )
     trainer.train()
     save(trainer.model, tokenizer, output)
-    print("trained", file=sys.stderr)
 
 
 def _load(path: str, dropout: float) -> Any:
@@ -131,8 +125,6 @@ def save(model: Any, tokenizer: Any, output: Path) -> None:
 
 def _remove_scratch(output: Path) -> None:
     """TRL leaves its own folder and a model card; neither is part of a checkpoint."""
-    import shutil
-
     shutil.rmtree(output / "trainer", ignore_errors=True)
     for name in ("README.md", "training_args.bin"):
         (output / name).unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints one table, says what it compares, and ends in one JSON line."""

@@ -1,0 +1,388 @@
+"""An engine that computes nothing: it serves tests of scale and of faults, and nothing else.
+
+    python -m services.generator.stub_engine --port 8001 [--latency-seconds 0.2] [...]
+
+It stands where vLLM stands, behind the real gate, and speaks as much of vLLM's
+OpenAI routes as the gate, the judge and the clients use. Tokens are words. What it
+writes follows from a hash of prompt, sample index and weight version, so a test can
+tell which weights answered; what it "loads" is a checkpoint's folder, whose
+`canaries.json` it repeats as its log-probabilities. `Faults` makes it slow, wrong or
+dead. It knows nothing of models.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from rewardloop import checkpoints
+from rewardloop.config import Settings, load_settings
+from rewardloop.errors import NotFound
+from rewardloop.rubric import CONSTRAINED_PATTERN
+from rewardloop.store import Store, versions
+from services.generator import gate
+
+JUDGE_PROMPT_END = "Score: <total>"
+"""How the rubric's prompt ends; an answer to it ends in a score."""
+WORDS = [
+    "apple",
+    "bridge",
+    "candle",
+    "desert",
+    "engine",
+    "forest",
+    "garden",
+    "harbour",
+    "island",
+    "journey",
+    "kettle",
+    "lantern",
+    "meadow",
+    "notebook",
+    "orchard",
+    "pebble",
+    "quarry",
+    "river",
+    "saddle",
+    "timber",
+    "umbrella",
+    "valley",
+    "window",
+    "yellow",
+]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What goes wrong. By default nothing does.
+
+    Rates and counts are over requests that ask for text, not over canaries.
+    """
+
+    latency_seconds: float = 0.0
+    """Time that each request takes."""
+    die_after: int | None = None
+    """Answer so many requests; the next one ends the process."""
+    stale_after_reload: bool = False
+    """A reload succeeds and changes nothing (vllm issue 32718)."""
+    error_rate: float = 0.0
+    """Share of requests answered with status 500; which ones follows from their number."""
+    unscored_rate: float = 0.0
+    """Share of judgements in free mode that end without a score line."""
+    fixed_score: int | None = None
+    """Every judgement gives this score, so that all responses are tied."""
+    writes_nul: bool = False
+    """Every text holds a NUL, which Postgres does not store."""
+
+
+class Refused(Exception):
+    """A request that is answered with an error, in vLLM's form."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        error = {"message": message, "type": kind, "param": None, "code": status}
+        self.response = JSONResponse({"error": error}, status)
+
+
+def _die() -> None:
+    os._exit(1)
+
+
+class StubEngine:
+    """Holds one checkpoint's folder. The first six methods are those that the gate calls."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        faults: Faults | None = None,
+        max_model_len: int = 2048,
+        die: Callable[[], None] = _die,
+    ) -> None:
+        self.faults = faults or Faults()
+        self.max_model_len = max_model_len
+        self.num_requests = 0
+        self._die = die
+        self._folder = folder
+        self._version = "default"
+        self._running = asyncio.Event()
+        self._running.set()
+        self._num_in_flight = 0
+
+    async def pause_generation(self, *, mode: str, clear_cache: bool) -> None:
+        assert mode == "wait", "the stub can only let requests finish"
+        self._running.clear()
+        while self._num_in_flight:
+            await asyncio.sleep(0.005)
+
+    async def resume_generation(self) -> None:
+        self._running.set()
+
+    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any]) -> None:
+        assert method == "reload_weights", f"the stub has no {method}"
+        folder = Path(kwargs["weights_path"])
+        (folder / "model.safetensors").stat()  # raises where there is none, as vLLM does
+        if not self.faults.stale_after_reload:
+            self._folder = folder
+
+    async def update_weight_version(self, version: str) -> None:
+        self._version = version
+
+    async def get_weight_version(self) -> str:
+        return self._version
+
+    async def compute_weight_checksums(self) -> list[dict[str, str]]:
+        """One mapping a worker, of which there is one."""
+        digest = hashlib.sha256((self._folder / "model.safetensors").read_bytes())
+        return [{"model.safetensors": digest.hexdigest()}]
+
+    @asynccontextmanager
+    async def request(self, num_words: int, *, faulty: bool = True) -> AsyncIterator[None]:
+        """Admit a request whose prompt has `num_words` words, with the faults that befall it."""
+        await self._running.wait()
+        if num_words > self.max_model_len:
+            raise Refused(400, "BadRequestError", self._too_long(num_words))
+        self._num_in_flight += 1
+        try:
+            if faulty:
+                await self._befall()
+            yield
+        finally:
+            self._num_in_flight -= 1
+
+    def _too_long(self, num_words: int) -> str:
+        return (
+            f"This model's maximum context length is {self.max_model_len} tokens. However, your "
+            f"prompt contains {num_words} input tokens, which exceeds this limit even without any "
+            "output tokens. Please reduce the length of the input prompt. "
+            f"(parameter=input_tokens, value={num_words})"
+        )
+
+    async def _befall(self) -> None:
+        self.num_requests += 1
+        if self.faults.die_after is not None and self.num_requests > self.faults.die_after:
+            self._die()
+        await asyncio.sleep(self.faults.latency_seconds)
+        if Random(f"error {self.num_requests}").random() < self.faults.error_rate:
+            raise Refused(500, "InternalServerError", "EngineCore encountered an issue.")
+
+    def write(self, prompt: str, index: int, *, constrained: bool) -> str:
+        """The text of sample `index` of `prompt`. It names the weights that are loaded."""
+        chance = Random(f"{self._folder.name}\0{prompt}\0{index}")
+        words = " ".join(chance.choices(WORDS, k=chance.randint(4, 24)))
+        score = chance.randint(0, 5) if self.faults.fixed_score is None else self.faults.fixed_score
+        if constrained:
+            return f"The answer {words[:40].rstrip()}.\nScore: {score}"
+        text = f"[{self._folder.name}] {words}"
+        if self.faults.writes_nul:
+            text += " \x00"
+        if prompt.rstrip().endswith(JUDGE_PROMPT_END):
+            scored = chance.random() >= self.faults.unscored_rate
+            return f"{text}\nScore: {score}" if scored else text
+        return text
+
+    def prompt_logprobs(self, tokens: list[int]) -> list[dict[str, dict[str, float]] | None]:
+        """Log-probability of each token given those before it; the first has none.
+
+        The loaded checkpoint's canaries are repeated; other texts get what a hash says.
+        """
+        logprobs = [-20 * Random(f"{tokens[: i + 1]}").random() for i in range(len(tokens))]
+        for canary in json.loads((self._folder / checkpoints.CANARIES).read_text())["canaries"]:
+            prompt_ids = canary["prompt_token_ids"]
+            if tokens == prompt_ids + canary["continuation_token_ids"]:
+                logprobs[len(prompt_ids) :] = canary["logprobs"]
+        known = zip(tokens[1:], logprobs[1:], strict=True)
+        return [None, *({str(token): {"logprob": logprob}} for token, logprob in known)]
+
+
+def make_app(engine: StubEngine) -> Starlette:
+    """The engine's routes behind the real gate, which reads the environment."""
+    app = Starlette(
+        routes=[
+            Route("/health", _health),
+            Route("/metrics", _metrics),
+            Route("/v1/models", _models),
+            Route("/v1/chat/completions", _complete, methods=["POST"]),
+            Route("/v1/completions", _complete, methods=["POST"]),
+        ],
+        middleware=[Middleware(gate.Gate)],
+    )
+    app.state.engine_client = engine
+    return app
+
+
+async def _health(_: Request) -> Response:
+    return Response()
+
+
+async def _metrics(_: Request) -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _models(request: Request) -> Response:
+    length = request.app.state.engine_client.max_model_len
+    model = {"id": "policy", "object": "model", "owned_by": "stub", "max_model_len": length}
+    return JSONResponse({"object": "list", "data": [model]})
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The finished texts of one request; `form` puts them into either route's words."""
+
+    chat: bool
+    num_prompt_words: int
+    choices: list[tuple[str, str]]
+    """Text and finish reason."""
+
+    def head(self, *, chunk: bool = False) -> dict[str, Any]:
+        kind = "chat.completion" if self.chat else "text_completion"
+        kind += ".chunk" if chunk and self.chat else ""
+        return {"id": "stub", "object": kind, "created": int(time.time()), "model": "policy"}
+
+    def usage(self) -> dict[str, int]:
+        completion = sum(len(text.split()) for text, _ in self.choices)
+        # In vLLM's order, which the gate's stamp relies on.
+        return {
+            "prompt_tokens": self.num_prompt_words,
+            "total_tokens": self.num_prompt_words + completion,
+            "completion_tokens": completion,
+        }
+
+    def choice(self, index: int, text: str, reason: str | None, *, chunk: bool) -> dict[str, Any]:
+        turn = {"role": "assistant", "content": text}
+        said = {("delta" if chunk else "message"): turn} if self.chat else {"text": text}
+        return {"index": index, **said, "logprobs": None, "finish_reason": reason}
+
+    def body(self) -> dict[str, Any]:
+        whole = [
+            self.choice(i, t, reason, chunk=False) for i, (t, reason) in enumerate(self.choices)
+        ]
+        return {**self.head(), "choices": whole, "usage": self.usage()}
+
+    async def stream(self, with_usage: bool) -> AsyncIterator[str]:
+        """Server-sent events, a word each, the choices taking turns."""
+        words = [text.split(" ") for text, _ in self.choices]
+        for position in range(max(map(len, words))):
+            for index, of_choice in enumerate(words):
+                if position < len(of_choice):
+                    yield self._event(index, of_choice, position)
+        if with_usage:
+            yield _sse({**self.head(chunk=True), "choices": [], "usage": self.usage()})
+        yield "data: [DONE]\n\n"
+
+    def _event(self, index: int, words: list[str], position: int) -> str:
+        last = position == len(words) - 1
+        text = words[position] + ("" if last else " ")
+        reason = self.choices[index][1] if last else None
+        choice = self.choice(index, text, reason, chunk=True)
+        return _sse({**self.head(chunk=True), "choices": [choice]})
+
+
+def _sse(event: dict[str, Any]) -> str:
+    return f"data: {json.dumps(event)}\n\n"
+
+
+async def _complete(request: Request) -> Response:
+    body: dict[str, Any] = await request.json()
+    try:
+        return await _answer(request.app.state.engine_client, body)
+    except Refused as refused:
+        return refused.response
+
+
+async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
+    chat = "messages" in body
+    prompt = _prompt(body)
+    num_words = len(prompt.split())
+    if body.get("prompt_logprobs") is not None:
+        async with engine.request(num_words, faulty=False):
+            logprobs = engine.prompt_logprobs(body["prompt"])
+        answer = _Written(chat, num_words, [("stub", "length")]).body()
+        answer["choices"][0]["prompt_logprobs"] = logprobs
+        return JSONResponse(answer)
+    constrained = _is_constrained(body)
+    async with engine.request(num_words):
+        texts = [
+            engine.write(prompt, i, constrained=constrained) for i in range(body.get("n") or 1)
+        ]
+    asked = body.get("max_tokens") or body.get("max_completion_tokens") or engine.max_model_len
+    room = min(asked, engine.max_model_len - num_words)
+    written = _Written(chat, num_words, [_cut(text, room) for text in texts])
+    if body.get("stream"):
+        with_usage = (body.get("stream_options") or {}).get("include_usage", False)
+        return StreamingResponse(written.stream(with_usage), media_type="text/event-stream")
+    return JSONResponse(written.body())
+
+
+def _prompt(body: dict[str, Any]) -> str:
+    if "messages" in body:
+        return "\n".join(str(message["content"]) for message in body["messages"])
+    prompt = body["prompt"]
+    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+
+
+def _is_constrained(body: dict[str, Any]) -> bool:
+    pattern = (body.get("structured_outputs") or {}).get("regex")
+    if pattern not in (None, CONSTRAINED_PATTERN):
+        raise Refused(400, "BadRequestError", "the stub only knows the rubric's pattern")
+    return pattern is not None
+
+
+def _cut(text: str, num_words: int) -> tuple[str, str]:
+    if len(text.split()) <= num_words:
+        return text, "stop"
+    return " ".join(text.split()[:num_words]), "length"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8001)
+    parser.add_argument("--max-model-len", type=int, default=2048)
+    parser.add_argument("--latency-seconds", type=float, default=0.0)
+    parser.add_argument("--die-after", type=int)
+    parser.add_argument("--stale-after-reload", action="store_true")
+    parser.add_argument("--error-rate", type=float, default=0.0)
+    parser.add_argument("--unscored-rate", type=float, default=0.0)
+    parser.add_argument("--fixed-score", type=int, choices=range(6))
+    parser.add_argument("--writes-nul", action="store_true")
+    options = parser.parse_args()
+    settings = load_settings()
+    version = asyncio.run(_serving(settings))
+    folder = checkpoints.folder_of(settings.checkpoint_root, version)
+    checkpoints.verify(folder)
+    os.environ[gate.INITIAL_VERSION] = version
+    faults = Faults(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Faults)})
+    engine = StubEngine(folder, faults=faults, max_model_len=options.max_model_len)
+    uvicorn.run(make_app(engine), host=options.host, port=options.port, log_level="warning")
+
+
+async def _serving(settings: Settings) -> str:
+    store = Store(settings.database_url.get_secret_value())
+    async with store.transaction() as session:
+        version = await versions.serving(session)
+    await store.close()
+    if version is None:
+        raise NotFound("no model version is marked as served; `rewardloop up` imports a base model")
+    return version
+
+
+if __name__ == "__main__":
+    main()
