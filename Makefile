@@ -25,7 +25,7 @@ demo: setup  ## One whole self-rewarding iteration on this machine
 test: setup  ## All tests, a whole iteration on real vLLM among them
 	$(RUN)/coverage erase
 	$(RUN)/python -m pytest -q --cov --cov-report= tests/unit tests/integration
-	$(RUN)/python -m pytest -q --cov --cov-append --cov-report= tests/e2e tests/gpu
+	$(RUN)/python -m pytest -q --cov --cov-append --cov-report= tests/e2e
 	$(RUN)/coverage report --skip-covered --fail-under=90
 
 test-unit: setup  ## Unit tests only, in seconds

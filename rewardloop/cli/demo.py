@@ -24,8 +24,8 @@ DEMO = {
     "sampling": {"max_tokens": 96},
     "judging": {"mode": "constrained", "max_tokens": 48},
     "training": {
-        "learning_rate": 2e-5,
-        "learning_rate_floor": 2e-6,
+        "learning_rate": 5e-5,
+        "learning_rate_floor": 5e-6,
         "batch_size": 4,
         "micro_batch_size": 4,
         "max_length": 512,

@@ -41,32 +41,7 @@ from services.generator import gate
 
 JUDGE_PROMPT_END = "Score: <total>"
 """How the rubric's prompt ends; an answer to it ends in a score."""
-WORDS = [
-    "apple",
-    "bridge",
-    "candle",
-    "desert",
-    "engine",
-    "forest",
-    "garden",
-    "harbour",
-    "island",
-    "journey",
-    "kettle",
-    "lantern",
-    "meadow",
-    "notebook",
-    "orchard",
-    "pebble",
-    "quarry",
-    "river",
-    "saddle",
-    "timber",
-    "umbrella",
-    "valley",
-    "window",
-    "yellow",
-]
+WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "kettle"]
 
 
 @dataclass(frozen=True)
@@ -124,13 +99,14 @@ class StubEngine:
         self._version = "default"
         self._running = asyncio.Event()
         self._running.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._num_in_flight = 0
 
     async def pause_generation(self, *, mode: str, clear_cache: bool) -> None:
         assert mode == "wait", "the stub can only let requests finish"
         self._running.clear()
-        while self._num_in_flight:
-            await asyncio.sleep(0.005)
+        await self._idle.wait()
 
     async def resume_generation(self) -> None:
         self._running.set()
@@ -160,12 +136,15 @@ class StubEngine:
         if num_words > self.max_model_len:
             raise Refused(400, "BadRequestError", self._too_long(num_words))
         self._num_in_flight += 1
+        self._idle.clear()
         try:
             if faulty:
                 await self._befall()
             yield
         finally:
             self._num_in_flight -= 1
+            if not self._num_in_flight:
+                self._idle.set()
 
     def _too_long(self, num_words: int) -> str:
         return (
@@ -271,9 +250,7 @@ class _Written:
         return {"index": index, **said, "logprobs": None, "finish_reason": reason}
 
     def body(self) -> dict[str, Any]:
-        whole = [
-            self.choice(i, t, reason, chunk=False) for i, (t, reason) in enumerate(self.choices)
-        ]
+        whole = [self.choice(i, *choice, chunk=False) for i, choice in enumerate(self.choices)]
         return {**self.head(), "choices": whole, "usage": self.usage()}
 
     async def stream(self, with_usage: bool) -> AsyncIterator[str]:
@@ -319,9 +296,8 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         return JSONResponse(answer)
     constrained = _is_constrained(body)
     async with engine.request(num_words):
-        texts = [
-            engine.write(prompt, i, constrained=constrained) for i in range(body.get("n") or 1)
-        ]
+        num = body.get("n") or 1
+        texts = [engine.write(prompt, index, constrained=constrained) for index in range(num)]
     asked = body.get("max_tokens") or body.get("max_completion_tokens") or engine.max_model_len
     room = min(asked, engine.max_model_len - num_words)
     written = _Written(chat, num_words, [_cut(text, room) for text in texts])

@@ -1,0 +1,299 @@
+"""A real Postgres and a real Valkey for the session, and a fresh `World` for each test."""
+
+import asyncio
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import redis
+import uvicorn
+from celery import Celery
+from sqlalchemy import text
+
+from rewardloop import checkpoints
+from rewardloop.clients import generator as generator_client
+from rewardloop.clients import judge as judge_client
+from rewardloop.config import Settings, parse_run_config
+from rewardloop.embedded import postgres, valkey
+from rewardloop.embedded.home import Home
+from rewardloop.embedded.process import free_port
+from rewardloop.queue import make_app
+from rewardloop.records import PromptRecord
+from rewardloop.store import Store, iterations, prompts, runs, training, versions
+from rewardloop.store.models import Base, Iteration
+from services.generator import gate
+from services.generator.stub_engine import Faults, StubEngine
+from services.generator.stub_engine import make_app as make_generator
+from services.judge import app as judge_app
+from services.worker import advance, rollout
+
+API_KEY = "api-key-of-the-tests"
+ADMIN_KEY = "admin-key-of-the-tests"
+
+
+@dataclass(frozen=True)
+class Servers:
+    home: Home
+    database: str
+    """libpq address."""
+    broker: str
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        return self.database.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    home = Home(tmp_path_factory.mktemp("servers") / "home")
+    home.create()
+    database, database_port = asyncio.run(postgres.start(home))
+    broker, broker_port = asyncio.run(valkey.start(home))
+    secrets = home.credentials()
+    found = Servers(
+        home,
+        postgres.dsn(database_port, secrets.database_password),
+        valkey.url(broker_port, secrets.broker_password),
+    )
+    with psycopg.connect(found.database, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")  # these data need not survive
+        connection.execute("SELECT pg_reload_conf()")
+    asyncio.run(_migrate(found.sqlalchemy_url))
+    yield found
+    broker.stop()
+    database.stop(signal.SIGINT)  # without waiting for connections
+
+
+async def _migrate(url: str) -> None:
+    store = Store(url)
+    await store.migrate()
+    await store.close()
+
+
+@pytest.fixture
+def broker(servers: Servers) -> Iterator[redis.Redis]:
+    """The test's own, empty Valkey."""
+    with redis.Redis.from_url(servers.broker) as client:
+        client.flushall()
+        yield client
+        client.flushall()
+
+
+@pytest.fixture
+def settings(
+    servers: Servers, broker: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """Settings over an empty database, also in the environment, where the gate reads them."""
+    tables = ", ".join(f'"{name}"' for name in Base.metadata.tables)
+    with psycopg.connect(servers.database, autocommit=True) as connection:
+        connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    generator_url = f"http://127.0.0.1:{free_port()}"
+    variables = {
+        "DATABASE_URL": servers.sqlalchemy_url,
+        "BROKER_URL": servers.broker,
+        "API_KEY": API_KEY,
+        "ADMIN_KEY": ADMIN_KEY,
+        "GENERATOR_URLS": json.dumps([generator_url]),
+        "JUDGE_URL": f"http://127.0.0.1:{free_port()}",
+        "JUDGE_UPSTREAM_URL": generator_url,
+        "CHECKPOINT_ROOT": str(tmp_path / "checkpoints"),
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(f"REWARDLOOP_{name}", value)
+    # A service that is down shall not hold a test up for a minute.
+    for module, name in (
+        (generator_client, "RETRY_SECONDS"),
+        (judge_client, "RETRY_SECONDS"),
+        (judge_app, "UPSTREAM_RETRY_SECONDS"),
+    ):
+        monkeypatch.setattr(module, name, 0.5)
+    return Settings()
+
+
+class Served:
+    """An ASGI app under uvicorn, in a thread of this process."""
+
+    def __init__(self, app: Any, url: str) -> None:
+        self.url = url
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                port=int(url.rpartition(":")[2]),
+                lifespan="on",
+                log_config=None,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started:
+            assert self._thread.is_alive(), f"{url} did not start"
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+
+@dataclass
+class World:
+    """What a test acts on. Nothing is served before it asks for that."""
+
+    settings: Settings
+    store: Store
+    celery: Celery
+    broker: redis.Redis
+    monkeypatch: pytest.MonkeyPatch
+    served: list[Served] = field(default_factory=list)
+
+    async def rows(self, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        async with self.store.transaction() as session:
+            found = await session.execute(text(sql), parameters)
+            return [dict(row) for row in found.mappings()]
+
+    async def value(self, sql: str, **parameters: Any) -> Any:
+        """The only column of the only row."""
+        (row,) = await self.rows(sql, **parameters)
+        (only,) = row.values()
+        return only
+
+    async def publish(self, version: str, parent: str | None = None) -> None:
+        """Publish a small checkpoint and commit its row."""
+        kind = "dpo" if parent else "base"
+        manifest = checkpoints.publish(
+            self.settings.checkpoint_root,
+            version,
+            lambda folder: write_checkpoint(folder, version),
+            {"kind": kind, "parent": parent},
+        )
+        async with self.store.transaction() as session:
+            await versions.add(session, version, kind=kind, parent=parent, manifest=manifest)
+
+    async def with_base(self, version: str = "base") -> None:
+        """A base version that is marked as served."""
+        await self.publish(version)
+        async with self.store.transaction() as session:
+            await versions.set_serving(session, version)
+
+    async def serving(self) -> str | None:
+        async with self.store.transaction() as session:
+            return await versions.serving(session)
+
+    async def add_prompts(self, *contents: str, dataset: str = "seed") -> list[int]:
+        records = [
+            PromptRecord(({"role": "user", "content": content},), None, "test")
+            for content in contents
+        ]
+        async with self.store.transaction() as session:
+            await prompts.add(session, dataset, records)
+        found = await self.rows("SELECT id FROM prompts WHERE dataset = :d ORDER BY id", d=dataset)
+        return [row["id"] for row in found]
+
+    async def new_run(self, count: int = 1, **config: Any) -> list[UUID]:
+        """Create a run and return the ids of its `count` iterations."""
+        async with self.store.transaction() as session:
+            run = await runs.create(session, parse_run_config(config), {})
+            added = await runs.add_iterations(session, run.id, count)
+            return [iteration.id for iteration in added]
+
+    async def iteration(self, iteration_id: UUID) -> Iteration:
+        async with self.store.transaction() as session:
+            return await iterations.get(session, iteration_id)
+
+    async def in_rollout(self, iteration_id: UUID) -> None:
+        """Put a queued iteration into the phase rollout without a replica."""
+        async with self.store.transaction() as session:
+            assert await iterations.try_start(session, iteration_id)
+            iteration = await iterations.get(session, iteration_id)
+            await iterations.enter(session, iteration, iterations.Phase.ROLLOUT)
+
+    async def advance(self, iteration_id: UUID) -> Iteration:
+        await advance.run(self.store, self.celery, self.settings, iteration_id)
+        return await self.iteration(iteration_id)
+
+    async def roll_out(self, iteration_id: UUID) -> None:
+        await rollout.run(self.store, self.celery, self.settings, iteration_id)
+
+    async def train(self, iteration_id: UUID) -> str:
+        """What the trainer does, but for the training."""
+        async with self.store.transaction() as session:
+            job = await training.lease(session, "test", 60)
+            assert job is not None
+            assert job.iteration_id == iteration_id
+        iteration = await self.iteration(iteration_id)
+        version = f"run-{iteration.run_id.hex[:12]}-m{iteration.index}"
+        await self.publish(version, iteration.base_version_id)
+        async with self.store.transaction() as session:
+            await training.succeed(session, job, version)
+        return version
+
+    def serve_generator(
+        self, version: str = "base", faults: Faults | None = None, max_model_len: int = 2048
+    ) -> StubEngine:
+        self.monkeypatch.setenv(gate.INITIAL_VERSION, version)
+        folder = checkpoints.folder_of(self.settings.checkpoint_root, version)
+        engine = StubEngine(folder, faults=faults, max_model_len=max_model_len)
+        self.served.append(Served(make_generator(engine), self.settings.generator_urls[0]))
+        return engine
+
+    def serve_judge(self) -> None:
+        self.served.append(Served(judge_app.make_app(self.settings), self.settings.judge_url))
+
+    def serve(self, faults: Faults | None = None, max_model_len: int = 2048) -> StubEngine:
+        """Generator and judge, on the version "base"."""
+        engine = self.serve_generator(faults=faults, max_model_len=max_model_len)
+        self.serve_judge()
+        return engine
+
+    def messages(self, queue: str) -> int:
+        """How many messages wait in a Celery queue."""
+        return int(self.broker.llen(queue))  # type: ignore[arg-type]
+
+
+def write_checkpoint(folder: Path, version: str) -> None:
+    """A checkpoint whose weights and canaries are unlike those of any other version."""
+    chance = Random(version)
+    weights = hashlib.sha512(version.encode()).digest()
+    (folder / "model.safetensors").write_bytes(weights)
+    canaries = [
+        {
+            "prompt_token_ids": [1, 2, 3 + number],
+            "continuation_token_ids": [chance.randrange(100) for _ in range(8)],
+            "logprobs": [-3 * chance.random() for _ in range(8)],
+        }
+        for number in range(2)
+    ]
+    document = {"dtype": "bfloat16", "canaries": canaries}
+    (folder / checkpoints.CANARIES).write_text(json.dumps(document))
+
+
+@pytest.fixture
+async def world(
+    settings: Settings, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    store = Store(settings.database_url.get_secret_value())
+    celery = make_app(settings)
+    made = World(settings, store, celery, broker, monkeypatch)
+    yield made
+    for served in reversed(made.served):
+        await asyncio.to_thread(served.stop)
+    await store.close()
+    celery.pool.force_close_all()
+    celery.close()
+
+
+@pytest.fixture
+def unused_url() -> Callable[[], str]:
+    """An address of this machine on which nothing listens."""
+    return lambda: f"http://127.0.0.1:{free_port()}"

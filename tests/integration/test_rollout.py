@@ -1,0 +1,325 @@
+"""The roll-out against the stub engine behind the real gate, and the real judge."""
+
+import asyncio
+import os
+import sys
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from rewardloop.clients.generator import GeneratorClient
+from rewardloop.embedded.process import Process, accepts
+from rewardloop.errors import RewardloopError
+from rewardloop.records import Sample
+from rewardloop.store import rollouts
+from services.generator.stub_engine import Faults
+from services.worker import rollout
+
+PROMPTS = [f"question {number}" for number in range(6)]
+
+
+@pytest.fixture
+async def iteration_id(world: Any) -> UUID:
+    """An iteration in its roll-out, with six prompts; no service runs yet."""
+    await world.with_base()
+    await world.add_prompts(*PROMPTS)
+    (made,) = await world.new_run()
+    await world.in_rollout(made)
+    return made
+
+
+async def everything(world: Any) -> tuple[list[Any], list[Any], list[Any]]:
+    return (
+        await world.rows("SELECT * FROM responses ORDER BY id"),
+        await world.rows("SELECT * FROM judgements ORDER BY id"),
+        await world.rows("SELECT prompt_id, state, reason FROM iteration_prompts ORDER BY 1"),
+    )
+
+
+async def assert_complete(world: Any, num_prompts: int = len(PROMPTS)) -> None:
+    """4 responses to each prompt and 3 judgements of each response; nothing twice."""
+    responses = await world.rows("SELECT prompt_id, sample_index FROM responses ORDER BY 1, 2")
+    by_prompt = Counter(row["prompt_id"] for row in responses)
+    assert list(by_prompt.values()) == [4] * num_prompts
+    assert [row["sample_index"] for row in responses] == [0, 1, 2, 3] * num_prompts
+    judged = await world.rows(
+        "SELECT array_agg(judge_index ORDER BY judge_index) AS indices FROM responses r"
+        " LEFT JOIN judgements j ON j.response_id = r.id GROUP BY r.id"
+    )
+    assert [row["indices"] for row in judged] == [[0, 1, 2]] * (4 * num_prompts)
+
+
+async def test_each_prompt_gets_4_responses_and_each_response_3_judgements(
+    world: Any, iteration_id: UUID
+) -> None:
+    engine = world.serve()
+    await world.roll_out(iteration_id)
+    await assert_complete(world)
+    responses, judgements, prompts = await everything(world)
+    assert {row["weight_version"] for row in responses} == {"base"}
+    assert all(row["text"].startswith("[base] ") for row in responses)
+    assert {row["judge_version"] for row in judgements} == {"base"}
+    assert all(row["raw_text"].endswith(f"Score: {row['score']:.0f}") for row in judgements)
+    assert {row["state"] for row in prompts} == {"done"}
+    assert engine.num_requests == 6 + 24  # one for each prompt, one for each response
+    # What is charged to the samples adds up to what the engine said.
+    num_words = sum(len(row["text"].split()) for row in responses)
+    assert sum(row["completion_tokens"] for row in responses) == num_words
+
+
+async def test_running_it_twice_changes_nothing(world: Any, iteration_id: UUID) -> None:
+    engine = world.serve()
+    await world.roll_out(iteration_id)
+    before, num_requests = await everything(world), engine.num_requests
+    await world.roll_out(iteration_id)
+    assert await everything(world) == before
+    assert engine.num_requests == num_requests
+
+
+async def test_a_complete_rollout_sends_for_the_controller(world: Any, iteration_id: UUID) -> None:
+    world.serve()
+    world.broker.flushall()
+    await world.roll_out(iteration_id)
+    assert world.messages("control") == 2  # the queued iteration's, and this one
+    assert world.messages("rollout") == 0
+
+
+async def test_it_goes_on_from_partial_results(world: Any, iteration_id: UUID) -> None:
+    """Responses and judgements that an earlier attempt stored are kept, not made again."""
+    kept = Sample("kept from before", 3, 3, "stop", "base")
+    async with world.store.transaction() as session:
+        leased = await rollouts.lease(session, iteration_id, "earlier", 2, 60)
+        for prompt in leased:
+            samples = [(0, kept), (2, kept)]
+            await rollouts.add_responses(session, iteration_id, prompt, samples, {})
+        await rollouts.release(session, iteration_id, "earlier")
+    engine = world.serve()
+    await world.roll_out(iteration_id)
+    await assert_complete(world)
+    texts = await world.rows(
+        "SELECT sample_index, text FROM responses WHERE prompt_id = :p ORDER BY 1",
+        p=leased[0].prompt_id,
+    )
+    assert [row["text"] == kept.text for row in texts] == [True, False, True, False]
+    # Now one judgement of one response is lost, and only that one is asked for.
+    await world.rows(
+        "DELETE FROM judgements WHERE judge_index = 1 AND response_id = 1 RETURNING 1"
+    )
+    await world.rows("UPDATE iteration_prompts SET state = 'pending' RETURNING 1")
+    num_requests = engine.num_requests
+    await world.roll_out(iteration_id)
+    await assert_complete(world)
+    assert engine.num_requests == num_requests + 1
+
+
+async def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("short", "word " * 400, "short too")
+    (made,) = await world.new_run()
+    await world.in_rollout(made)
+    world.serve(max_model_len=350)  # the rubric has about 230 words
+    await world.roll_out(made)
+    await assert_complete(world, num_prompts=2)
+    _, _, prompts = await everything(world)
+    assert [row["state"] for row in prompts] == ["done", "rejected", "done"]
+    assert "maximum context length is 350" in prompts[1]["reason"]
+    events = await world.rows("SELECT payload FROM events WHERE kind = 'prompt.rejected'")
+    assert events[0]["payload"]["prompt_id"] == 2
+    async with world.store.transaction() as session:
+        assert await rollouts.is_complete(session, made)
+    (progress,) = await world.rows("SELECT * FROM iteration_progress")
+    assert (progress["prompts"], progress["responses_expected"], progress["responses"]) == (3, 8, 8)
+    assert (progress["judgements_expected"], progress["judgements"]) == (24, 24)
+
+
+async def test_a_response_that_the_judge_cannot_read_is_stored_without_a_score(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("word " * 60)
+    (made,) = await world.new_run()
+    await world.in_rollout(made)
+    world.serve(max_model_len=150)  # room for the prompt, none for the rubric around it
+    await world.roll_out(made)
+    await assert_complete(world, num_prompts=1)
+    _, judgements, _ = await everything(world)
+    assert {(row["score"], row["reason"]) for row in judgements} == {(None, "refused")}
+    assert all("maximum context length" in row["raw_text"] for row in judgements)
+
+
+async def test_judgements_without_a_score_keep_their_text(world: Any, iteration_id: UUID) -> None:
+    world.serve(Faults(unscored_rate=0.5))
+    await world.roll_out(iteration_id)
+    await assert_complete(world)
+    _, judgements, _ = await everything(world)
+    unscored = [row for row in judgements if row["score"] is None]
+    assert {row["reason"] for row in unscored} == {"no_score"}
+    assert 0 < len(unscored) < len(judgements)
+    assert all(row["raw_text"] for row in unscored)
+
+
+async def test_a_constrained_judge_always_gives_a_score(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts(*PROMPTS)
+    (made,) = await world.new_run(judging={"mode": "constrained"})
+    await world.in_rollout(made)
+    world.serve(Faults(unscored_rate=1.0))
+    await world.roll_out(made)
+    await assert_complete(world)
+    _, judgements, _ = await everything(world)
+    assert {row["mode"] for row in judgements} == {"constrained"}
+    assert all(row["score"] is not None for row in judgements)
+
+
+async def test_a_nul_in_a_text_is_stored_visibly(world: Any, iteration_id: UUID) -> None:
+    world.serve(Faults(writes_nul=True))
+    await world.roll_out(iteration_id)
+    await assert_complete(world)
+    responses, judgements, _ = await everything(world)
+    assert all("\N{SYMBOL FOR NULL}" in row["text"] for row in responses)
+    assert all("\N{SYMBOL FOR NULL}" in row["raw_text"] for row in judgements)
+
+
+async def test_two_tasks_share_the_prompts(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts(*(f"question {number}" for number in range(16)))
+    (made,) = await world.new_run(rollout={"num_tasks": 2, "max_prompts_in_flight": 2})
+    await world.in_rollout(made)
+    engine = world.serve(Faults(latency_seconds=0.02))
+    await asyncio.gather(world.roll_out(made), world.roll_out(made))
+    await assert_complete(world, num_prompts=16)
+    assert engine.num_requests == 16 + 64  # no prompt was sampled twice
+    tokens = await world.rows("SELECT lease_token FROM iteration_prompts")
+    assert [row["lease_token"] for row in tokens] == [1] * 16
+
+
+async def test_transient_errors_of_the_engine_are_tried_again(
+    world: Any, iteration_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewardloop.clients.generator.RETRY_SECONDS", 20)
+    monkeypatch.setattr("rewardloop.clients.judge.RETRY_SECONDS", 20)
+    world.serve(Faults(error_rate=0.1))
+    await world.roll_out(iteration_id)
+    await assert_complete(world)
+
+
+async def test_an_engine_that_dies_loses_nothing(
+    world: Any, iteration_id: UUID, tmp_path: Path
+) -> None:
+    """What was stored stays, the leases are given back, and a new engine finishes the rest."""
+    port = int(world.settings.generator_urls[0].rpartition(":")[2])
+    command = [sys.executable, "-m", "services.generator.stub_engine", "--port", str(port)]
+    engine = Process("stub", [*command, "--die-after=12"], dict(os.environ), tmp_path / "log")
+    await engine.wait_until(lambda: accepts(port), timeout_seconds=30)
+    world.serve_judge()
+    with pytest.raises((RewardloopError, ExceptionGroup)):
+        await world.roll_out(iteration_id)
+    _, judgements, prompts = await everything(world)
+    assert {row["state"] for row in prompts} <= {"pending", "done"}
+    engine.stop()
+    kept = {row["id"] for row in judgements}
+    world.serve_generator()
+    await world.roll_out(iteration_id)
+    await assert_complete(world)
+    assert kept <= {row["id"] for row in await world.rows("SELECT id FROM judgements")}
+
+
+async def test_a_task_surfaces_one_error_that_its_shell_understands(
+    world: Any, iteration_id: UUID
+) -> None:
+    """tasks.shell catches RewardloopError; an ExceptionGroup would pass it by."""
+    world.serve_generator()  # and no judge
+    with pytest.raises(RewardloopError):
+        await world.roll_out(iteration_id)
+    _, judgements, prompts = await everything(world)
+    assert judgements == []
+    assert {row["state"] for row in prompts} == {"pending"}
+
+
+async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUID) -> None:
+    sample = Sample("late", 1, 1, "stop", "base")
+    async with world.store.transaction() as session:
+        (slow,) = await rollouts.lease(session, iteration_id, "slow", 1, -1)
+        assert await rollouts.take_back_expired(session) == 1
+    async with world.store.transaction() as session:
+        (other,) = await rollouts.lease(session, iteration_id, "other", 1, 60)
+    assert (other.prompt_id, other.token) == (slow.prompt_id, slow.token + 1)
+    async with world.store.transaction() as session:
+        assert not await rollouts.finish(session, iteration_id, slow)
+        await rollouts.reject(session, iteration_id, slow, "late")
+        await rollouts.add_responses(session, iteration_id, slow, [(0, sample)], {})
+        await rollouts.renew(session, iteration_id, "slow", 600)
+        await rollouts.release(session, iteration_id, "slow")
+    (row,) = await world.rows(
+        "SELECT state, lease_owner, lease_token, reason FROM iteration_prompts WHERE prompt_id = :p",
+        p=slow.prompt_id,
+    )
+    assert row == {"state": "leased", "lease_owner": "other", "lease_token": 2, "reason": None}
+    assert await world.rows("SELECT * FROM responses") == []
+    assert await world.rows("SELECT * FROM events WHERE kind = 'prompt.rejected'") == []
+
+
+async def test_a_live_lease_is_renewed_and_an_expired_one_taken_back(
+    world: Any, iteration_id: UUID
+) -> None:
+    async with world.store.transaction() as session:
+        await rollouts.lease(session, iteration_id, "dead", 2, 0.01)
+        await rollouts.lease(session, iteration_id, "alive", 2, 0.01)
+    async with world.store.transaction() as session:
+        await rollouts.renew(session, iteration_id, "alive", 60)
+    await asyncio.sleep(0.02)
+    async with world.store.transaction() as session:
+        assert await rollouts.take_back_expired(session) == 2
+    left = await world.rows(
+        "SELECT lease_owner, lease_expires_at - now() AS time FROM iteration_prompts"
+        " WHERE state = 'leased'"
+    )
+    assert [row["lease_owner"] for row in left] == ["alive", "alive"]
+    assert all(row["time"] > timedelta(seconds=50) for row in left)
+
+
+async def test_a_task_keeps_its_leases_while_it_works(
+    world: Any, iteration_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "LEASE_SECONDS", 0.5)
+    monkeypatch.setattr(rollout, "RENEW_SECONDS", 0.1)
+    world.serve(Faults(latency_seconds=0.5))
+    working = asyncio.create_task(world.roll_out(iteration_id))
+    num_taken_back = 0
+    while not working.done():
+        async with world.store.transaction() as session:
+            num_taken_back += await rollouts.take_back_expired(session)
+        await asyncio.sleep(0.05)
+    await working
+    assert num_taken_back == 0
+    await assert_complete(world)
+
+
+async def test_a_task_whose_time_is_up_sends_for_a_successor(
+    world: Any, iteration_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollout, "WORK_SECONDS", -1)
+    world.serve()
+    await world.roll_out(iteration_id)
+    assert world.messages("rollout") == 1
+    assert await world.rows("SELECT * FROM responses") == []
+
+
+async def test_nothing_is_sampled_outside_the_phase_rollout(world: Any, iteration_id: UUID) -> None:
+    engine = world.serve()
+    await world.rows("UPDATE iterations SET phase = 'pairing' RETURNING 1")
+    await world.roll_out(iteration_id)
+    assert engine.num_requests == 0
+
+
+async def test_a_request_for_the_wrong_key_is_refused(world: Any, iteration_id: UUID) -> None:
+    engine = world.serve()
+    url = world.settings.generator_urls[0]
+    config = await rollout._config(world.store, iteration_id)
+    assert config is not None
+    async with GeneratorClient([url], "not the key") as client:
+        with pytest.raises(RewardloopError, match="key"):
+            await client.sample([{"role": "user", "content": "x"}], config.sampling, 1)
+    assert engine.num_requests == 0

@@ -1,0 +1,307 @@
+"""What Postgres itself refuses, and that migrations and models say the same."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import alembic.command
+import alembic.config
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, insert
+from sqlalchemy.exc import IntegrityError
+
+import rewardloop.store
+from rewardloop.store import Store
+from rewardloop.store.models import (
+    Base,
+    Iteration,
+    IterationPrompt,
+    Judgement,
+    ModelVersion,
+    PreferencePairRow,
+    Response,
+    Serving,
+)
+
+VIEWS = {
+    "response_scores": "run_id iteration prompt_id response_id sample_index response "
+    "weight_version num_judgements num_scored score_mean score_stdev",
+    "preference_dataset": "run_id iteration prompt_id pair_id prompt chosen_response_id "
+    "rejected_response_id chosen rejected chosen_score rejected_score margin",
+    "iteration_progress": "run_id iteration state phase prompts responses_expected responses "
+    "judgements_expected judgements pairs",
+}
+
+
+@pytest.fixture
+async def iteration_id(world: Any) -> UUID:
+    """An iteration of two prompts with two responses each: ids 1 and 2, and 3 and 4."""
+    await world.with_base()
+    await world.add_prompts("one", "two")
+    (made,) = await world.new_run()
+    async with world.store.transaction() as session:
+        for prompt_id in (1, 2):
+            for index in (0, 1):
+                await session.execute(insert(Response).values(response(made, prompt_id, index)))
+    return made
+
+
+def response(iteration_id: UUID, prompt_id: int, index: int, /, **change: Any) -> dict[str, Any]:
+    return {
+        "iteration_id": iteration_id,
+        "prompt_id": prompt_id,
+        "sample_index": index,
+        "text": "an answer",
+        "sampling": {},
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+        "finish_reason": "stop",
+        "weight_version": "base",
+    } | change
+
+
+def judgement(**change: Any) -> dict[str, Any]:
+    return {
+        "response_id": 1,
+        "judge_index": 0,
+        "raw_text": "Score: 3",
+        "score": 3.0,
+        "reason": None,
+        "mode": "free",
+        "rubric_version": "r",
+        "judge_version": "base",
+        "prompt_tokens": 1,
+        "completion_tokens": 2,
+    } | change
+
+
+def pair(iteration_id: UUID, /, **change: Any) -> dict[str, Any]:
+    return {
+        "iteration_id": iteration_id,
+        "prompt_id": 1,
+        "chosen_response_id": 1,
+        "rejected_response_id": 2,
+        "chosen_score": 4.0,
+        "rejected_score": 1.0,
+    } | change
+
+
+async def refused(world: Any, table: type[Base], row: dict[str, Any], constraint: str) -> None:
+    with pytest.raises(IntegrityError, match=constraint):
+        await stored(world, table, row)
+
+
+async def stored(world: Any, table: type[Base], row: dict[str, Any]) -> None:
+    async with world.store.transaction() as session:
+        await session.execute(insert(table).values(row))
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ({"rejected_response_id": 3}, "rejected_answers_this_prompt"),
+        ({"chosen_response_id": 3}, "chosen_answers_this_prompt"),
+        ({"prompt_id": 2}, "answers_this_prompt"),
+        ({"iteration_id": UUID(int=1)}, "answers_this_prompt"),
+        ({"chosen_score": 1.0}, "chosen_scored_higher"),
+        ({"chosen_score": 0.5}, "chosen_scored_higher"),
+        ({"rejected_response_id": 1, "chosen_score": 1.0}, "chosen_scored_higher"),
+    ],
+)
+async def test_a_pair_holds_two_answers_to_one_prompt_the_better_first(
+    world: Any, iteration_id: UUID, change: dict[str, Any], constraint: str
+) -> None:
+    await refused(world, PreferencePairRow, pair(iteration_id, **change), constraint)
+    await stored(world, PreferencePairRow, pair(iteration_id))
+    await refused(world, PreferencePairRow, pair(iteration_id), "unique")
+
+
+async def test_a_sample_index_is_used_once(world: Any, iteration_id: UUID) -> None:
+    await refused(world, Response, response(iteration_id, 1, 0), "unique")
+    await refused(world, Response, response(iteration_id, 1, -1), "sample_index_counts_from_zero")
+    await stored(world, Response, response(iteration_id, 1, 2))
+
+
+@pytest.mark.parametrize("version", ["never-published", None])
+async def test_a_response_names_the_weights_that_made_it(
+    world: Any, iteration_id: UUID, version: str | None
+) -> None:
+    row = response(iteration_id, 1, 2, weight_version=version)
+    await refused(world, Response, row, "weight_version")
+
+
+async def test_a_response_belongs_to_a_prompt_of_its_iteration(
+    world: Any, iteration_id: UUID
+) -> None:
+    await world.add_prompts("three")
+    await refused(world, Response, response(iteration_id, 3, 0), "foreign key")
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ({"reason": "no_score"}, "score_or_reason"),
+        ({"score": None}, "score_or_reason"),
+        ({"score": -1.0}, "score_on_the_scale"),
+        ({"score": 5.5}, "score_on_the_scale"),
+        ({"judge_index": -1}, "judge_index_counts_from_zero"),
+        ({"response_id": 99}, "foreign key"),
+    ],
+)
+async def test_a_judgement_is_a_score_or_a_reason(
+    world: Any, iteration_id: UUID, change: dict[str, Any], constraint: str
+) -> None:
+    await refused(world, Judgement, judgement(**change), constraint)
+    await stored(world, Judgement, judgement())
+    await refused(world, Judgement, judgement(), "unique")
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf")])
+async def test_a_score_is_a_number(world: Any, iteration_id: UUID, score: float) -> None:
+    await refused(world, Judgement, judgement(score=score), "score_on_the_scale")
+
+
+async def test_one_iteration_runs_at_a_time(world: Any, iteration_id: UUID) -> None:
+    (other,) = await world.new_run()
+    await world.in_rollout(iteration_id)
+    with pytest.raises(IntegrityError, match="one_running"):
+        await world.rows("UPDATE iterations SET state = 'running' WHERE id = :i RETURNING 1", i=other)
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "constraint"),
+    [
+        (Iteration, {"state": "paused"}, "state_is_known"),
+        (Iteration, {"state": "failed"}, "failed_says_why"),
+        (Iteration, {"error": "but it is queued"}, "failed_says_why"),
+        (Iteration, {"phase": "dreaming"}, "phase_is_known"),
+        (Iteration, {"index": 0}, "index_counts_from_one"),
+        (Iteration, {"index": 1}, "unique"),
+        (IterationPrompt, {"state": "rejected"}, "rejected_says_why"),
+    ],
+)
+async def test_states_are_known_and_say_why(
+    world: Any, iteration_id: UUID, table: type[Base], change: dict[str, Any], constraint: str
+) -> None:
+    rows = {
+        Iteration: {
+            "id": uuid4(),
+            "run_id": (await world.iteration(iteration_id)).run_id,
+            "index": 2,
+        },
+        IterationPrompt: {"iteration_id": iteration_id, "prompt_id": 3},
+    }
+    await world.add_prompts("three")
+    await refused(world, table, rows[table] | change, constraint)
+
+
+async def test_one_version_is_served_and_it_exists(world: Any, iteration_id: UUID) -> None:
+    await refused(world, Serving, {"id": 2, "version_id": "base"}, "only_one_row")
+    await refused(world, ModelVersion, {"id": "x", "kind": "stolen", "manifest": {}}, "kind_is_known")
+    with pytest.raises(IntegrityError, match="foreign key"):
+        await world.rows("UPDATE serving SET version_id = 'unknown' RETURNING 1")
+
+
+@pytest.mark.parametrize("view", VIEWS)
+async def test_the_public_views_have_exactly_these_columns(world: Any, view: str) -> None:
+    columns = await world.rows(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = :view"
+        " ORDER BY ordinal_position",
+        view=view,
+    )
+    assert [column["column_name"] for column in columns] == VIEWS[view].split()
+
+
+async def test_scores_are_averaged_over_what_was_parsed(world: Any, iteration_id: UUID) -> None:
+    await stored(world, Judgement, judgement(score=2.0))
+    await stored(world, Judgement, judgement(judge_index=1, score=5.0))
+    await stored(world, Judgement, judgement(judge_index=2, score=None, reason="no_score"))
+    first, second, *_ = await world.rows("SELECT * FROM response_scores ORDER BY response_id")
+    assert (first["num_judgements"], first["num_scored"]) == (3, 2)
+    assert first["score_mean"] == 3.5
+    assert first["score_stdev"] == pytest.approx(2.1213203)  # sqrt(2 * 1.5^2 / (2 - 1))
+    assert (second["num_judgements"], second["score_mean"]) == (0, None)
+
+
+@pytest.fixture
+def empty_database(servers: Any) -> Iterator[str]:
+    """The SQLAlchemy URL of a database without a schema."""
+    name = f"test_{uuid4().hex}"
+    with psycopg.connect(servers.database, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        yield servers.sqlalchemy_url.rpartition("/")[0] + f"/{name}"
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def alembic_config(empty_database: str) -> alembic.config.Config:
+    config = alembic.config.Config()
+    folder = Path(rewardloop.store.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(folder))
+    config.attributes["database_url"] = empty_database
+    return config
+
+
+@pytest.fixture
+def relations(empty_database: str) -> Iterator[Callable[[], set[str]]]:
+    engine = create_engine(empty_database)
+
+    def names() -> set[str]:
+        with engine.connect() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            )
+            return set(found.scalars())
+
+    yield names
+    engine.dispose()
+
+
+async def test_the_migrations_end_where_the_models_are(empty_database: str) -> None:
+    store = Store(empty_database)
+    await store.migrate()
+    await store.migrate()  # again changes nothing
+    await store.close()
+    engine = create_engine(empty_database)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
+        differences = compare_metadata(context, Base.metadata)
+    engine.dispose()
+    assert differences == []
+
+
+def test_the_checks_of_the_migration_are_those_of_the_models(
+    empty_database: str, alembic_config: alembic.config.Config
+) -> None:
+    """compare_metadata does not look at checks."""
+    alembic.command.upgrade(alembic_config, "head")
+    engine = create_engine(empty_database)
+    query = (
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE contype = 'c' AND connamespace = 'public'::regnamespace ORDER BY 1, 2"
+    )
+    with engine.begin() as connection:
+        migrated = connection.exec_driver_sql(query).all()
+    alembic.command.downgrade(alembic_config, "base")
+    with engine.begin() as connection:
+        Base.metadata.create_all(connection)
+        modelled = connection.exec_driver_sql(query).all()
+    engine.dispose()
+    assert migrated == modelled
+    assert len(migrated) == 15
+
+
+def test_downgrading_leaves_nothing(
+    alembic_config: alembic.config.Config, relations: Callable[[], set[str]]
+) -> None:
+    alembic.command.upgrade(alembic_config, "head")
+    assert {"responses", "response_scores", "one_running"} <= relations()
+    alembic.command.downgrade(alembic_config, "base")
+    assert relations() <= {"alembic_version", "alembic_version_pkc"}
+    alembic.command.upgrade(alembic_config, "head")

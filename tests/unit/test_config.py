@@ -1,0 +1,186 @@
+"""The experiment's schema and the environment's."""
+
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from rewardloop.config import Lora, RunConfig, Settings, load_settings, parse_run_config
+from rewardloop.errors import InvalidInput
+
+GOLDEN = Path(__file__).parent / "golden" / "config_keys.json"
+
+ENVIRONMENT = {
+    "REWARDLOOP_DATABASE_URL": "postgresql+psycopg://u:hunter2@h/d",
+    "REWARDLOOP_BROKER_URL": "redis://:hunter2@h/0",
+    "REWARDLOOP_API_KEY": "a" * 16,
+    "REWARDLOOP_ADMIN_KEY": "b" * 16,
+    "REWARDLOOP_CHECKPOINT_ROOT": "/checkpoints",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"REWARDLOOP_{name.upper()}", raising=False)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    """Dotted key to default, through nested models and unions of them."""
+    found: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        default = field.default
+        if isinstance(default, BaseModel):
+            for part in get_args(field.annotation) or (field.annotation,):
+                kind = part.model_fields.get("kind")
+                variant = f"{name}[{kind.default}]" if kind else name
+                found |= keys(part, f"{prefix}{variant}.")
+        else:
+            found[prefix + name] = default
+    return found
+
+
+def test_the_keys_and_defaults_are_frozen() -> None:
+    """A changed key or default breaks stored runs and files: change the golden file on purpose."""
+    assert json.loads(json.dumps(keys(RunConfig))) == json.loads(GOLDEN.read_text())
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = parse_run_config({})
+    sampling, judging, training = config.sampling, config.judging, config.training
+    assert (sampling.num_samples, sampling.temperature, sampling.top_p) == (4, 0.7, 0.9)
+    assert judging.num_judgements == 3
+    assert judging.mode == "free"
+    assert (training.learning_rate, training.learning_rate_floor) == (1e-6, 1e-7)
+    assert (training.batch_size, training.dropout, training.beta) == (16, 0.1, 0.1)
+    assert training.weights.kind == "full"
+    assert config.pairing.min_margin == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"samplng": {}}, "samplng"),
+        ({"sampling": {"temprature": 1}}, "sampling.temprature"),
+        ({"training": {"weights": {"kind": "lora", "ranks": 4}}}, "ranks"),
+        ({"training": {"weights": {"kind": "full", "rank": 4}}}, "rank"),
+    ],
+)
+def test_an_unknown_key_is_named(data: dict[str, Any], key: str) -> None:
+    with pytest.raises(InvalidInput, match="there is no such key") as caught:
+        parse_run_config(data)
+    assert key in caught.value.message
+
+
+def test_every_wrong_key_is_named() -> None:
+    data = {"sampling": {"top_p": 0, "n": 4}, "training": {"beta": "x"}}
+    with pytest.raises(InvalidInput) as caught:
+        parse_run_config(data)
+    for key in ("sampling.top_p", "sampling.n", "training.beta"):
+        assert key in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"sampling": {"num_samples": 1}},
+        {"sampling": {"temperature": -0.1}},
+        {"sampling": {"top_p": 1.1}},
+        {"judging": {"num_judgements": 0}},
+        {"judging": {"mode": "strict"}},
+        {"pairing": {"min_margin": -1}},
+        {"training": {"learning_rate": 0}},
+        {"training": {"learning_rate": float("nan")}},
+        {"training": {"learning_rate": float("inf")}},
+        {"training": {"dropout": 1}},
+        {"training": {"weights": {"kind": "qlora"}}},
+        {"rollout": {"num_tasks": 0}},
+        {"seed": -1},
+        {"name": ""},
+    ],
+    ids=lambda data: json.dumps(data),
+)
+def test_a_wrong_value_is_refused(data: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput):
+        parse_run_config(data)
+
+
+def test_the_micro_batch_must_divide_the_batch() -> None:
+    with pytest.raises(InvalidInput, match=r"batch_size 10 .*micro_batch_size 4"):
+        parse_run_config({"training": {"batch_size": 10, "micro_batch_size": 4}})
+    config = parse_run_config({"training": {"batch_size": 12, "micro_batch_size": 4}})
+    assert config.training.batch_size == 12
+
+
+def test_a_number_that_yaml_reads_as_text_is_still_a_number() -> None:
+    assert parse_run_config({"training": {"beta": "1e-1"}}).training.beta == 0.1
+
+
+def test_lora_is_chosen_by_its_kind() -> None:
+    weights = parse_run_config({"training": {"weights": {"kind": "lora", "rank": 8}}})
+    assert weights.training.weights == Lora(rank=8, alpha=32)
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        RunConfig().sampling.top_p = 1.0
+
+
+def test_the_digest_is_stable_and_changes_with_the_config() -> None:
+    spelled_out = parse_run_config({"sampling": {"num_samples": 4}, "seed": 0})
+    assert spelled_out.digest() == RunConfig().digest()
+    assert len(RunConfig().digest()) == 64
+    others = [
+        {"seed": 1},
+        {"sampling": {"top_p": 0.8}},
+        {"training": {"weights": {"kind": "lora"}}},
+    ]
+    digests = {parse_run_config(data).digest() for data in others}
+    assert len(digests | {RunConfig().digest()}) == 4
+
+
+def test_a_stored_config_reads_back_as_itself() -> None:
+    config = parse_run_config({"training": {"weights": {"kind": "lora"}}, "base_version": "m1"})
+    assert parse_run_config(json.loads(json.dumps(config.model_dump(mode="json")))) == config
+
+
+def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REWARDLOOP_GENERATOR_URLS", '["http://a", "http://b"]')
+    settings = load_settings()
+    assert settings.generator_urls == ["http://a", "http://b"]
+    assert settings.checkpoint_root == Path("/checkpoints")
+    assert settings.database_url.get_secret_value() == ENVIRONMENT["REWARDLOOP_DATABASE_URL"]
+    assert "hunter2" not in repr(settings)
+
+
+def test_missing_variables_are_all_named(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("REWARDLOOP_DATABASE_URL")
+    environment.delenv("REWARDLOOP_ADMIN_KEY")
+    with pytest.raises(InvalidInput) as caught:
+        load_settings()
+    message = caught.value.message
+    assert "REWARDLOOP_DATABASE_URL: " in message
+    assert "REWARDLOOP_ADMIN_KEY: " in message
+    assert "REWARDLOOP_API_KEY" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REWARDLOOP_API_KEY", "hunter2"),
+        ("REWARDLOOP_METRICS_PORT", "hunter2"),
+        ("REWARDLOOP_GENERATOR_URLS", "http://:hunter2@host"),
+    ],
+)
+def test_a_wrong_variable_is_named_and_its_value_is_not(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(InvalidInput, match=name) as caught:
+        load_settings()
+    assert "hunter2" not in caught.value.message
