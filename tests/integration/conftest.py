@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import kombu.pools
 import psycopg
 import pytest
 import redis
@@ -289,7 +290,7 @@ async def world(
     for served in reversed(made.served):
         await asyncio.to_thread(served.stop)
     await store.close()
-    celery.pool.force_close_all()
+    kombu.pools.reset()
     celery.close()
 
 
