@@ -240,12 +240,16 @@ class World:
         return version
 
     def serve_generator(
-        self, version: str = "base", faults: Faults | None = None, max_model_len: int = 2048
+        self,
+        version: str = "base",
+        faults: Faults | None = None,
+        max_model_len: int = 2048,
+        replica: int = 0,
     ) -> StubEngine:
         self.monkeypatch.setenv(gate.INITIAL_VERSION, version)
         folder = checkpoints.folder_of(self.settings.checkpoint_root, version)
         engine = StubEngine(folder, faults=faults, max_model_len=max_model_len)
-        self.served.append(Served(make_generator(engine), self.settings.generator_urls[0]))
+        self.served.append(Served(make_generator(engine), self.settings.generator_urls[replica]))
         return engine
 
     def serve_judge(self) -> None:
@@ -256,6 +260,10 @@ class World:
         engine = self.serve_generator(faults=faults, max_model_len=max_model_len)
         self.serve_judge()
         return engine
+
+    def stop_generator(self) -> None:
+        """Stop what was served last."""
+        self.served.pop().stop()
 
     def messages(self, queue: str) -> int:
         """How many messages wait in a Celery queue."""

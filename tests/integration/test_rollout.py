@@ -238,13 +238,22 @@ async def test_a_task_surfaces_one_error_that_its_shell_understands(
     assert {row["state"] for row in prompts} == {"pending"}
 
 
+async def test_a_task_leases_no_more_than_it_asks_for(world: Any, iteration_id: UUID) -> None:
+    async with world.store.transaction() as session:
+        first = await rollouts.lease(session, iteration_id, "first", 1, 60)
+        second = await rollouts.lease(session, iteration_id, "second", 2, 60)
+    assert [prompt.prompt_id for prompt in first] == [1]
+    assert [prompt.prompt_id for prompt in second] == [2, 3]
+    assert await world.value("SELECT count(*) FROM iteration_prompts WHERE state = 'pending'") == 3
+
+
 async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUID) -> None:
     sample = Sample("late", 1, 1, "stop", "base")
     async with world.store.transaction() as session:
-        (slow,) = await rollouts.lease(session, iteration_id, "slow", 1, -1)
-        assert await rollouts.take_back_expired(session) == 1
+        slow = (await rollouts.lease(session, iteration_id, "slow", 6, -1))[0]
+        assert await rollouts.take_back_expired(session) == 6
     async with world.store.transaction() as session:
-        (other,) = await rollouts.lease(session, iteration_id, "other", 1, 60)
+        other = (await rollouts.lease(session, iteration_id, "other", 6, 60))[0]
     assert (other.prompt_id, other.token) == (slow.prompt_id, slow.token + 1)
     async with world.store.transaction() as session:
         assert not await rollouts.finish(session, iteration_id, slow)

@@ -21,7 +21,8 @@ from rewardloop.config import Settings
 ROOT = Path(__file__).parents[3]
 COMPOSE_FILES = ("docker-compose.yml", "deploy/docker-compose.gpu.yml")
 DOCKERFILES = ("Dockerfile.light", "Dockerfile.engine", "Dockerfile.trainer")
-OURS = ("migrate", "generator", "judge", "controller", "worker", "trainer", "api")
+ONE_SHOT = {"migrate", "base"}
+OURS = ("migrate", "base", "generator", "judge", "controller", "worker", "trainer", "api")
 SECRETS = {
     "POSTGRES_PASSWORD",
     "REDIS_PASSWORD",
@@ -77,7 +78,7 @@ def test_all_services_are_there() -> None:
 def test_every_service_is_pinned_restarts_and_reports_its_health() -> None:
     for name, service in _services().items():
         assert re.search(r":[^:]*\d|:\$\{IMAGE_TAG:-", service["image"]), name
-        one_shot = name == "migrate"
+        one_shot = name in ONE_SHOT
         assert service["restart"] == ("no" if one_shot else "unless-stopped"), name
         assert ("healthcheck" in service) is not one_shot, name
 
@@ -157,6 +158,8 @@ def test_commands_name_modules_of_services() -> None:
 
 def test_health_is_asked_where_the_command_listens() -> None:
     for name, (_, *arguments) in _modules():
+        if name in ONE_SHOT:
+            continue
         port = arguments[arguments.index("--port") + 1] if "--port" in arguments else "9100"
         path = "health" if "--port" in arguments else "metrics"
         assert f"http://127.0.0.1:{port}/{path}'" in _services()[name]["healthcheck"]["test"][3]

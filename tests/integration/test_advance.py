@@ -1,0 +1,250 @@
+"""The controller takes iterations through their phases; only the training is simulated."""
+
+import asyncio
+import dataclasses
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from rewardloop import checkpoints
+from rewardloop.clients.replicas import ReplicaAdmin
+from rewardloop.embedded.process import free_port
+from rewardloop.store import training
+from rewardloop.store.models import Iteration
+from services.generator.stub_engine import Faults
+from services.worker import advance
+
+
+@pytest.fixture
+async def ready(world: Any) -> Any:
+    """A world with a base version and three prompts; no service runs yet."""
+    await world.with_base()
+    await world.add_prompts("one", "two", "three")
+    return world
+
+
+def stands(iteration: Iteration) -> tuple[str, str]:
+    return iteration.state, iteration.phase
+
+
+async def until_trained(world: Any, iteration_id: UUID) -> str:
+    """Take a queued iteration to the end of its training; returns the new version."""
+    assert stands(await world.advance(iteration_id)) == ("running", "rollout")
+    await world.roll_out(iteration_id)
+    assert stands(await world.advance(iteration_id)) == ("running", "train")
+    return await world.train(iteration_id)
+
+
+async def loaded(world: Any, replica: int = 0) -> str:
+    """The version that a replica says it holds."""
+    key = world.settings.admin_key.get_secret_value()
+    async with ReplicaAdmin(world.settings.generator_urls[replica], key) as admin:
+        return (await admin.weights())["version"]
+
+
+async def test_an_iteration_goes_from_phase_to_phase(ready: Any) -> None:
+    ready.serve()
+    first, second = await ready.new_run(count=2)
+    assert stands(await ready.iteration(first)) == ("queued", "waiting")
+    assert stands(await ready.advance(second)) == ("queued", "waiting")  # not its turn
+
+    assert stands(await ready.advance(first)) == ("running", "rollout")
+    assert stands(await ready.advance(first)) == ("running", "rollout")  # nothing is sampled yet
+    await ready.roll_out(first)
+    assert stands(await ready.advance(first)) == ("running", "train")
+    assert stands(await ready.advance(first)) == ("running", "train")  # nobody trained yet
+    pairs = await ready.rows("SELECT * FROM preference_dataset")
+    assert 1 <= len(pairs) <= 3
+    assert all(pair["margin"] > 0 and pair["chosen"] != pair["rejected"] for pair in pairs)
+
+    version = await ready.train(first)
+    iteration = await ready.advance(first)
+    assert stands(iteration) == ("succeeded", "done")
+    assert (iteration.base_version_id, iteration.new_version_id) == ("base", version)
+    assert await ready.serving() == version
+    assert await loaded(ready) == version
+    spans = await ready.rows("SELECT phase, ended_at FROM phase_spans ORDER BY started_at")
+    phases = ["prepare", "rollout", "pairing", "train", "swap"]
+    assert [span["phase"] for span in spans] == phases
+    assert all(span["ended_at"] is not None for span in spans)
+
+
+async def test_the_next_iteration_samples_from_the_new_version(ready: Any) -> None:
+    ready.serve()
+    first, second = await ready.new_run(count=2)
+    version = await until_trained(ready, first)
+    await ready.advance(first)
+    assert stands(await ready.advance(second)) == ("running", "rollout")
+    assert (await ready.iteration(second)).base_version_id == version
+    await ready.roll_out(second)
+    responses = await ready.rows("SELECT * FROM responses WHERE iteration_id = :i", i=second)
+    assert len(responses) == 12
+    assert {row["weight_version"] for row in responses} == {version}
+    assert all(row["text"].startswith(f"[{version}] ") for row in responses)
+    judged_by = await ready.rows(
+        "SELECT DISTINCT judge_version FROM judgements j JOIN responses r ON r.id = j.response_id"
+        " WHERE r.iteration_id = :i",
+        i=second,
+    )
+    assert judged_by == [{"judge_version": version}]
+
+
+async def test_another_run_gets_its_own_base_version_back(ready: Any) -> None:
+    """The run before left its own version in the replicas."""
+    ready.serve()
+    (first,) = await ready.new_run()
+    (other,) = await ready.new_run()
+    await until_trained(ready, first)
+    await ready.advance(first)
+    assert stands(await ready.advance(other)) == ("running", "rollout")
+    assert (await loaded(ready), await ready.serving()) == ("base", "base")
+
+
+async def test_ties_everywhere_fail_the_run_and_let_the_next_one_start(ready: Any) -> None:
+    ready.serve(Faults(fixed_score=3))
+    first, second = await ready.new_run(count=2)
+    (other,) = await ready.new_run()
+    await ready.advance(first)
+    assert stands(await ready.advance(other)) == ("queued", "waiting")
+    await ready.roll_out(first)
+    failed = await ready.advance(first)
+    assert stands(failed) == ("failed", "pairing")
+    assert "tied" in failed.error
+    assert failed.finished_at is not None
+    behind = await ready.iteration(second)
+    assert (behind.state, behind.error) == ("failed", "iteration 1 failed before it")
+    assert await ready.rows("SELECT * FROM training_jobs") == []
+    assert stands(await ready.advance(other)) == ("running", "rollout")
+
+
+async def test_a_replica_that_is_down_at_the_start_is_waited_for(ready: Any) -> None:
+    (only,) = await ready.new_run()
+    waiting = await ready.advance(only)
+    assert stands(waiting) == ("running", "prepare")
+    assert (waiting.error, waiting.num_failures) == (None, 1)
+    (event,) = await ready.rows("SELECT payload FROM events WHERE kind = 'iteration.retry'")
+    assert ready.settings.generator_urls[0] in event["payload"]["detail"]
+    ready.serve_generator()
+    started = await ready.advance(only)
+    assert stands(started) == ("running", "rollout")
+    assert started.num_failures == 0
+
+
+async def test_a_replica_that_stays_down_fails_the_iteration(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(advance, "MAX_FAILURES", 2)
+    (only,) = await ready.new_run()
+    for _ in range(2):
+        assert stands(await ready.advance(only)) == ("running", "prepare")
+    failed = await ready.advance(only)
+    assert failed.state == "failed"
+    assert ready.settings.generator_urls[0] in failed.error
+
+
+async def test_a_replica_that_is_down_at_the_swap_is_waited_for(ready: Any) -> None:
+    ready.serve_judge()
+    ready.serve_generator()
+    (only,) = await ready.new_run()
+    version = await until_trained(ready, only)
+    ready.stop_generator()
+    waiting = await ready.advance(only)
+    assert stands(waiting) == ("running", "swap")
+    assert await ready.serving() == "base"
+    ready.serve_generator()  # it starts on the version that is marked as served
+    assert stands(await ready.advance(only)) == ("succeeded", "done")
+    assert (await loaded(ready), await ready.serving()) == (version, version)
+
+
+async def test_stale_weights_never_serve(ready: Any) -> None:
+    engine = ready.serve()
+    first, second = await ready.new_run(count=2)
+    await until_trained(ready, first)
+    engine.faults = dataclasses.replace(engine.faults, stale_after_reload=True)
+    failed = await ready.advance(first)
+    assert stands(failed) == ("failed", "swap")
+    assert "log-probabilities" in failed.error
+    assert (await ready.iteration(second)).state == "failed"
+    assert (await loaded(ready), await ready.serving()) == ("base", "base")
+    # The replica is back in service, and the next run can use it.
+    (other,) = await ready.new_run()
+    assert stands(await ready.advance(other)) == ("running", "rollout")
+    await ready.roll_out(other)
+    responses = await ready.rows("SELECT * FROM responses WHERE iteration_id = :i", i=other)
+    assert {row["weight_version"] for row in responses} == {"base"}
+
+
+async def test_if_one_replica_fails_all_return(ready: Any) -> None:
+    urls = [ready.settings.generator_urls[0], f"http://127.0.0.1:{free_port()}"]
+    ready.settings = ready.settings.model_copy(update={"generator_urls": urls})
+    ready.serve()
+    other = ready.serve_generator(replica=1)
+    (only,) = await ready.new_run()
+    await until_trained(ready, only)
+    other.faults = dataclasses.replace(other.faults, stale_after_reload=True)
+    failed = await ready.advance(only)
+    assert stands(failed) == ("failed", "swap")
+    assert [await loaded(ready, replica) for replica in (0, 1)] == ["base", "base"]
+    assert await ready.serving() == "base"
+
+
+async def test_two_replicas_share_the_prompts_and_swap_together(ready: Any) -> None:
+    urls = [ready.settings.generator_urls[0], f"http://127.0.0.1:{free_port()}"]
+    ready.settings = ready.settings.model_copy(update={"generator_urls": urls})
+    ready.serve(Faults(latency_seconds=0.02))
+    other = ready.serve_generator(replica=1, faults=Faults(latency_seconds=0.02))
+    (only,) = await ready.new_run()
+    version = await until_trained(ready, only)
+    assert other.num_requests >= 1
+    assert stands(await ready.advance(only)) == ("succeeded", "done")
+    assert [await loaded(ready, replica) for replica in (0, 1)] == [version, version]
+
+
+async def test_a_damaged_checkpoint_is_never_loaded(ready: Any) -> None:
+    ready.serve()
+    (only,) = await ready.new_run()
+    version = await until_trained(ready, only)
+    folder = checkpoints.folder_of(ready.settings.checkpoint_root, version)
+    (folder / "model.safetensors").write_bytes(b"something else")
+    failed = await ready.advance(only)
+    assert stands(failed) == ("failed", "swap")
+    assert "model.safetensors differ from the manifest" in failed.error
+    assert (await loaded(ready), await ready.serving()) == ("base", "base")
+
+
+async def test_a_failed_training_job_fails_its_iteration_with_its_reason(ready: Any) -> None:
+    ready.serve()
+    first, second = await ready.new_run(count=2)
+    await ready.advance(first)
+    await ready.roll_out(first)
+    await ready.advance(first)
+    async with ready.store.transaction() as session:
+        job = await training.lease(session, "test", 60)
+        assert job is not None
+        await training.fail(session, job, "the loss is NaN")
+    failed = await ready.advance(first)
+    assert stands(failed) == ("failed", "train")
+    assert "the loss is NaN" in failed.error
+    assert (await ready.iteration(second)).error == "iteration 1 failed before it"
+    assert await ready.serving() == "base"
+
+
+async def test_two_controllers_at_once_are_as_good_as_one(ready: Any) -> None:
+    ready.serve()
+    (only,) = await ready.new_run()
+    await asyncio.gather(*(ready.advance(only) for _ in range(3)))
+    await ready.advance(only)
+    await ready.roll_out(only)
+    await asyncio.gather(*(ready.advance(only) for _ in range(3)))
+    await ready.advance(only)
+    assert await ready.value("SELECT count(*) FROM training_jobs") == 1
+    assert await ready.value("SELECT count(*) - count(DISTINCT prompt_id) FROM preference_pairs") == 0
+    entered = await ready.rows("SELECT kind FROM events WHERE kind LIKE 'iteration.%' ORDER BY id")
+    assert [row["kind"].partition(".")[2] for row in entered] == [
+        "queued",
+        "prepare",
+        "rollout",
+        "pairing",
+        "train",
+    ]

@@ -1,0 +1,119 @@
+"""The home folder: private, held by one stack, never half-written."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from rewardloop.embedded import stack
+from rewardloop.embedded.home import Addresses, Home, write_private
+from rewardloop.errors import Conflict, NotFound
+
+ADDRESSES = Addresses("http://a:1", "http://g:2", "http://j:3", "postgresql://u:p@h/d", "redis://b")
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.create()
+    return home
+
+
+def test_secrets_and_folders_are_the_owners(home: Home) -> None:
+    home.remember(ADDRESSES)
+    assert {mode(p) for p in (home.folder, home.checkpoints, home.logs)} == {0o700}
+    assert mode(home.folder / "credentials.json") == 0o600
+    assert mode(home.folder / "stack.json") == 0o600
+
+
+def test_secrets_are_long_all_different_and_made_once(home: Home, tmp_path: Path) -> None:
+    made = home.credentials()
+    assert len(set(vars(made).values())) == 4
+    assert min(map(len, vars(made).values())) >= 43
+    home.create()
+    assert home.credentials() == made
+    other = Home(tmp_path / "other")
+    other.create()
+    assert other.credentials().api_key != made.api_key
+
+
+def test_addresses_are_remembered(home: Home) -> None:
+    home.remember(ADDRESSES)
+    assert Home(home.folder).addresses() == ADDRESSES
+
+
+def test_a_home_without_a_stack_says_how_to_start_one(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    for read in (home.addresses, home.credentials):
+        with pytest.raises(NotFound, match=f"rewardloop up --home {tmp_path}"):
+            read()
+
+
+def test_the_users_folder_is_written_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Home(Path("~/x")).folder == tmp_path / "x"
+    monkeypatch.chdir(tmp_path)
+    assert Home(Path("y")).folder == tmp_path / "y"
+
+
+def test_one_stack_at_a_time(home: Home) -> None:
+    with home.locked():
+        with pytest.raises(Conflict, match="runs in .*home already"), Home(home.folder).locked():
+            pass
+        with pytest.raises(Conflict), home.locked():
+            pass
+    with home.locked():
+        pass
+
+
+def test_a_lock_is_given_back_after_an_error(home: Home) -> None:
+    with pytest.raises(ZeroDivisionError), home.locked():
+        raise ZeroDivisionError
+    with home.locked():
+        pass
+
+
+def test_locking_makes_the_home(tmp_path: Path) -> None:
+    home = Home(tmp_path / "a" / "b")
+    with home.locked():
+        assert home.credentials().api_key
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret"
+    write_private(path, "old")
+
+    def fail(_: int) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="no space"):
+        write_private(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_a_write_replaces_the_file_and_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("a much longer old content")
+    path.chmod(0o644)
+    write_private(path, "new")
+    assert path.read_text() == "new"
+    assert mode(path) == 0o600
+    assert os.listdir(tmp_path) == ["secret"]
+
+
+def test_services_get_the_homes_secrets_and_addresses(home: Home) -> None:
+    given = stack.environment(home, ADDRESSES)
+    made = home.credentials()
+    assert given["REWARDLOOP_DATABASE_URL"] == "postgresql+psycopg://u:p@h/d"
+    assert given["REWARDLOOP_API_KEY"] == made.api_key
+    assert given["REWARDLOOP_ADMIN_KEY"] == made.admin_key
+    assert json.loads(given["REWARDLOOP_GENERATOR_URLS"]) == ["http://g:2"]
+    assert given["REWARDLOOP_JUDGE_UPSTREAM_URL"] == "http://g:2"
+    assert given["REWARDLOOP_CHECKPOINT_ROOT"] == str(home.checkpoints)
+    assert given["HF_HUB_OFFLINE"] == "1"

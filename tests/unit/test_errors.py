@@ -1,0 +1,100 @@
+"""The tree of errors, on the wire and back."""
+
+from collections import Counter
+
+import pytest
+
+from rewardloop import errors
+from rewardloop.errors import RewardloopError, from_problem
+
+
+def tree(root: type[RewardloopError]) -> list[type[RewardloopError]]:
+    return [root, *(error for child in root.__subclasses__() for error in tree(child))]
+
+
+ALL = tree(RewardloopError)
+
+STATUS = {
+    "internal": 500,
+    "invalid-input": 422,
+    "broken-file": 422,
+    "too-large": 413,
+    "not-found": 404,
+    "conflict": 409,
+    "unauthorized": 401,
+    "upstream-unavailable": 503,
+    "upstream-rejected": 502,
+    "prompt-too-long": 422,
+    "checkpoint-invalid": 500,
+    "swap-failed": 502,
+    "disk-full": 507,
+    "training-failed": 500,
+    "no-preference-pairs": 500,
+    "environment-unfit": 500,
+}
+"""Clients know errors by these words: a change breaks them."""
+
+
+def test_kinds_and_statuses_are_frozen() -> None:
+    assert {error.kind: error.status for error in ALL} == STATUS
+    assert max(Counter(error.kind for error in ALL).values()) == 1
+
+
+def test_only_an_unavailable_upstream_is_worth_another_try() -> None:
+    assert [error for error in ALL if error.transient] == [errors.UpstreamUnavailable]
+
+
+@pytest.mark.parametrize("error", ALL, ids=lambda error: error.kind)
+def test_an_error_survives_the_wire(error: type[RewardloopError]) -> None:
+    problem = error("what is wrong", lines=[3, 4]).problem()
+    rebuilt = from_problem(problem, error.status)
+    assert type(rebuilt) is error
+    assert rebuilt.message == str(rebuilt) == "what is wrong"
+
+
+def test_problem_details() -> None:
+    assert errors.BrokenFile("line 3 is not JSON", lines=[3]).problem() == {
+        "type": "urn:rewardloop:error:broken-file",
+        "title": "broken file",
+        "status": 422,
+        "detail": "line 3 is not JSON",
+        "lines": [3],
+    }
+
+
+def test_an_openai_client_finds_its_own_words() -> None:
+    body = errors.Unauthorized("send the key").openai()
+    assert body["error"] == {
+        "message": "send the key",
+        "type": "unauthorized",
+        "code": 401,
+        "param": None,
+    }
+    assert body["type"] == "urn:rewardloop:error:unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, errors.UpstreamRejected),
+        (404, errors.UpstreamRejected),
+        (408, errors.UpstreamUnavailable),
+        (422, errors.UpstreamRejected),
+        (429, errors.UpstreamUnavailable),
+        (500, errors.UpstreamUnavailable),
+        (502, errors.UpstreamUnavailable),
+        (503, errors.UpstreamUnavailable),
+        (504, errors.UpstreamUnavailable),
+    ],
+)
+def test_a_strangers_error_is_known_by_its_status(
+    status: int, expected: type[RewardloopError]
+) -> None:
+    for problem in ({"detail": "busy"}, {"type": "about:blank", "detail": "busy"}):
+        error = from_problem(problem, status)
+        assert type(error) is expected
+        assert error.message == "busy"
+
+
+def test_a_strangers_body_is_kept_where_it_has_no_detail() -> None:
+    assert "out of coffee" in from_problem({"reason": "out of coffee"}, 418).message

@@ -1,0 +1,44 @@
+"""What records refuse, and the words that are stored and sent."""
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from rewardloop import records
+from rewardloop.records import PreferencePair, ScoredResponse, UnscoredReason, Verdict
+
+
+def test_a_verdict_is_a_score_or_a_reason_never_both_or_neither() -> None:
+    assert Verdict(0.0, None).score == 0
+    assert Verdict(None, UnscoredReason.NO_SCORE).score is None
+    with pytest.raises(AssertionError):
+        Verdict(None, None)
+    with pytest.raises(AssertionError):
+        Verdict(3.0, UnscoredReason.CONFLICTING)
+
+
+def test_a_record_cannot_be_changed() -> None:
+    verdict = Verdict(3.0, None)
+    with pytest.raises(FrozenInstanceError):
+        verdict.score = 5.0  # type: ignore[misc]
+
+
+def test_the_margin_is_chosen_minus_rejected() -> None:
+    pair = PreferencePair(ScoredResponse(1, "a", 4.5), ScoredResponse(2, "b", 1.25))
+    assert pair.margin == 3.25
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (records.IterationState, "queued running succeeded failed"),
+        (records.Phase, "waiting prepare rollout pairing train swap done"),
+        (records.PromptState, "pending leased done rejected"),
+        (records.JobState, "queued running succeeded failed"),
+        (records.JudgementMode, "free constrained"),
+        (records.UnscoredReason, "no_score out_of_range conflicting truncated refused"),
+    ],
+)
+def test_stored_words_are_frozen(words: type[records.Phase], expected: str) -> None:
+    """They stand in Postgres and in clients' code; a new spelling needs a migration."""
+    assert [str(word) for word in words] == expected.split()
