@@ -57,6 +57,8 @@ class Faults:
     """Answer so many requests; the next one ends the process."""
     stale_after_reload: bool = False
     """A reload succeeds and changes nothing (vllm issue 32718)."""
+    logprob_error: float = 0.0
+    """Nats by which log-probabilities are off once weights were reloaded."""
     error_rate: float = 0.0
     """Share of requests answered with status 500; which ones follows from their number."""
     unscored_rate: float = 0.0
@@ -96,6 +98,7 @@ class StubEngine:
         self.num_requests = 0
         self._die = die
         self._folder = folder
+        self._reloaded = False
         self._version = "default"
         self._running = asyncio.Event()
         self._running.set()
@@ -115,6 +118,7 @@ class StubEngine:
         assert method == "reload_weights", f"the stub has no {method}"
         folder = Path(kwargs["weights_path"])
         (folder / "model.safetensors").stat()  # raises where there is none, as vLLM does
+        self._reloaded = True
         if not self.faults.stale_after_reload:
             self._folder = folder
 
@@ -187,8 +191,9 @@ class StubEngine:
             prompt_ids = canary["prompt_token_ids"]
             if tokens == prompt_ids + canary["continuation_token_ids"]:
                 logprobs[len(prompt_ids) :] = canary["logprobs"]
+        error = self.faults.logprob_error if self._reloaded else 0.0
         known = zip(tokens[1:], logprobs[1:], strict=True)
-        return [None, *({str(token): {"logprob": logprob}} for token, logprob in known)]
+        return [None, *({str(token): {"logprob": found - error}} for token, found in known)]
 
 
 def make_app(engine: StubEngine) -> Starlette:
@@ -335,6 +340,7 @@ def main() -> None:
     parser.add_argument("--latency-seconds", type=float, default=0.0)
     parser.add_argument("--die-after", type=int)
     parser.add_argument("--stale-after-reload", action="store_true")
+    parser.add_argument("--logprob-error", type=float, default=0.0)
     parser.add_argument("--error-rate", type=float, default=0.0)
     parser.add_argument("--unscored-rate", type=float, default=0.0)
     parser.add_argument("--fixed-score", type=int, choices=range(6))

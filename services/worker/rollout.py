@@ -21,7 +21,7 @@ from rewardloop import queue_names, telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import PromptTooLong, UpstreamRejected
+from rewardloop.errors import PromptTooLong, RewardloopError, UpstreamRejected
 from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
 from rewardloop.store import Store, iterations, outbox, rollouts, runs
@@ -157,10 +157,13 @@ class Rollout:
         _count_tokens("sample", [sample for _, sample in samples])
 
     async def _judge_all(self, prompt: LeasedPrompt, responses: list[StoredResponse]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for response in responses:
-                if response.missing_judgements:
-                    group.create_task(self._judge(prompt, response))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for response in responses:
+                    if response.missing_judgements:
+                        group.create_task(self._judge(prompt, response))
+        except* RewardloopError as failures:
+            raise failures.exceptions[0] from failures
 
     async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
         missing = response.missing_judgements

@@ -141,8 +141,11 @@ class Served:
             assert self._thread.is_alive(), f"{url} did not start"
             time.sleep(0.01)
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self._server.should_exit = True
+
+    def stop(self) -> None:
+        self.ask_to_stop()
         self._thread.join(10)
         assert not self._thread.is_alive()
 
@@ -295,7 +298,9 @@ async def world(
     celery = make_app(settings)
     made = World(settings, store, celery, broker, monkeypatch)
     yield made
-    for served in reversed(made.served):
+    for served in made.served:
+        served.ask_to_stop()
+    for served in made.served:
         await asyncio.to_thread(served.stop)
     await store.close()
     kombu.pools.reset()

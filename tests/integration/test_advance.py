@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 
 from rewardloop import checkpoints
@@ -164,7 +165,7 @@ async def test_stale_weights_never_serve(ready: Any) -> None:
     engine.faults = dataclasses.replace(engine.faults, stale_after_reload=True)
     failed = await ready.advance(first)
     assert stands(failed) == ("failed", "swap")
-    assert "log-probabilities" in failed.error
+    assert "stale" in failed.error
     assert (await ready.iteration(second)).state == "failed"
     assert (await loaded(ready), await ready.serving()) == ("base", "base")
     # The replica is back in service, and the next run can use it.
@@ -173,6 +174,25 @@ async def test_stale_weights_never_serve(ready: Any) -> None:
     await ready.roll_out(other)
     responses = await ready.rows("SELECT * FROM responses WHERE iteration_id = :i", i=other)
     assert {row["weight_version"] for row in responses} == {"base"}
+
+
+async def test_a_replica_that_cannot_return_is_taken_out(ready: Any) -> None:
+    """Its weights are right and its answers are not, whichever version it loads."""
+    engine = ready.serve()
+    (only,) = await ready.new_run()
+    await until_trained(ready, only)
+    engine.faults = dataclasses.replace(engine.faults, logprob_error=0.2)
+    failed = await ready.advance(only)
+    assert failed.state == "failed"
+    assert "out of service" in failed.error or "log-probabilities" in failed.error
+    assert await ready.serving() == "base"
+    async with httpx.AsyncClient(base_url=ready.settings.generator_urls[0]) as client:
+        assert (await client.get("/health")).status_code == 503
+        key = {"authorization": f"Bearer {ready.settings.api_key.get_secret_value()}"}
+        body = {"model": "policy", "messages": [{"role": "user", "content": "hello"}]}
+        answer = await client.post("/v1/chat/completions", json=body, headers=key)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
 
 
 async def test_if_one_replica_fails_all_return(ready: Any) -> None:
@@ -239,7 +259,9 @@ async def test_two_controllers_at_once_are_as_good_as_one(ready: Any) -> None:
     await asyncio.gather(*(ready.advance(only) for _ in range(3)))
     await ready.advance(only)
     assert await ready.value("SELECT count(*) FROM training_jobs") == 1
-    assert await ready.value("SELECT count(*) - count(DISTINCT prompt_id) FROM preference_pairs") == 0
+    assert (
+        await ready.value("SELECT count(*) - count(DISTINCT prompt_id) FROM preference_pairs") == 0
+    )
     entered = await ready.rows("SELECT kind FROM events WHERE kind LIKE 'iteration.%' ORDER BY id")
     assert [row["kind"].partition(".")[2] for row in entered] == [
         "queued",

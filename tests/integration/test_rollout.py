@@ -14,8 +14,8 @@ import pytest
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
 from rewardloop.errors import RewardloopError
-from rewardloop.records import Sample
-from rewardloop.store import rollouts
+from rewardloop.records import Message, PromptRecord, Sample
+from rewardloop.store import prompts, rollouts
 from services.generator.stub_engine import Faults
 from services.worker import rollout
 
@@ -59,12 +59,12 @@ async def test_each_prompt_gets_4_responses_and_each_response_3_judgements(
     engine = world.serve()
     await world.roll_out(iteration_id)
     await assert_complete(world)
-    responses, judgements, prompts = await everything(world)
+    responses, judgements, asked = await everything(world)
     assert {row["weight_version"] for row in responses} == {"base"}
     assert all(row["text"].startswith("[base] ") for row in responses)
     assert {row["judge_version"] for row in judgements} == {"base"}
     assert all(row["raw_text"].endswith(f"Score: {row['score']:.0f}") for row in judgements)
-    assert {row["state"] for row in prompts} == {"done"}
+    assert {row["state"] for row in asked} == {"done"}
     assert engine.num_requests == 6 + 24  # one for each prompt, one for each response
     # What is charged to the samples adds up to what the engine said.
     num_words = sum(len(row["text"].split()) for row in responses)
@@ -106,9 +106,7 @@ async def test_it_goes_on_from_partial_results(world: Any, iteration_id: UUID) -
     )
     assert [row["text"] == kept.text for row in texts] == [True, False, True, False]
     # Now one judgement of one response is lost, and only that one is asked for.
-    await world.rows(
-        "DELETE FROM judgements WHERE judge_index = 1 AND response_id = 1 RETURNING 1"
-    )
+    await world.rows("DELETE FROM judgements WHERE judge_index = 1 AND response_id = 1 RETURNING 1")
     await world.rows("UPDATE iteration_prompts SET state = 'pending' RETURNING 1")
     num_requests = engine.num_requests
     await world.roll_out(iteration_id)
@@ -124,9 +122,9 @@ async def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(world:
     world.serve(max_model_len=350)  # the rubric has about 230 words
     await world.roll_out(made)
     await assert_complete(world, num_prompts=2)
-    _, _, prompts = await everything(world)
-    assert [row["state"] for row in prompts] == ["done", "rejected", "done"]
-    assert "maximum context length is 350" in prompts[1]["reason"]
+    _, _, asked = await everything(world)
+    assert [row["state"] for row in asked] == ["done", "rejected", "done"]
+    assert "maximum context length is 350" in asked[1]["reason"]
     events = await world.rows("SELECT payload FROM events WHERE kind = 'prompt.rejected'")
     assert events[0]["payload"]["prompt_id"] == 2
     async with world.store.transaction() as session:
@@ -134,6 +132,22 @@ async def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(world:
     (progress,) = await world.rows("SELECT * FROM iteration_progress")
     assert (progress["prompts"], progress["responses_expected"], progress["responses"]) == (3, 8, 8)
     assert (progress["judgements_expected"], progress["judgements"]) == (24, 24)
+
+
+async def test_a_prompt_without_a_user_is_rejected_and_the_rest_goes_on(world: Any) -> None:
+    """The judge refuses it as invalid, whoever asks and however often."""
+    await world.with_base()
+    await world.add_prompts("good")
+    system: Message = {"role": "system", "content": "You are terse."}
+    async with world.store.transaction() as session:
+        await prompts.add(session, "seed", [PromptRecord((system,), None, "test")])
+    (made,) = await world.new_run()
+    await world.in_rollout(made)
+    world.serve()
+    await world.roll_out(made)
+    _, _, found = await everything(world)
+    assert [row["state"] for row in found] == ["done", "rejected"]
+    assert "user" in found[1]["reason"]
 
 
 async def test_a_response_that_the_judge_cannot_read_is_stored_without_a_score(world: Any) -> None:
@@ -216,8 +230,8 @@ async def test_an_engine_that_dies_loses_nothing(
     world.serve_judge()
     with pytest.raises((RewardloopError, ExceptionGroup)):
         await world.roll_out(iteration_id)
-    _, judgements, prompts = await everything(world)
-    assert {row["state"] for row in prompts} <= {"pending", "done"}
+    _, judgements, asked = await everything(world)
+    assert {row["state"] for row in asked} <= {"pending", "done"}
     engine.stop()
     kept = {row["id"] for row in judgements}
     world.serve_generator()
@@ -233,9 +247,9 @@ async def test_a_task_surfaces_one_error_that_its_shell_understands(
     world.serve_generator()  # and no judge
     with pytest.raises(RewardloopError):
         await world.roll_out(iteration_id)
-    _, judgements, prompts = await everything(world)
+    _, judgements, asked = await everything(world)
     assert judgements == []
-    assert {row["state"] for row in prompts} == {"pending"}
+    assert {row["state"] for row in asked} == {"pending"}
 
 
 async def test_a_task_leases_no_more_than_it_asks_for(world: Any, iteration_id: UUID) -> None:
@@ -262,7 +276,8 @@ async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUI
         await rollouts.renew(session, iteration_id, "slow", 600)
         await rollouts.release(session, iteration_id, "slow")
     (row,) = await world.rows(
-        "SELECT state, lease_owner, lease_token, reason FROM iteration_prompts WHERE prompt_id = :p",
+        "SELECT state, lease_owner, lease_token, reason FROM iteration_prompts"
+        " WHERE prompt_id = :p",
         p=slow.prompt_id,
     )
     assert row == {"state": "leased", "lease_owner": "other", "lease_token": 2, "reason": None}

@@ -169,7 +169,9 @@ async def test_one_iteration_runs_at_a_time(world: Any, iteration_id: UUID) -> N
     (other,) = await world.new_run()
     await world.in_rollout(iteration_id)
     with pytest.raises(IntegrityError, match="one_running"):
-        await world.rows("UPDATE iterations SET state = 'running' WHERE id = :i RETURNING 1", i=other)
+        await world.rows(
+            "UPDATE iterations SET state = 'running' WHERE id = :i RETURNING 1", i=other
+        )
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,9 @@ async def test_states_are_known_and_say_why(
 
 async def test_one_version_is_served_and_it_exists(world: Any, iteration_id: UUID) -> None:
     await refused(world, Serving, {"id": 2, "version_id": "base"}, "only_one_row")
-    await refused(world, ModelVersion, {"id": "x", "kind": "stolen", "manifest": {}}, "kind_is_known")
+    await refused(
+        world, ModelVersion, {"id": "x", "kind": "stolen", "manifest": {}}, "kind_is_known"
+    )
     with pytest.raises(IntegrityError, match="foreign key"):
         await world.rows("UPDATE serving SET version_id = 'unknown' RETURNING 1")
 

@@ -20,6 +20,10 @@ def write(folder: Path) -> None:
     (folder / "config.json").write_text("{}")
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def publish(root: Path, version: str = "m1") -> Path:
     checkpoints.publish(root, version, write, ABOUT)
     return root / version
@@ -52,7 +56,7 @@ def test_the_version_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     ((existed, name),) = seen
     assert not existed
     assert name.startswith(".")
-    assert os.listdir(tmp_path) == ["m1"]
+    assert names(tmp_path) == ["m1"]
 
 
 def test_files_are_synced_before_the_rename_and_the_folder_after(
@@ -96,12 +100,12 @@ def test_what_a_crash_left_behind_is_replaced(tmp_path: Path) -> None:
     left.mkdir()
     (left / "half.safetensors").write_bytes(b"half")
     folder = publish(tmp_path)
-    assert sorted(path.name for path in folder.iterdir()) == [
+    assert names(folder) == [
         "config.json",
         "manifest.json",
         "model.safetensors",
     ]
-    assert os.listdir(tmp_path) == ["m1"]
+    assert names(tmp_path) == ["m1"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
@@ -112,7 +116,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, number: int) -> None:
 
     with pytest.raises(DiskFull, match="REWARDLOOP_CHECKPOINT_ROOT"):
         checkpoints.publish(tmp_path, "m1", full, {})
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_another_error_of_the_writer_comes_out_as_it_is(tmp_path: Path) -> None:
@@ -122,7 +126,7 @@ def test_another_error_of_the_writer_comes_out_as_it_is(tmp_path: Path) -> None:
 
     with pytest.raises(PermissionError):
         checkpoints.publish(tmp_path, "m1", denied, {})
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", ["model.bin", "model.py", "optimizer.pt", "noextension", ".json"])
@@ -133,7 +137,7 @@ def test_only_data_files_are_published(tmp_path: Path, name: str) -> None:
 
     with pytest.raises(CheckpointInvalid, match=name.replace(".", r"\.")):
         checkpoints.publish(tmp_path, "m1", unsafe, {})
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_a_folder_within_a_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -150,7 +154,7 @@ def test_a_version_is_an_id_and_never_a_path(tmp_path: Path, version: str) -> No
         checkpoints.folder_of(tmp_path, version)
     with pytest.raises(InvalidInput):
         checkpoints.publish(tmp_path / "root", version, write, {})
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("version", ["m1", "smollm2-135m-instruct", "0.1_x", "x" * 100])

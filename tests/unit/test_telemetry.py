@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,4 +81,3 @@ def test_the_log_is_one_json_object_a_line(
     assert (first["iteration"], first["path"]) == (3, "/x")
     assert first["time"][10] == "T"
     assert "KeyError: 'gone'" in second["exception"]
-    assert sys.stderr is not None

@@ -151,7 +151,7 @@ def test_commands_name_modules_of_services() -> None:
 
     assert set(modules) == set(OURS) - {"migrate"}
     for name, (module, *_) in modules.items():
-        package, _, room = module.partition(".")
+        package, room, *_ = module.split(".")
         assert package == "services", name
         assert (ROOT / "services" / room / "__init__.py").is_file(), name
 

@@ -63,7 +63,7 @@ def test_the_users_folder_is_written_out(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_one_stack_at_a_time(home: Home) -> None:
     with home.locked():
-        with pytest.raises(Conflict, match="runs in .*home already"), Home(home.folder).locked():
+        with pytest.raises(Conflict, match=r"runs in .*home already"), Home(home.folder).locked():
             pass
         with pytest.raises(Conflict), home.locked():
             pass
@@ -104,7 +104,7 @@ def test_a_write_replaces_the_file_and_its_mode(tmp_path: Path) -> None:
     write_private(path, "new")
     assert path.read_text() == "new"
     assert mode(path) == 0o600
-    assert os.listdir(tmp_path) == ["secret"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_services_get_the_homes_secrets_and_addresses(home: Home) -> None:

@@ -1,0 +1,226 @@
+"""The trainer's job around its child; the child is a few lines instead of TRL."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from rewardloop import checkpoints
+from rewardloop.errors import DiskFull, TrainingFailed
+from rewardloop.store import training
+from services.trainer import job as trainer
+from services.trainer.child import run_child
+
+Write = Callable[[str], str]
+HEADER = """
+import json, os, sys, time
+from services.trainer.child import open_channel, report
+task, channel = open_channel()
+"""
+TRAINS = """
+from pathlib import Path
+report(channel, num_steps=2)
+print("a library prints to stdout")
+report(channel, step=1, metrics={"loss": 0.7})
+report(channel, step=2, metrics={"loss": 0.6})
+report(channel, step=2, metrics={"train_runtime": 1.5})
+output = Path(task["output"])
+output.mkdir()
+(output / "model.safetensors").write_bytes(b"new weights")
+(output / "canaries.json").write_text("{}")
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a module for a child to run; returns its name."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(Path.cwd())]))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    def write(code: str) -> str:
+        (tmp_path / "tiny_child.py").write_text(HEADER + code)
+        return "tiny_child"
+
+    return write
+
+
+async def reports(name: str, task: dict[str, Any]) -> list[dict[str, Any]]:
+    return [report async for report in run_child(name, task)]
+
+
+async def test_a_child_gets_its_task_and_reports(module: Write) -> None:
+    name = module('print("noise")\nreport(channel, got=task, offline=os.environ["HF_HUB_OFFLINE"])')
+    task = {"seed": 3, "pairs": ["é" * 200_000]}  # more than a pipe holds
+    assert await reports(name, task) == [{"got": task, "offline": "1"}]
+
+
+async def test_an_error_that_a_child_reports_is_raised(module: Write) -> None:
+    name = module(
+        'report(channel, step=1)\nreport(channel, error="ValueError: no", disk_full=False)'
+    )
+    seen: list[dict[str, Any]] = []
+
+    async def listen() -> None:
+        async for report in run_child(name, {}):
+            seen.append(report)
+
+    with pytest.raises(TrainingFailed, match="ValueError: no"):
+        await listen()
+    assert seen == [{"step": 1}]
+
+
+async def test_a_full_disk_is_told_apart(module: Write) -> None:
+    with pytest.raises(DiskFull, match="no room"):
+        await reports(module('report(channel, error="no room", disk_full=True)'), {})
+
+
+async def test_a_child_that_dies_without_a_word_is_an_error(module: Write) -> None:
+    with pytest.raises(TrainingFailed, match="status -9"):
+        await reports(module("report(channel, step=1)\nos.kill(os.getpid(), 9)"), {})
+    with pytest.raises(TrainingFailed, match="status 3"):
+        await reports(module("sys.exit(3)"), {})
+
+
+async def test_a_child_that_dies_in_the_middle_of_a_line_is_an_error(module: Write) -> None:
+    with pytest.raises(TrainingFailed):
+        await reports(module('channel.write("{\\"step\\": ")\nchannel.flush()\nos._exit(1)'), {})
+
+
+async def test_a_child_that_dies_before_it_reads_its_task_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed):
+        await reports("there_is_no_such_module", {"pairs": ["x" * 1_000_000]})
+
+
+async def test_a_child_does_not_outlive_its_listener(module: Write) -> None:
+    name = module("report(channel, pid=os.getpid())\ntime.sleep(60)")
+
+    async def listen() -> None:
+        async for report in run_child(name, {}):
+            started.set_result(report["pid"])
+
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    listener = asyncio.create_task(listen())
+    pid = await started
+    listener.cancel()
+    with suppress(asyncio.CancelledError):
+        await listener
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.fixture
+async def job(world: Any, module: Write) -> AsyncIterator[Any]:
+    """A leased job of an iteration that has pairs."""
+    await world.with_base()
+    await world.add_prompts("one", "two", "three")
+    world.serve()
+    (only,) = await world.new_run()
+    await world.advance(only)
+    await world.roll_out(only)
+    await world.advance(only)
+    async with world.store.transaction() as session:
+        leased = await training.lease(session, "me", 60)
+    assert leased is not None
+    return leased
+
+
+async def work(
+    world: Any, job: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> list[dict[str, Any]]:
+    """Work on the job with `name` in the place of DPO; returns the tasks it was given."""
+    tasks: list[dict[str, Any]] = []
+
+    def instead(_: str, task: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        tasks.append(task)
+        return run_child(name, task)
+
+    monkeypatch.setattr(trainer, "run_child", instead)
+    await trainer.work_on(world.store, world.celery, world.settings, job, "me")
+    return tasks
+
+
+async def test_a_job_publishes_a_version_and_its_metrics(
+    world: Any, job: Any, module: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.broker.flushall()
+    (task,) = await work(world, job, monkeypatch, module(TRAINS))
+    pairs = await world.rows("SELECT * FROM preference_dataset ORDER BY pair_id")
+    assert [pair["chosen"][0]["content"] for pair in task["pairs"]] == [p["chosen"] for p in pairs]
+    assert task["pairs"][0]["rejected"][0]["role"] == "assistant"
+    assert task["base"].endswith("/base")
+
+    iteration = await world.iteration(job.iteration_id)
+    version = iteration.new_version_id
+    (row,) = await world.rows("SELECT * FROM model_versions WHERE id = :v", v=version)
+    assert (row["parent_id"], row["kind"]) == ("base", "dpo")
+    folder = checkpoints.folder_of(world.settings.checkpoint_root, version)
+    assert checkpoints.verify(folder) == row["manifest"]
+    assert row["manifest"]["parent"] == "base"
+    assert row["manifest"]["num_pairs"] == len(pairs)
+    assert (folder / "model.safetensors").read_bytes() == b"new weights"
+    (stored,) = await world.rows("SELECT * FROM training_jobs")
+    assert (stored["state"], stored["error"], stored["num_steps"]) == ("succeeded", None, 2)
+    async with world.store.transaction() as session:
+        assert await training.metrics_of(session, job.iteration_id) == [
+            {"step": 1, "loss": 0.7},
+            {"step": 2, "loss": 0.6, "train_runtime": 1.5},
+        ]
+    assert world.messages("control") == 1
+    assert left_over(world) == []
+
+
+def left_over(world: Any) -> list[str]:
+    return [p.name for p in world.settings.checkpoint_root.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ('report(channel, error="ValueError: bad pairs")', "bad pairs"),
+        ('report(channel, error="no room left", disk_full=True)', "no room left"),
+        ("os._exit(9)", "status 9"),
+    ],
+)
+async def test_a_job_that_fails_says_why_and_leaves_nothing(
+    world: Any, job: Any, module: Write, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+) -> None:
+    half = 'os.mkdir(task["output"])\n'
+    await work(world, job, monkeypatch, module(half + code))
+    (stored,) = await world.rows("SELECT * FROM training_jobs")
+    assert stored["state"] == "failed"
+    assert told in stored["error"]
+    assert left_over(world) == []
+    assert await world.value("SELECT count(*) FROM model_versions") == 1
+    failed = await world.advance(job.iteration_id)
+    assert failed.state == "failed"
+    assert told in failed.error
+
+
+async def test_a_trainer_that_lost_its_job_changes_nothing(world: Any, job: Any) -> None:
+    """Its lease ran out and another one trains; the late end of the first must not count."""
+    await world.rows(
+        "UPDATE training_jobs SET lease_expires_at = now() - interval '1 s' RETURNING 1"
+    )
+    async with world.store.transaction() as session:
+        other = await training.lease(session, "other", 60)
+        assert other is not None
+        assert other.num_attempts == 2
+        assert not await training.renew(session, job.id, "me", 60)
+    async with world.store.transaction() as session:
+        await training.fail(session, job, "late")
+    (stored,) = await world.rows("SELECT state, lease_owner, error FROM training_jobs")
+    assert stored == {"state": "running", "lease_owner": "other", "error": None}
+
+
+async def test_a_job_that_nobody_renews_is_taken_again(world: Any, job: Any) -> None:
+    async with world.store.transaction() as session:
+        assert await training.lease(session, "other", 60) is None
+        assert await training.renew(session, job.id, "me", -1)
+    async with world.store.transaction() as session:
+        again = await training.lease(session, "other", 60)
+    assert again is not None
+    assert (again.id, again.lease_owner, again.num_attempts) == (job.id, "other", 2)

@@ -1,0 +1,377 @@
+"""The commands, and how their errors look."""
+
+import json
+import re
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from typer.testing import CliRunner
+
+from rewardloop.cli import demo, doctor, main, remote
+from rewardloop.datasets import Format
+from rewardloop.embedded.home import Addresses, Home
+from rewardloop.errors import BrokenFile, Conflict, InvalidInput, NotFound
+
+Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
+runner = CliRunner()
+DSN = "postgresql://rewardloop:secret@127.0.0.1:5432/rewardloop"
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Home:
+    """A home that looks like a running stack's."""
+    home = Home(tmp_path / "home")
+    home.create()
+    nobody = "http://127.0.0.1:9"
+    home.remember(Addresses(nobody, nobody, nobody, DSN, "redis://x"))
+    return home
+
+
+def with_api(home: Home, url: str) -> Home:
+    home.remember(Addresses(url, url, url, DSN, "redis://x"))
+    return home
+
+
+def console_script(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """What `rewardloop ARGUMENTS` ends with: exit code, stdout, stderr."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(sys, "argv", ["rewardloop", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert isinstance(ended.value.code, int)
+    captured = capsys.readouterr()
+    return ended.value.code, captured.out, captured.err
+
+
+def test_help_names_every_command() -> None:
+    result = runner.invoke(main.app, ["--help"])
+    assert result.exit_code == 0
+    for command in ["demo", "up", "import", "start", "watch", "export", "dsn", "doctor", "migrate"]:
+        assert re.search(rf"\b{command}\b", result.output)
+
+
+@pytest.mark.parametrize("command", ["demo", "up", "import", "start", "watch", "export", "doctor"])
+def test_each_command_has_help_and_a_home(command: str) -> None:
+    result = runner.invoke(main.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--home" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["demo", "--prompts", "1"],
+        ["demo", "--iterations", "0"],
+        ["up", "--port", "70000"],
+        ["start", "--iterations", "0"],
+        ["import", "x", "--format", "parquet"],
+        ["export", "run"],
+        ["nothing"],
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
+    assert runner.invoke(main.app, arguments).exit_code == 2
+
+
+def test_dsn_prints_the_address_alone(stack: Home) -> None:
+    result = runner.invoke(main.app, ["dsn", "--home", str(stack.folder)])
+    assert (result.exit_code, result.output) == (0, f"{DSN}\n")
+
+
+def test_the_home_may_come_from_the_environment(
+    stack: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REWARDLOOP_HOME", str(stack.folder))
+    assert runner.invoke(main.app, ["dsn"]).output == f"{DSN}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["dsn"], ["start"], ["watch"], ["export", "r", "-o", "pairs.jsonl"]]
+)
+def test_without_a_stack_the_error_says_how_to_start_one(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, err = console_script(monkeypatch, capsys, *arguments, "--home", tmp_path)
+    assert (code, out) == (1, "")
+    assert err.startswith("error not-found: ")
+    assert re.search(r"rewardloop\s+up\s+--home", err)
+    assert "Traceback" not in err
+
+
+def test_an_error_is_one_line_however_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / ("x" * 100) / "[red]y"
+    _, _, err = console_script(monkeypatch, capsys, "dsn", "--home", home)
+    assert len(err.splitlines()) == 1
+    assert f"{home} holds no stack" in err
+
+
+def test_an_errors_context_follows_as_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: Home) -> int:
+        raise BrokenFile("two lines are broken", lines=[3, 4], path=Path("/x"))
+
+    monkeypatch.setattr(doctor, "run", fail)
+    code, _, err = console_script(monkeypatch, capsys, "doctor")
+    first, second = err.splitlines()
+    assert (code, first) == (1, "error broken-file: two lines are broken")
+    assert json.loads(second) == {"lines": [3, 4], "path": "/x"}
+
+
+def test_an_interrupt_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: Home) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(doctor, "run", interrupt)
+    assert console_script(monkeypatch, capsys, "doctor")[0] == 130
+
+
+def test_success_ends_with_zero(
+    stack: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = console_script(monkeypatch, capsys, "dsn", "--home", stack.folder)
+    assert (code, out, err) == (0, f"{DSN}\n", "")
+
+
+def test_migrate_names_what_the_environment_lacks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("REWARDLOOP_DATABASE_URL", raising=False)
+    code, _, err = console_script(monkeypatch, capsys, "migrate")
+    assert code == 1
+    assert "REWARDLOOP_DATABASE_URL" in err
+
+
+def test_a_running_home_is_not_started_twice(stack: Home) -> None:
+    with stack.locked():
+        result = runner.invoke(main.app, ["demo", "--home", str(stack.folder)])
+    assert isinstance(result.exception, Conflict)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("sampling: [", "neither YAML nor JSON"),
+        ("a: b: c", "neither YAML nor JSON"),
+        ("- sampling", "must hold a mapping"),
+        ("just words", "must hold a mapping"),
+    ],
+)
+def test_a_broken_config_is_refused_before_anything_is_sent(
+    stack: Home, tmp_path: Path, content: str, told: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(content)
+    result = runner.invoke(main.app, ["start", str(path), "--home", str(stack.folder)])
+    assert isinstance(result.exception, InvalidInput)
+    assert str(path) in result.exception.message
+    assert told in result.exception.message
+
+
+def test_a_config_that_cannot_be_read_is_refused(stack: Home, tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent.yaml"):
+        result = runner.invoke(main.app, ["start", str(path), "--home", str(stack.folder)])
+        assert isinstance(result.exception, InvalidInput)
+        assert "cannot be read" in result.exception.message
+
+
+def test_yaml_and_json_configs_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.write_text("sampling:\n  top_p: 0.8  # less\n")
+    assert remote.read_config(path) == {"sampling": {"top_p": 0.8}}
+    path.write_text('{"seed": 3}')
+    assert remote.read_config(path) == {"seed": 3}
+    assert remote.read_config(None) == {}
+
+
+def test_a_config_cannot_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: !!python/object/apply:os.getcwd []")
+    with pytest.raises(InvalidInput):
+        remote.read_config(path)
+
+
+class FakeApi:
+    """Answers by method and path."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = answers
+        self.requests: list[tuple[str, str, Any]] = []
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else dict(request.query)
+        self.requests.append((request.method, request.path, body))
+        return web.json_response(self.answers[request.path.rpartition("/")[2]])
+
+
+async def test_start_creates_a_run_and_prints_its_id(
+    stack: Home, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = FakeApi(runs={"id": "r1"}, iterations={})
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 3")
+    await remote.start(with_api(stack, await serve(api)), path, 2)
+    assert capsys.readouterr().out == "r1\n"
+    assert api.requests == [
+        ("POST", "/v1/runs", {"seed": 3}),
+        ("POST", "/v1/runs/r1/iterations", {"count": 2}),
+    ]
+
+
+async def test_import_sends_prompts_and_counts(
+    stack: Home, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = FakeApi(prompts={"added": 1})
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "Write."}\nnot json\n{"prompt": "Add."}\n')
+    home = with_api(stack, await serve(api))
+    with pytest.raises(BrokenFile):
+        await remote.import_file(home, path, "mine", Format.AUTO, False, "en")
+    assert api.requests == []
+    await remote.import_file(home, path, "mine", Format.AUTO, True, "en")
+    ((_, sent_to, body),) = api.requests
+    assert sent_to == "/v1/datasets/mine/prompts"
+    assert [row["messages"][0]["content"] for row in body["prompts"]] == ["Write.", "Add."]
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "1 prompts added, 1 known already, 0 filtered, 1 broken lines left out" in told
+
+
+COUNTS = [
+    *("prompts", "pairs", "responses", "responses_expected", "train_steps", "train_steps_total"),
+    *("judgements", "judgements_expected", "judgements_scored"),
+]
+VIEW: dict[str, Any] = {
+    "id": "i0",
+    "index": 0,
+    "state": "failed",
+    "phase": "train",
+    "new_version": None,
+    "error": "CUDA out of memory: " + "a long explanation of what is missing " * 5,
+    "counts": dict.fromkeys(COUNTS, 0),
+    "base_version": "m0",
+    "tokens_per_second": 10.0,
+    "seconds": {"rollout": 1.0, "train": None, "swap": None},
+}
+
+
+async def test_watch_prints_each_iteration_as_one_line_of_json(
+    stack: Home, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = FakeApi(runs={"items": [{"id": "newest"}]}, iterations={"items": [VIEW]})
+    await remote.watch(with_api(stack, await serve(api)), None)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("{")]
+    assert [json.loads(line) for line in lines] == [
+        {name: VIEW[name] for name in ("index", "state", "new_version", "error")}
+    ]
+    assert api.requests[-1] == ("GET", "/v1/iterations", {"run_id": "newest", "limit": "200"})
+
+
+async def test_watch_without_a_run_says_how_to_start_one(stack: Home, serve: Serve) -> None:
+    with pytest.raises(NotFound, match="rewardloop start"):
+        await remote.watch(with_api(stack, await serve(FakeApi(runs={"items": []}))), None)
+
+
+async def test_export_without_pairs_leaves_no_file(
+    stack: Home, serve: Serve, tmp_path: Path
+) -> None:
+    api = FakeApi(pairs={"items": [], "next_after": None})
+    with pytest.raises(NotFound, match="no preference pairs yet"):
+        await remote.export(with_api(stack, await serve(api)), "r1", tmp_path / "pairs.jsonl")
+    assert not (tmp_path / "pairs.jsonl").exists()
+
+
+def test_the_demos_summary_is_taken_from_the_views() -> None:
+    counts = {**VIEW["counts"], "prompts": 2, "responses": 8, "pairs": 1}
+    summary = demo.summary("r1", [{**VIEW, "counts": counts, "new_version": "m1"}])
+    assert summary == {
+        "run_id": "r1",
+        "iterations": [
+            {
+                "index": 0,
+                "prompts": 2,
+                "responses": 8,
+                "judgements": 0,
+                "judgements_scored": 0,
+                "pairs": 1,
+                "base_version": "m0",
+                "new_version": "m1",
+                "tokens_per_second": 10.0,
+                "seconds": {"rollout": 1.0, "train": None, "swap": None},
+            }
+        ],
+    }
+
+
+def test_the_demos_config_is_valid() -> None:
+    from rewardloop.config import parse_run_config
+
+    config = parse_run_config(demo.DEMO)
+    assert (config.sampling.num_samples, config.judging.num_judgements) == (4, 3)
+
+
+def test_a_long_answer_is_shown_short_and_its_brackets_as_they_are() -> None:
+    assert demo._short("a\n\n b [red]") == "a b \\[red]"
+    assert demo._short("x" * 300, 10) == "x" * 10 + "…"
+
+
+def doctor_says(home: Path) -> tuple[int, dict[str, str]]:
+    """Exit code, and each check's line by its name."""
+    result = runner.invoke(main.app, ["doctor", "--home", str(home)])
+    marks = re.findall(r"^ *(ok|wrong) ([^:\n]+)", result.output, re.MULTILINE)
+    assert [name for _, name in marks] == list(doctor.CHECKS)
+    return result.exit_code, {name: mark for mark, name in marks}
+
+
+def test_the_doctor_really_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "NEEDED_DISK_BYTES", 1)
+    monkeypatch.setattr(doctor, "NEEDED_MEMORY_BYTES", 1)
+    code, marks = doctor_says(tmp_path / "not" / "yet" / "made")
+    wrong = [name for name, mark in marks.items() if mark == "wrong"]
+    assert code == len(wrong)
+    for name in ("platform", "home is writable", "disk", "memory"):
+        assert marks[name] == "ok"
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [("disk", "NEEDED_DISK_BYTES"), ("memory", "NEEDED_MEMORY_BYTES")]
+)
+def test_the_doctor_finds_what_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: str
+) -> None:
+    before, _ = doctor_says(tmp_path)
+    told_before = doctor.CHECKS[name](Home(tmp_path))
+    monkeypatch.setattr(doctor, limit, 2**60)
+    code, marks = doctor_says(tmp_path)
+    assert marks[name] == "wrong"
+    assert code == before + (told_before is None)
+    told = doctor.CHECKS[name](Home(tmp_path))
+    assert told is not None
+    assert re.search(r"\d GiB", told)
+
+
+def test_the_doctor_names_packages_that_are_missing_or_harmful(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home(tmp_path)
+    monkeypatch.setattr(doctor, "_installed", lambda name: name in ("torch", "torchaudio"))
+    missing = doctor.CHECKS["packages"](home)
+    harmful = doctor.CHECKS["no packages that break TRL"](home)
+    assert missing == "not installed: trl, celery, fastapi, vllm; run `make setup`"
+    assert harmful == "torchaudio break TRL here; run `pip uninstall torchaudio`"
+    monkeypatch.setattr(doctor, "_installed", lambda name: name not in ("vllm", *doctor.HARMFUL))
+    assert doctor.CHECKS["packages"](home) is None
+    assert doctor.CHECKS["no packages that break TRL"](home) is None

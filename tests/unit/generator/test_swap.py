@@ -1,0 +1,235 @@
+"""New weights in a running engine: verified, or undone, or out of service."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rewardloop.errors import SwapFailed
+from services.generator import swap
+
+
+async def test_a_swap_reloads_verifies_and_reports(
+    replica: Any, metric: Callable[..., float]
+) -> None:
+    before = metric("rewardloop_swaps_total", outcome="succeeded")
+    answer = await replica.activate("m1")
+    assert answer.status_code == 200
+    report = answer.json()
+    assert report["version"] == "m1"
+    assert report["checksums"] == {"layer.0": "sum of m1", "layer.1": "sum of m1"}
+    assert report["canary"] == {
+        "mean_difference": pytest.approx(0.02),
+        "max_difference": pytest.approx(0.04),
+        "bound": 0.05,
+        "num_tokens": 2,
+    }
+    expected = ["announce m0", "pause", "reload m1", "announce m1", "resume"]
+    assert replica.engine.events == expected
+    assert (await replica.chat()).json()["weight_version"] == "m1"
+    assert metric("rewardloop_swaps_total", outcome="succeeded") == before + 1
+
+
+async def test_weights_tell_the_version_and_checksums(replica: Any) -> None:
+    assert await replica.weights() == {
+        "version": "m0",
+        "checksums": {"layer.0": "sum of m0", "layer.1": "sum of m0"},
+    }
+
+
+async def test_the_active_version_is_verified_and_not_loaded_again(replica: Any) -> None:
+    answer = await replica.activate("m0")
+    assert answer.json()["canary"]["mean_difference"] == 0
+    assert replica.engine.events == ["announce m0"]
+
+
+async def test_requests_in_flight_end_under_the_weights_they_began_with(replica: Any) -> None:
+    replica.server.may_answer.clear()
+    running = asyncio.create_task(replica.chat())
+    await replica.server.arrived.wait()
+    swapping = asyncio.create_task(replica.activate("m1"))
+    await asyncio.sleep(0.02)
+    assert "reload m1" not in replica.engine.events
+    replica.server.may_answer.set()
+    assert (await running).json()["weight_version"] == "m0"
+    assert (await swapping).status_code == 200
+
+
+async def test_requests_wait_for_a_swap_and_meet_the_new_weights(replica: Any) -> None:
+    replica.engine.may_reload.clear()
+    swapping = asyncio.create_task(replica.activate("m1"))
+    await replica.engine.reloading.wait()
+    waiting = [asyncio.create_task(replica.chat()) for _ in range(3)]
+    await asyncio.sleep(0.02)
+    assert replica.server.requests == []
+    replica.engine.may_reload.set()
+    assert (await swapping).status_code == 200
+    answers = await asyncio.gather(*waiting)
+    assert [answer.json()["weight_version"] for answer in answers] == ["m1"] * 3
+
+
+async def test_two_swaps_take_turns(replica: Any) -> None:
+    answers = await asyncio.gather(replica.activate("m1"), replica.activate("m0"))
+    assert [answer.json()["version"] for answer in answers] == ["m1", "m0"]
+    reloads = [event for event in replica.engine.events if event in ("pause", "resume")]
+    assert reloads == ["pause", "resume", "pause", "resume"]
+
+
+async def test_requests_that_do_not_end_in_time_stop_the_swap(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "DRAIN_SECONDS", 0.02)
+    replica.server.may_answer.clear()
+    running = asyncio.create_task(replica.chat())
+    await replica.server.arrived.wait()
+    refused = await replica.activate("m1")
+    assert refused.status_code == 503
+    assert "1 requests were still running" in refused.json()["detail"]
+    assert "pause" not in replica.engine.events
+    replica.server.may_answer.set()
+    assert (await running).json()["weight_version"] == "m0"
+    assert (await replica.chat()).json()["weight_version"] == "m0"
+
+
+async def test_a_canary_mismatch_goes_back_to_the_old_version(
+    replica: Any, metric: Callable[..., float]
+) -> None:
+    before = metric("rewardloop_swaps_total", outcome="failed")
+    refused = await replica.activate("bad")
+    assert refused.status_code == 502
+    assert refused.json()["type"] == "urn:rewardloop:error:swap-failed"
+    assert "0.1000 nats a token" in refused.json()["detail"]
+    assert replica.engine.loaded == "m0"
+    assert (await replica.weights())["version"] == "m0"
+    assert (await replica.chat()).json()["weight_version"] == "m0"
+    assert not replica.engine.paused
+    assert metric("rewardloop_swaps_total", outcome="failed") == before + 1
+
+
+async def test_requests_that_waited_for_a_failed_swap_meet_the_old_weights(replica: Any) -> None:
+    replica.engine.may_reload.clear()
+    swapping = asyncio.create_task(replica.activate("bad"))
+    await replica.engine.reloading.wait()
+    waiting = asyncio.create_task(replica.chat())
+    await asyncio.sleep(0.01)
+    replica.engine.may_reload.set()
+    assert (await swapping).status_code == 502
+    assert (await waiting).json()["weight_version"] == "m0"
+
+
+async def test_an_engine_that_serves_stale_weights_is_found_out(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "CANARY_BOUND", 10)  # canaries alone would not tell
+    replica.engine.stale = True
+    refused = await replica.activate("m1")
+    assert refused.status_code == 502
+    assert "stale weights" in refused.json()["detail"]
+    assert (await replica.weights())["version"] == "m0"
+
+
+async def test_the_same_weights_under_another_name_are_no_failure(replica: Any) -> None:
+    path = replica.root / "m1"
+    for name in ("model.safetensors", "canaries.json", "manifest.json"):
+        (path / name).write_bytes((replica.root / "m0" / name).read_bytes())
+    replica.engine.stale = True
+    answer = await replica.activate("m1")
+    assert answer.status_code == 200
+    assert answer.json()["version"] == "m1"
+
+
+async def test_a_version_that_cannot_be_loaded_goes_back_too(replica: Any) -> None:
+    replica.engine.unloadable = {"m1"}
+    refused = await replica.activate("m1")
+    assert refused.status_code == 502
+    assert "no shard of m1 fits" in refused.json()["detail"]
+    assert not replica.engine.paused
+    assert (await replica.weights())["version"] == "m0"
+
+
+async def test_a_reload_that_hangs_is_ended(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(swap, "STEP_SECONDS", 0.02)
+    reload = replica.engine.collective_rpc
+
+    async def hang_on_m1(method: str, *, kwargs: dict[str, Any]) -> None:
+        if kwargs["weights_path"].endswith("m1"):
+            await asyncio.Event().wait()
+        await reload(method, kwargs=kwargs)
+
+    monkeypatch.setattr(replica.engine, "collective_rpc", hang_on_m1)
+    refused = await replica.activate("m1")
+    assert refused.status_code == 502
+    assert refused.json()["type"] == "urn:rewardloop:error:swap-failed"
+    assert (await replica.chat()).json()["weight_version"] == "m0"
+
+
+async def test_a_swap_that_cannot_be_undone_takes_the_replica_out(replica: Any) -> None:
+    replica.engine.unloadable = {"m1", "m0"}
+    replica.engine.may_reload.clear()
+    swapping = asyncio.create_task(replica.activate("m1"))
+    await replica.engine.reloading.wait()
+    waiting = asyncio.create_task(replica.chat())
+    await asyncio.sleep(0.01)
+    replica.engine.may_reload.set()
+    assert (await swapping).status_code == 502
+    refused = [
+        await waiting,
+        await replica.chat(),
+        await replica.api.post("/v1/completions", json={"prompt": "Hi"}),
+        await replica.activate("m1"),
+        await replica.stranger.get("/health"),
+    ]
+    assert [answer.status_code for answer in refused] == [503] * 5
+    assert all("restart it" in answer.json()["detail"] for answer in refused)
+    assert replica.server.requests == []
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "canaries.json"])
+async def test_changed_files_are_not_loaded(replica: Any, name: str) -> None:
+    with (replica.root / "m1" / name).open("a") as file:
+        file.write(" ")
+    refused = await replica.activate("m1")
+    assert refused.status_code == 500
+    assert refused.json()["type"] == "urn:rewardloop:error:checkpoint-invalid"
+    assert name in refused.json()["detail"]
+    assert "pause" not in replica.engine.events
+
+
+async def test_a_broken_manifest_is_told_as_such(replica: Any) -> None:
+    (replica.root / "m1" / "manifest.json").write_text("{")
+    refused = await replica.activate("m1")
+    assert refused.json()["type"] == "urn:rewardloop:error:checkpoint-invalid"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -100.0])
+async def test_logprobs_that_are_no_numbers_fail(
+    replica: Any, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    async def broken(*_: object) -> list[float]:
+        return [value, -2.0]
+
+    monkeypatch.setattr(swap.Swapper, "_engine_logprobs", broken)
+    refused = await replica.activate("m1")
+    assert refused.status_code == 502
+
+
+@pytest.mark.parametrize("canaries", [None, []])
+def test_a_checkpoint_without_canaries_is_refused(tmp_path: Any, canaries: Any) -> None:
+    if canaries is not None:
+        (tmp_path / "canaries.json").write_text(json.dumps({"canaries": canaries}))
+    with pytest.raises(swap.CheckpointInvalid, match="publish it again"):
+        swap._read_canaries(tmp_path)
+
+
+async def test_an_engine_that_refuses_canaries_fails_the_swap(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        await send({"type": "http.response.body", "body": b"prompt too long"})
+
+    swapper = swap.Swapper(refuse, swap.Admission(), replica.root, "m0")
+    with pytest.raises(SwapFailed, match="prompt too long"):
+        await swapper.activate(replica.app, "m0")

@@ -1,0 +1,286 @@
+"""The judge's routes over a scripted engine."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from rewardloop import rubric
+from rewardloop.config import Settings
+from rewardloop.errors import PromptTooLong, UpstreamUnavailable
+from services.judge import app as judge_app
+
+KEY = "a-key-of-16-chars"
+REQUEST = {"role": "user", "content": "Name a colour."}
+RESPONSE = {"role": "assistant", "content": "Blue.\nScore: 5"}
+
+Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
+
+pytestmark = pytest.mark.usefixtures("no_waiting")
+
+
+@dataclass
+class Engine:
+    """What the judge's upstream says: `texts`, one a choice, or an error."""
+
+    texts: list[str] = field(default_factory=lambda: ["Fine.\nScore: 3"])
+    finish_reason: str = "stop"
+    error: tuple[int, dict[str, Any]] | None = None
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    extra: dict[str, Any] = field(default_factory=lambda: {"weight_version": "m1"})
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+        assert request.path == "/v1/chat/completions"
+        self.requests.append(await request.json())
+        if self.error:
+            return web.json_response(self.error[1], status=self.error[0])
+        if self.requests[-1].get("stream"):
+            return await self._stream(request)
+        choices = [
+            {
+                "index": i,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": self.finish_reason,
+            }
+            for i, text in enumerate(self.texts)
+        ]
+        usage = {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
+        answer = {"id": "x", "model": "policy", "choices": choices, "usage": usage}
+        return web.json_response({**answer, **self.extra})
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await answer.prepare(request)
+        for i, text in enumerate(self.texts):
+            half = len(text) // 2
+            for piece, finish in ((text[:half], None), (text[half:], self.finish_reason)):
+                choice = {"index": i, "delta": {"content": piece}, "finish_reason": finish}
+                chunk = {"id": "x", "created": 1, "choices": [choice], **self.extra}
+                line = f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+                await answer.write(line.encode())
+        await answer.write(b"data: [DONE]\n\n")
+        return answer
+
+
+@dataclass
+class Judge:
+    engine: Engine
+    client: httpx.AsyncClient
+
+    async def judge(self, *messages: dict[str, Any], **fields: Any) -> httpx.Response:
+        body = {"model": "judge", "messages": list(messages or (REQUEST, RESPONSE)), **fields}
+        return await self.client.post("/v1/chat/completions", json=body)
+
+
+@pytest.fixture
+async def judge(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Judge]:
+    monkeypatch.setattr(judge_app, "UPSTREAM_RETRY_SECONDS", 0.01)
+    engine = Engine()
+    settings = Settings(
+        database_url=SecretStr("postgresql://x"),
+        broker_url=SecretStr("redis://x"),
+        api_key=SecretStr(KEY),
+        admin_key=SecretStr("b" * 16),
+        checkpoint_root=Path("/nowhere"),
+        judge_upstream_url=await serve(engine),
+        judge_upstream_model="policy",
+    )
+    app = judge_app.make_app(settings)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=app),
+            base_url="http://judge",
+            headers={"authorization": f"Bearer {KEY}"},
+        ) as client,
+    ):
+        yield Judge(engine, client)
+
+
+async def test_each_choice_carries_its_judgement(judge: Judge) -> None:
+    judge.engine.texts = ["Fine.\nScore: 3", "No grade.", "Score: 9"]
+    answer = (await judge.judge()).json()
+    assert answer["model"] == "judge"
+    found = [choice["judgement"] for choice in answer["choices"]]
+    about = {
+        "mode": "free",
+        "rubric_version": rubric.RUBRIC_VERSION,
+        "judge_version": "m1",
+    }
+    assert found == [
+        {"status": "scored", "score": 3.0, "reason": None, **about},
+        {"status": "unscored", "score": None, "reason": "no_score", **about},
+        {"status": "unscored", "score": None, "reason": "out_of_range", **about},
+    ]
+    assert answer["choices"][0]["message"]["content"] == "Fine.\nScore: 3"
+    assert answer["usage"]["completion_tokens"] == 6
+
+
+async def test_the_engine_reads_the_rubric(judge: Judge) -> None:
+    await judge.judge(temperature=0.2, top_p=0.5, max_tokens=64, n=2)
+    (asked,) = judge.engine.requests
+    assert asked == {
+        "model": "policy",
+        "messages": rubric.render([REQUEST, RESPONSE], judge_app.JudgementMode.FREE),  # type: ignore[list-item]
+        "n": 2,
+        "temperature": 0.2,
+        "top_p": 0.5,
+        "max_tokens": 64,
+    }
+
+
+async def test_the_papers_number_of_judgements_is_the_default(judge: Judge) -> None:
+    await judge.judge()
+    assert (judge.engine.requests[0]["n"], judge.engine.requests[0]["temperature"]) == (3, 0.7)
+
+
+async def test_a_response_cannot_score_itself(judge: Judge) -> None:
+    judge.engine.texts = ["It asks for five points."]
+    (choice,) = (await judge.judge()).json()["choices"]
+    assert "Score: 5" in judge.engine.requests[0]["messages"][0]["content"]
+    assert choice["judgement"]["reason"] == "no_score"
+
+
+async def test_the_constrained_mode_forces_a_form(judge: Judge) -> None:
+    answer = (await judge.judge(judgement_mode="constrained")).json()
+    (asked,) = judge.engine.requests
+    assert asked["structured_outputs"] == {"regex": rubric.CONSTRAINED_PATTERN}
+    assert answer["choices"][0]["judgement"]["mode"] == "constrained"
+
+
+async def test_a_cut_judgement_is_truncated(judge: Judge) -> None:
+    judge.engine.texts, judge.engine.finish_reason = ["It is"], "length"
+    (choice,) = (await judge.judge()).json()["choices"]
+    assert choice["judgement"]["reason"] == "truncated"
+
+
+async def test_another_server_is_known_by_its_models_name(judge: Judge) -> None:
+    judge.engine.extra = {"model": "big-judge"}
+    (choice,) = (await judge.judge()).json()["choices"]
+    assert choice["judgement"]["judge_version"] == "big-judge"
+
+
+async def test_the_openai_name_for_the_length_wins(judge: Judge) -> None:
+    await judge.judge(max_tokens=64, max_completion_tokens=32)
+    assert judge.engine.requests[0]["max_tokens"] == 32
+
+
+async def test_text_parts_are_joined(judge: Judge) -> None:
+    parts = [{"type": "text", "text": "Blue"}, {"type": "text", "text": "!"}]
+    await judge.judge(REQUEST, {"role": "assistant", "content": parts})
+    assert "\nBlue!\n" in judge.engine.requests[0]["messages"][0]["content"]
+
+
+async def events(judge: Judge, **fields: Any) -> list[dict[str, Any]]:
+    answer = await judge.judge(stream=True, **fields)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *lines, done, end = answer.text.split("\n\n")
+    assert (done, end) == ("data: [DONE]", "")
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+async def test_a_streamed_judgement_comes_with_the_last_chunk(judge: Judge) -> None:
+    judge.engine.texts = ["Fine.\nScore: 3", "Nothing."]
+    chunks = await events(judge, n=2, stream_options={"include_usage": True})
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert ["judgement" in choice for choice in choices] == [False, True, False, True]
+    assert choices[1]["judgement"]["score"] == 3.0
+    assert choices[1]["judgement"]["judge_version"] == "m1"
+    assert choices[3]["judgement"]["reason"] == "no_score"
+    texts = [choice["delta"]["content"] for choice in choices]
+    assert "".join(texts[:2]) == "Fine.\nScore: 3"
+    assert {chunk["model"] for chunk in chunks} == {"judge"}
+    assert judge.engine.requests[0]["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u0085", "\u2029"])
+async def test_a_stream_survives_every_kind_of_newline(judge: Judge, separator: str) -> None:
+    judge.engine.texts = [f"Fine.{separator}{separator}Really.\nScore: 3"]
+    chunks = await events(judge)
+    texts = [chunk["choices"][0]["delta"]["content"] for chunk in chunks]
+    assert "".join(texts) == judge.engine.texts[0]
+    assert chunks[-1]["choices"][0]["judgement"]["score"] == 3.0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "kind"),
+    [
+        ((400, {"error": {"message": "bad regex", "type": "x"}}), 502, "upstream-rejected"),
+        ((413, {"error": {"message": "too big", "type": "x"}}), 502, "upstream-rejected"),
+        ((422, PromptTooLong("too long").openai()), 422, "prompt-too-long"),
+        ((503, UpstreamUnavailable("loading").openai()), 503, "upstream-unavailable"),
+    ],
+)
+async def test_the_engines_error_passes_as_one(
+    judge: Judge, error: tuple[int, dict[str, Any]], status: int, kind: str, stream: bool
+) -> None:
+    judge.engine.error = error
+    answer = await judge.judge(stream=stream)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (status, kind)
+    assert error[1]["error"]["message"] in answer.json()["error"]["message"]
+    assert "choices" not in answer.json()
+
+
+async def test_a_wrong_key_is_refused(judge: Judge) -> None:
+    for value in ("", "Bearer", "Bearer wrong", f"Basic {KEY}"):
+        judge.client.headers["authorization"] = value
+        for path in ("/v1/models", "/metrics"):
+            assert (await judge.client.get(path)).status_code == 401
+        answer = await judge.judge()
+        assert answer.status_code == 401
+        assert answer.json()["error"]["type"] == "unauthorized"
+    assert judge.engine.requests == []
+    assert (await judge.client.get("/health")).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"model": "gpt-9"}, "model"),
+        ({"messages": []}, "messages"),
+        ({"messages": [REQUEST]}, "messages"),
+        ({"n": 0}, "n"),
+        ({"n": 33}, "n"),
+        ({"temperature": -1}, "temperature"),
+        ({"max_tokens": 1}, "max_tokens"),
+        ({"judgement_mode": "strict"}, "judgement_mode"),
+        ({"seeds": 1}, "seeds"),
+        ({"messages": [REQUEST, {"role": "tool", "content": "x"}]}, "role"),
+    ],
+)
+async def test_a_bad_body_is_named(judge: Judge, fields: dict[str, Any], named: str) -> None:
+    body = {"model": "judge", "messages": [REQUEST, RESPONSE], **fields}
+    answer = await judge.client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "urn:rewardloop:error:invalid-input"
+    assert named in answer.json()["detail"]
+    assert judge.engine.requests == []
+
+
+@pytest.mark.parametrize("messages", [[RESPONSE, REQUEST], [RESPONSE, RESPONSE]])
+async def test_what_is_no_response_cannot_be_judged(
+    judge: Judge, messages: list[dict[str, Any]]
+) -> None:
+    answer = await judge.judge(*messages)
+    assert answer.status_code == 422
+    assert "end in the assistant's response" in answer.json()["detail"]
+
+
+async def test_the_judge_is_the_only_model(judge: Judge) -> None:
+    models = (await judge.client.get("/v1/models")).json()["data"]
+    assert [model["id"] for model in models] == ["judge"]
+
+
+async def test_an_unknown_route_is_a_problem(judge: Judge) -> None:
+    answer = await judge.client.get("/v1/nothing")
+    assert answer.status_code == 404
+    assert answer.json()["type"] == "urn:rewardloop:error:not-found"
