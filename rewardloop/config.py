@@ -2,7 +2,7 @@
 
 Settings come from the environment (`REWARDLOOP_*`) and differ from machine to
 machine; a RunConfig comes from a file or a request, and its resolved form is
-stored with the run. Unknown keys are refused in both.
+stored with the run, and refuses unknown keys.
 """
 
 import hashlib
@@ -84,7 +84,7 @@ class Judging(_Frozen):
     temperature: float = Field(default=0.7, ge=0, le=2)
     top_p: float = Field(default=1.0, gt=0, le=1)
     """The paper gives none; 1 spares a CPU engine the sort of the whole vocabulary."""
-    max_tokens: int = Field(default=512, ge=8)
+    max_tokens: int = Field(default=512, ge=8, le=8192)
 
 
 class Rollout(_Frozen):
@@ -166,6 +166,11 @@ def parse_run_config(data: dict[str, Any]) -> RunConfig:
         raise InvalidInput(
             f"training.batch_size {training.batch_size} is not a multiple of "
             f"training.micro_batch_size {training.micro_batch_size}: change one of the two."
+        )
+    if training.learning_rate_floor >= training.learning_rate:
+        raise InvalidInput(
+            f"training.learning_rate_floor {training.learning_rate_floor} is not below "
+            f"training.learning_rate {training.learning_rate}: the rate decays to the floor."
         )
     return config
 

@@ -32,7 +32,7 @@ class RewardloopError(Exception):
         }
 
     def openai(self) -> dict[str, Any]:
-        """The error as OpenAI clients read it, with the problem's type as its code."""
+        """The error as OpenAI clients read it, beside the problem details."""
         problem = self.problem()
         return {
             "error": {

@@ -2,7 +2,7 @@
 
 Postgres is the truth and a message is a hint: messages carry ids only, there is
 no result backend, and each task may run twice or never without harm. A task
-stays under five minutes, far below the broker's visibility timeout of an hour,
+takes a few minutes at most, far below the broker's visibility timeout of an hour,
 after which Redis brokers hand a message out again (celery issue 5935).
 """
 

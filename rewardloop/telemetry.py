@@ -19,7 +19,8 @@ SAMPLES = Counter("rewardloop_samples", "Responses sampled.")
 JUDGEMENTS = Counter("rewardloop_judgements", "Judgements settled.", ["outcome"])
 """`outcome` is `scored` or the reason why there is no score."""
 TOKENS = Counter("rewardloop_tokens", "Tokens that engines read or wrote for us.", ["role", "kind"])
-"""`role`: sample or judge; `kind`: prompt or completion."""
+"""`role`: sample, judge, or engine (a generator cannot tell who asks); `kind`: prompt or
+completion."""
 PHASE_SECONDS = Histogram(
     "rewardloop_phase_seconds",
     "Time that an iteration spent in a phase.",

@@ -36,7 +36,7 @@ HomeOption = Annotated[
 @app.command()
 def demo(
     prompts: Annotated[int, typer.Option(min=2, help="Prompts in each iteration.")] = 32,
-    iterations: Annotated[int, typer.Option(min=1)] = 1,
+    iterations: Annotated[int, typer.Option(min=1, max=100)] = 1,
     home: HomeOption = DEFAULT,
     keep: Annotated[bool, typer.Option(help="Leave the stack running until Ctrl-C.")] = False,
 ) -> None:
@@ -74,7 +74,7 @@ def import_(
 @app.command()
 def start(
     config: Annotated[Path | None, typer.Argument(help="A RunConfig as YAML or JSON.")] = None,
-    iterations: Annotated[int, typer.Option(min=1)] = 1,
+    iterations: Annotated[int, typer.Option(min=1, max=100)] = 1,
     home: HomeOption = DEFAULT,
 ) -> None:
     """Create a run on the running stack and start iterations; prints the run's id."""

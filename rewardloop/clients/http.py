@@ -68,10 +68,11 @@ async def _call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs
         ) from error
     if answer.is_success:
         return answer.json()
-    raise _error_of(answer)
+    raise error_of(answer)
 
 
-def _error_of(answer: httpx.Response) -> RewardloopError:
+def error_of(answer: httpx.Response) -> RewardloopError:
+    """What a failed answer, already read, means: our own problem details or the OpenAI form."""
     where = f"{answer.request.method} {answer.request.url}"
     try:
         body = answer.json()

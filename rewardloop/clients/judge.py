@@ -6,7 +6,7 @@ from typing import Any, Self
 from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS, share_out
 from rewardloop.clients.http import call, connect
 from rewardloop.config import Judging
-from rewardloop.errors import UpstreamRejected
+from rewardloop.errors import InvalidInput, UpstreamRejected
 from rewardloop.records import (
     JudgementMode,
     Message,
@@ -56,7 +56,7 @@ class JudgeClient:
                 retry_seconds=RETRY_SECONDS,
                 json=request,
             )
-        except UpstreamRejected as error:
+        except (UpstreamRejected, InvalidInput) as error:
             return [_refused(error.message, judging.mode)] * count
         return _judgements(answer)
 

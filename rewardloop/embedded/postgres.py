@@ -12,6 +12,7 @@ while every folder keeps its mode; it can still do no more than root could.
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from importlib.metadata import distribution
@@ -20,7 +21,7 @@ from pathlib import Path
 import psycopg
 
 from rewardloop.embedded.home import Home
-from rewardloop.embedded.process import Process, accepts, free_port
+from rewardloop.embedded.process import Process, free_port
 from rewardloop.errors import EnvironmentUnfit
 
 USER = "rewardloop"
@@ -51,6 +52,7 @@ def _as_server_user() -> list[str]:
         "--clear-groups",
         "--inh-caps=+dac_override",
         "--ambient-caps=+dac_override",
+        "--pdeathsig=INT",  # the change of user clears the one set for all children
         "--",
     ]
 
@@ -100,15 +102,29 @@ async def start(home: Home) -> tuple[Process, int]:
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
-    server = Process("postgres", [*_as_server_user(), *command], {}, home.logs / "postgres.log")
-    await server.wait_until(lambda: accepts(port), timeout_seconds=60)
+    log = home.logs / "postgres.log"
+    # SIGINT: end now, cleanly, without waiting for clients to go.
+    server = Process("postgres", [*_as_server_user(), *command], {}, log, signal.SIGINT)
+    await server.wait_until(lambda: _answers(port, password), timeout_seconds=60)
     _create_database(port, password)
     return server, port
 
 
+def _answers(port: int, password: str) -> bool:
+    """Whether queries are taken; after a crash the port is open long before that."""
+    try:
+        with psycopg.connect(_maintenance_dsn(port, password), connect_timeout=5):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def _maintenance_dsn(port: int, password: str) -> str:
+    return dsn(port, password).rpartition("/")[0] + "/postgres"
+
+
 def _create_database(port: int, password: str) -> None:
-    address = dsn(port, password).rpartition("/")[0] + "/postgres"
-    with psycopg.connect(address, autocommit=True) as connection:
+    with psycopg.connect(_maintenance_dsn(port, password), autocommit=True) as connection:
         known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
         if known.fetchone() is None:
             connection.execute(f"CREATE DATABASE {DATABASE}")

@@ -15,19 +15,25 @@ _PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 15.0
 
 
-def _die_with_parent() -> None:
-    """Linux only: a parent that is killed leaves no orphans."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
 class Process:
-    """One child. Its output goes to `log`."""
+    """One child. Its output goes to `log`; `stop_signal` asks it to end."""
 
     def __init__(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        stop_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
         self.name = name
         self.log = log
+        self._stop_signal = stop_signal
+
+        def die_with_parent() -> None:
+            """Linux only: a parent that is killed leaves no orphans."""
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, stop_signal)
+
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
                 list(command),
@@ -36,7 +42,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
 
     @property
@@ -70,11 +76,11 @@ class Process:
                 )
             await asyncio.sleep(0.1)
 
-    def stop(self, stop_signal: signal.Signals = signal.SIGTERM) -> None:
+    def stop(self) -> None:
         """Ask the child to end, and its process group to go if it does not."""
         if self._popen.poll() is not None:
             return
-        self._popen.send_signal(stop_signal)
+        self._popen.send_signal(self._stop_signal)
         try:
             self._popen.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
-from rewardloop.errors import NotFound
+from rewardloop.errors import NotFound, RewardloopError
 from rewardloop.records import IterationState, Phase
 from rewardloop.store import events, outbox
 from rewardloop.store.models import (
@@ -149,6 +149,28 @@ async def fail(session: AsyncSession, iteration: Iteration, why: str) -> None:
     )
     await session.flush()
     await _wake_next(session)
+
+
+MAX_FAILURES = 60
+"""Transient failures in a row within a phase; a reconciler that comes by every five
+seconds reaches it in five minutes or more."""
+
+
+async def note_failure(session: AsyncSession, iteration: Iteration, error: RewardloopError) -> None:
+    """Fail the iteration, unless the error may pass by itself and has not lasted too long."""
+    if iteration.state != IterationState.RUNNING:
+        return
+    if not error.transient or iteration.num_failures >= MAX_FAILURES:
+        await fail(session, iteration, error.message)
+        return
+    iteration.num_failures += 1
+    events.record(
+        session,
+        "iteration.retry",
+        run_id=iteration.run_id,
+        iteration_id=iteration.id,
+        **error.problem(),
+    )
 
 
 async def _wake_next(session: AsyncSession) -> None:

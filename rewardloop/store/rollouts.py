@@ -1,7 +1,8 @@
 """Prompts under lease, and what is sampled and judged for them.
 
-A roll-out task owns a prompt while its lease lasts. Every write names the
-fencing token of the lease; a task whose lease was taken back changes nothing.
+A roll-out task owns a prompt while its lease lasts. To finish or reject it, the task
+names the fencing token of the lease: one whose lease was taken back decides nothing.
+Answers and judgements need no token: their unique keys keep the first that came.
 """
 
 from collections.abc import Iterable, Sequence
@@ -138,11 +139,14 @@ async def reject(
     session: AsyncSession, iteration_id: UUID, prompt: LeasedPrompt, reason: str
 ) -> None:
     """Leave the prompt out of the iteration, for `reason`."""
-    await session.execute(
+    rejected = await session.scalar(
         update(IterationPrompt)
         .where(*_held(iteration_id, prompt))
         .values(state=PromptState.REJECTED, reason=reason, lease_owner=None, lease_expires_at=None)
+        .returning(IterationPrompt.prompt_id)
     )
+    if rejected is None:
+        return
     events.record(
         session,
         "prompt.rejected",

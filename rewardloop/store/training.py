@@ -105,20 +105,30 @@ async def fail(session: AsyncSession, job: TrainingJob, why: str) -> None:
 async def _end(session: AsyncSession, job: TrainingJob, state: JobState, why: str | None) -> None:
     await session.execute(
         update(TrainingJob)
-        .where(TrainingJob.id == job.id)
+        .where(
+            TrainingJob.id == job.id,
+            TrainingJob.state == JobState.RUNNING,
+            TrainingJob.lease_owner == job.lease_owner,
+        )
         .values(state=state, error=why, finished_at=datetime.now(UTC), lease_expires_at=None)
     )
     outbox.add(session, queue_names.ADVANCE, job.iteration_id)
 
 
 async def metrics_of(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
-    """The metric rows of the iteration's last attempt, by step."""
+    """The metric rows of the last attempt that logged any, by step."""
+    last_attempt = (
+        select(func.max(TrainingMetric.attempt))
+        .where(TrainingMetric.job_id == TrainingJob.id)
+        .correlate(TrainingJob)
+        .scalar_subquery()
+    )
     rows = await session.execute(
         select(TrainingMetric.step, TrainingMetric.metrics)
         .join(TrainingJob, TrainingJob.id == TrainingMetric.job_id)
         .where(
             TrainingJob.iteration_id == iteration_id,
-            TrainingMetric.attempt == TrainingJob.num_attempts,
+            TrainingMetric.attempt == last_attempt,
         )
         .order_by(TrainingMetric.step)
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
+from rewardloop.errors import InvalidInput
 from rewardloop.records import Message, PromptRecord
 from rewardloop.store import prompts
 from services.api.context import Ctx
@@ -37,6 +38,11 @@ async def add_prompts(
     request: NewPrompts,
 ) -> PromptsAdded:
     """Add prompts to a dataset, all or none."""
+    for number, prompt in enumerate(request.prompts, start=1):
+        if prompt.messages[-1]["role"] != "user":
+            raise InvalidInput(
+                f"prompt {number} must end in a user's turn, for the model to answer"
+            )
     records = [PromptRecord(tuple(p.messages), p.reference, p.source) for p in request.prompts]
     async with ctx.store.transaction() as session:
         added = await prompts.add(session, dataset, records)

@@ -98,8 +98,8 @@ class Gate:
             stamp = Stamp(send, version, dropped)
             await self._app(_with_length(scope, body), _replay(body, receive), stamp)
         REQUESTS.labels(scope["path"], str(stamp.status)).inc()
-        telemetry.TOKENS.labels("sample", "completion").inc(stamp.completion_tokens)
-        telemetry.TOKENS.labels("sample", "prompt").inc(stamp.prompt_tokens)
+        telemetry.TOKENS.labels("engine", "completion").inc(stamp.completion_tokens)
+        telemetry.TOKENS.labels("engine", "prompt").inc(stamp.prompt_tokens)
         telemetry.SAMPLES.inc(stamp.num_choices)
 
     async def _admin(

@@ -47,9 +47,9 @@ def _check_size(request: dict[str, Any]) -> None:
             f"one request may ask for at most {MAX_SEQUENCES} sequences, not "
             f"{num_prompts * per_prompt}; send several requests"
         )
-    grammar = request.get("structured_outputs") or {}
-    if len(json.dumps(grammar)) > MAX_PATTERN_CHARS:
-        raise TooLarge(f"structured_outputs exceeds {MAX_PATTERN_CHARS} characters")
+    for field in ("structured_outputs", "response_format"):
+        if len(json.dumps(request.get(field))) > MAX_PATTERN_CHARS:
+            raise TooLarge(f"{field} exceeds {MAX_PATTERN_CHARS} characters")
 
 
 def _count(request: dict[str, Any], name: str) -> int:

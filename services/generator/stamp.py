@@ -17,7 +17,7 @@ _USAGE = re.compile(
     rb'"usage":\s*\{"prompt_tokens":\s*(\d+),\s*"total_tokens":\s*\d+,'
     rb'\s*"completion_tokens":\s*(\d+)'
 )
-_INDEX = re.compile(rb'"index":\s*\d+,\s*"(?:message|text)":')
+_FINISHED = re.compile(rb'"finish_reason":\s*"')
 
 
 class Stamp:
@@ -73,6 +73,6 @@ class Stamp:
         return body
 
     def _count(self, body: bytes) -> None:
-        self.num_choices += len(_INDEX.findall(body))
+        self.num_choices += len(_FINISHED.findall(body))
         for prompt, completion in _USAGE.findall(body):
             self.prompt_tokens, self.completion_tokens = int(prompt), int(completion)

@@ -65,8 +65,9 @@ class Swapper:
         engine = fastapi_app.state.engine_client
         await self.announce(engine)
         checksums: dict[str, str] = {}
-        for of_worker in await engine.compute_weight_checksums():
-            checksums.update(of_worker)
+        async with asyncio.timeout(STEP_SECONDS):
+            for of_worker in await engine.compute_weight_checksums():
+                checksums.update(of_worker)
         return {"version": await engine.get_weight_version(), "checksums": checksums}
 
     async def activate(self, fastapi_app: Any, version: str) -> dict[str, Any]:

@@ -20,12 +20,11 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 from rewardloop import rubric, telemetry
-from rewardloop.clients.http import call, connect
+from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
 from rewardloop.errors import (
     InvalidInput,
     RewardloopError,
-    UpstreamRejected,
     UpstreamUnavailable,
 )
 from rewardloop.records import JudgementMode
@@ -145,8 +144,8 @@ async def _stream(
     try:
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
             if not answer.is_success:
-                told = (await answer.aread()).decode(errors="replace")[:500]
-                raise UpstreamRejected(f"the judging engine answered {answer.status_code}: {told}")
+                await answer.aread()
+                raise error_of(answer)
             async for line in answer.aiter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":
                     chunk = json.loads(line.removeprefix("data: "))

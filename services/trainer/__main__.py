@@ -29,10 +29,14 @@ async def serve(settings: Settings) -> None:
             async with store.transaction() as session:
                 job = await training.lease(session, owner, LEASE_SECONDS)
             if job is not None:
-                await work_on(store, app, settings, job, owner)
+                await asyncio.create_task(work_on(store, app, settings, job, owner))
                 continue
         except UpstreamUnavailable as error:
             logger.warning("%s", error.message)
+        except asyncio.CancelledError:
+            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+                raise
+            # else the job was cancelled alone: its lease was lost
         await asyncio.sleep(POLL_SECONDS)
 
 

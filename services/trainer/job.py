@@ -50,11 +50,17 @@ async def work_on(
 
 @asynccontextmanager
 async def _lease_kept(store: Store, job: TrainingJob, owner: str) -> AsyncIterator[None]:
+    work = asyncio.current_task()
+    assert work is not None
+
     async def keep() -> None:
-        while True:
+        kept = True
+        while kept:
             await asyncio.sleep(RENEW_SECONDS)
             async with store.transaction() as session:
-                await training.renew(session, job.id, owner, LEASE_SECONDS)
+                kept = await training.renew(session, job.id, owner, LEASE_SECONDS)
+        logger.warning("another trainer took job %d", job.id)
+        work.cancel()
 
     keeper = asyncio.create_task(keep())
     try:
@@ -78,7 +84,10 @@ async def _train(
         settings.checkpoint_root, int(checkpoints.size_of(base) * SPACE_FACTOR)
     )
     version = version_name(run, iteration)
-    staging = settings.checkpoint_root / f".{version}.training"
+    final = checkpoints.folder_of(settings.checkpoint_root, version)
+    if final.exists():  # published by an attempt that died before it could commit
+        return version, checkpoints.verify(final), iteration.base_version_id
+    staging = settings.checkpoint_root / f".{version}.attempt-{job.num_attempts}"
     task = {
         "base": str(base),
         "output": str(staging),
@@ -139,5 +148,6 @@ async def _run_and_record(store: Store, job: TrainingJob, task: dict[str, Any]) 
             if "num_steps" in report:
                 await training.set_num_steps(session, job.id, report["num_steps"])
             if "metrics" in report:
-                telemetry.TRAIN_STEPS.inc()
+                # TRL closes with a summary that is no step and has no loss.
+                telemetry.TRAIN_STEPS.inc(int("loss" in report["metrics"]))
                 await training.add_metrics(session, job, report["step"], report["metrics"])

@@ -36,9 +36,6 @@ from services.worker.swap import activate_everywhere
 
 logger = logging.getLogger("rewardloop.worker")
 
-MAX_FAILURES = 60
-"""Transient failures in a row, one each time the reconciler comes by: five minutes."""
-
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
     async with store.advisory_lock(f"advance:{iteration_id}") as held:
@@ -79,20 +76,9 @@ class Controller:
             return False
 
     async def _record(self, error: RewardloopError) -> None:
-        """Fail the iteration, unless the error may pass by itself."""
         async with self.store.transaction() as session:
             iteration = await iterations.get(session, self.iteration_id, lock=True)
-            if error.transient and iteration.num_failures < MAX_FAILURES:
-                iteration.num_failures += 1
-                events.record(
-                    session,
-                    "iteration.retry",
-                    run_id=iteration.run_id,
-                    iteration_id=iteration.id,
-                    **error.problem(),
-                )
-            else:
-                await iterations.fail(session, iteration, error.message)
+            await iterations.note_failure(session, iteration, error)
 
     async def _start(self, iteration: Iteration, _: RunConfig) -> bool:
         async with self.store.transaction() as session:
@@ -103,8 +89,7 @@ class Controller:
         assert iteration.base_version_id is not None
         await self._serve(iteration, iteration.base_version_id)
         async with self.store.transaction() as session:
-            current = await iterations.get(session, iteration.id, lock=True)
-            await iterations.enter(session, current, Phase.ROLLOUT)
+            await self._enter(session, iteration.id, Phase.ROLLOUT)
             outbox.add(session, queue_names.ROLLOUT, iteration.id, times=config.rollout.num_tasks)
         return False
 

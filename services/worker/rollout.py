@@ -2,8 +2,8 @@
 
 A task keeps `max_prompts_in_flight` prompts going on one event loop. It leases
 them a few at a time, and a prompt's answers are judged while other prompts are
-still being sampled. Before its time is up it sends for a successor and lets its
-own prompts finish, so that no Celery task grows old.
+still being sampled. After WORK_SECONDS it takes no new prompt, lets its own finish
+and sends for a successor, so that no Celery task grows old.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from rewardloop import queue_names, telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import PromptTooLong, RewardloopError, UpstreamRejected
+from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected
 from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
 from rewardloop.store import Store, iterations, outbox, rollouts, runs
@@ -45,7 +45,13 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         JudgeClient(settings.judge_url, key) as judge,
     ):
         rollout = Rollout(store, generator, judge, config, iteration_id)
-        await rollout.work()
+        try:
+            await rollout.work()
+        except RewardloopError as error:
+            async with store.transaction() as session:
+                iteration = await iterations.get(session, iteration_id, lock=True)
+                await iterations.note_failure(session, iteration, error)
+            raise
     async with store.transaction() as session:
         if await rollouts.has_pending(session, iteration_id):
             outbox.add(session, queue_names.ROLLOUT, iteration_id)
@@ -121,7 +127,7 @@ class Rollout:
     async def _process(self, prompt: LeasedPrompt) -> None:
         try:
             responses = await self._sample(prompt)
-        except (PromptTooLong, UpstreamRejected) as error:
+        except (InvalidInput, UpstreamRejected) as error:
             async with self.store.transaction() as session:
                 await rollouts.reject(session, self.iteration_id, prompt, error.message)
             return
