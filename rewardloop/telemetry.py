@@ -31,7 +31,7 @@ TRAIN_STEPS = Counter("rewardloop_train_steps", "Optimizer steps taken.")
 SWAPS = Counter("rewardloop_swaps", "Weight swaps on this replica.", ["outcome"])
 SWAP_SECONDS = Histogram(
     "rewardloop_swap_seconds",
-    "Time for which a swap held requests back.",
+    "Time of a swap, from the last request out to new weights verified.",
     buckets=(1, 3, 10, 30, 100),
 )
 REQUESTS_IN_FLIGHT = Gauge("rewardloop_requests_in_flight", "Requests inside this replica.")

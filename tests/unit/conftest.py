@@ -16,7 +16,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 @pytest.fixture
 async def serve() -> AsyncIterator[Callable[[Answer], Awaitable[str]]]:
     """Starts a server of one handler on a free port of this machine; returns its address."""
-    servers: list[TestServer[web.Application]] = []
+    servers: list[TestServer] = []
 
     async def start(answer: Answer) -> str:
         async def handler(request: web.Request) -> web.StreamResponse:

@@ -135,7 +135,7 @@ def test_the_digest_is_stable_and_changes_with_the_config() -> None:
     spelled_out = parse_run_config({"sampling": {"num_samples": 4}, "seed": 0})
     assert spelled_out.digest() == RunConfig().digest()
     assert len(RunConfig().digest()) == 64
-    others = [
+    others: list[dict[str, Any]] = [
         {"seed": 1},
         {"sampling": {"top_p": 0.8}},
         {"training": {"weights": {"kind": "lora"}}},

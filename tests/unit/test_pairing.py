@@ -18,7 +18,7 @@ def responses(*scores: float | None) -> list[ScoredResponse]:
 
 def ids(found: list[ScoredResponse], config: Pairing = ANY) -> tuple[int, int] | None:
     pair = best_against_worst(found, config)
-    return pair and (pair.chosen.response_id, pair.rejected.response_id)
+    return (pair.chosen.response_id, pair.rejected.response_id) if pair else None
 
 
 @pytest.mark.parametrize(

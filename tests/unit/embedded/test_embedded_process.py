@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,12 @@ from rewardloop.errors import Conflict, EnvironmentUnfit
 
 SLEEP = ["sleep", "60"]
 Start = Callable[..., Process]
+
+
+def kill(child: Process) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(child.pid, signal.SIGKILL)
+    child._popen.wait()
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield start
     for child in started:
-        child.stop(signal.SIGKILL)
+        kill(child)
 
 
 def shell(script: str) -> list[str]:
@@ -85,6 +92,14 @@ def test_stop(start: Start) -> None:
         child.require_alive()
 
 
+def test_a_child_is_stopped_by_the_signal_of_its_choice(tmp_path: Path) -> None:
+    """Postgres takes SIGINT for "now, but cleanly"; SIGTERM waits for its clients."""
+    child = Process("child", SLEEP, {}, tmp_path / "log", stop_signal=signal.SIGINT)
+    child.stop()
+    with pytest.raises(EnvironmentUnfit, match="status -2"):
+        child.require_alive()
+
+
 def test_a_child_that_does_not_listen_goes_with_its_children(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +138,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path, start: Start) -> None:
     wait_for(lambda: parent.log.read_text().endswith("\n"))
     inner = Path(f"/proc/{int(parent.log.read_text())}/status")
     assert inner.exists()
-    parent.stop(signal.SIGKILL)
+    kill(parent)
     wait_for(lambda: not inner.exists() or "State:\tZ" in inner.read_text())
 
 

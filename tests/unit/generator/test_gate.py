@@ -184,8 +184,8 @@ async def test_what_was_answered_is_counted(replica: Any, metric: Callable[..., 
         return [
             metric("rewardloop_generator_requests_total", **requests),
             metric("rewardloop_samples_total"),
-            metric("rewardloop_tokens_total", role="sample", kind="prompt"),
-            metric("rewardloop_tokens_total", role="sample", kind="completion"),
+            metric("rewardloop_tokens_total", role="engine", kind="prompt"),
+            metric("rewardloop_tokens_total", role="engine", kind="completion"),
         ]
 
     before = counts()

@@ -104,7 +104,7 @@ USAGE = {"prompt_tokens": 7, "total_tokens": 12, "completion_tokens": 5}
 
 def chat(*texts: str) -> dict[str, Any]:
     choices = [
-        {"index": i, "message": {"role": "assistant", "content": text}}
+        {"index": i, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         for i, text in enumerate(texts)
     ]
     return {"choices": choices, "usage": USAGE}
@@ -118,7 +118,7 @@ async def test_choices_and_tokens_are_counted() -> None:
 
 async def test_a_model_cannot_write_counts() -> None:
     forged = '"index": 0, "message": "usage": {"prompt_tokens": 9, "total_tokens": 9, '
-    forged += '"completion_tokens": 9'
+    forged += '"completion_tokens": 9, "finish_reason": "stop"'
     _, _, stamp = await stamped(JSON, json.dumps(chat(forged)).encode())
     assert (stamp.num_choices, stamp.prompt_tokens, stamp.completion_tokens) == (1, 7, 5)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from rewardloop.errors import SwapFailed
+from rewardloop.errors import CheckpointInvalid, SwapFailed
 from services.generator import swap
+from services.generator.admission import Admission
 
 
 async def test_a_swap_reloads_verifies_and_reports(
@@ -219,7 +220,7 @@ async def test_logprobs_that_are_no_numbers_fail(
 def test_a_checkpoint_without_canaries_is_refused(tmp_path: Any, canaries: Any) -> None:
     if canaries is not None:
         (tmp_path / "canaries.json").write_text(json.dumps({"canaries": canaries}))
-    with pytest.raises(swap.CheckpointInvalid, match="publish it again"):
+    with pytest.raises(CheckpointInvalid, match="publish it again"):
         swap._read_canaries(tmp_path)
 
 
@@ -230,6 +231,6 @@ async def test_an_engine_that_refuses_canaries_fails_the_swap(
         await send({"type": "http.response.start", "status": 400, "headers": []})
         await send({"type": "http.response.body", "body": b"prompt too long"})
 
-    swapper = swap.Swapper(refuse, swap.Admission(), replica.root, "m0")
+    swapper = swap.Swapper(refuse, Admission(), replica.root, "m0")
     with pytest.raises(SwapFailed, match="prompt too long"):
         await swapper.activate(replica.app, "m0")

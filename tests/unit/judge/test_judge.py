@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from rewardloop import rubric
 from rewardloop.config import Settings
 from rewardloop.errors import PromptTooLong, UpstreamUnavailable
+from rewardloop.records import JudgementMode
 from services.judge import app as judge_app
 
 KEY = "a-key-of-16-chars"
@@ -128,7 +129,7 @@ async def test_the_engine_reads_the_rubric(judge: Judge) -> None:
     (asked,) = judge.engine.requests
     assert asked == {
         "model": "policy",
-        "messages": rubric.render([REQUEST, RESPONSE], judge_app.JudgementMode.FREE),  # type: ignore[list-item]
+        "messages": rubric.render([REQUEST, RESPONSE], JudgementMode.FREE),  # type: ignore[list-item]
         "n": 2,
         "temperature": 0.2,
         "top_p": 0.5,
