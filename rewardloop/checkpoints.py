@@ -120,15 +120,31 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     Raises:
         NotFound: there is no checkpoint in `folder`.
+        CheckpointInvalid: its manifest cannot be read, or is another version's.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except ValueError as error:
+        raise _unreadable(folder) from error
     except FileNotFoundError as error:
         raise NotFound(
             f"there is no checkpoint {folder.name} under {folder.parent}; is "
             "REWARDLOOP_CHECKPOINT_ROOT the folder that the trainer publishes to?"
         ) from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise _unreadable(folder)
+    if manifest.get("version") != folder.name.removeprefix("."):
+        raise CheckpointInvalid(
+            f"checkpoint {folder.name} holds the files of {manifest.get('version')}"
+        )
     return manifest
+
+
+def _unreadable(folder: Path) -> CheckpointInvalid:
+    return CheckpointInvalid(
+        f"checkpoint {folder.name}: {MANIFEST} is damaged; restore the folder from a copy or "
+        "train the version again"
+    )
 
 
 def verify(folder: Path) -> dict[str, Any]:

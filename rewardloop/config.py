@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rewardloop.errors import InvalidInput
 from rewardloop.records import JudgementMode
@@ -54,10 +54,15 @@ def load_settings() -> Settings:
     except ValidationError as error:
         wrong = [f"REWARDLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         raise InvalidInput("set in the environment: " + "; ".join(wrong)) from None
+    except SettingsError as error:
+        raise InvalidInput(
+            f"set in the environment, with lists as JSON (REWARDLOOP_GENERATOR_URLS="
+            f"'[\"http://host:8001\"]'): {error}"
+        ) from None
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PromptSource(_Frozen):

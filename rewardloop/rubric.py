@@ -51,10 +51,12 @@ sentence, then the score. Its alphabet is kept small so that the grammar
 compiles at once."""
 
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
-_TAG = re.compile(r"<(?=/?\s*(?:request|response)\s*>)", re.IGNORECASE)
+_TAG = re.compile(r"<(?=\s*/?\s*(?:request|response)\b)", re.IGNORECASE)
+# Possessive quantifiers keep this linear in what a judge wrote.
 _SCORE = re.compile(
-    r"^[\s*_#>-]*(?:total |final |overall )?score[\s*_]*[:=][\s*_]*"
-    r"(?P<score>-?\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*5(?:\.0)?)?[\s*_]*(?:points?)?[.\s*_]*$",
+    r"^[ \t*_#>-]*+(?:total |final |overall )?score[ \t*_]*+[:=][\s*_]*+"
+    r"(?P<score>-?\d+(?:\.\d+)?)(?:[ \t]*+(?:/|out of)[ \t]*+5(?:\.0)?)?"
+    r"[ \t*_]*+(?:points?)?[. \t\r*_]*+$",
     re.IGNORECASE | re.MULTILINE,
 )
 

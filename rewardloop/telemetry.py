@@ -34,6 +34,7 @@ SWAP_SECONDS = Histogram(
     "Time of a swap, from the last request out to new weights verified.",
     buckets=(1, 3, 10, 30, 100),
 )
+REQUESTS = Counter("rewardloop_generator_requests", "Requests answered.", ["path", "status"])
 REQUESTS_IN_FLIGHT = Gauge("rewardloop_requests_in_flight", "Requests inside this replica.")
 
 STORED_NAMES = {

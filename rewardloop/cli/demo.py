@@ -52,7 +52,7 @@ async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
         failed = [view["error"] for view in views if view["state"] == "failed"]
         if failed:
             raise TrainingFailed(failed[0])
-        console.print(f"summary: {home.summary}", highlight=False)
+        console.print(f"summary: {home.summary}", highlight=False, soft_wrap=True)
         if keep:
             _tell("the stack stays up until Ctrl-C")
             await _until_stopped(stack)
@@ -63,18 +63,20 @@ async def up(home: Home, port: int) -> None:
     async with running(home, port=port, tell=_tell) as stack:
         async with client(home) as api:
             await _import_seeds(api)
-        console.print(f"api        {stack.addresses.api}", highlight=False)
-        console.print(f"dashboard  {_dashboard(stack)}", highlight=False)
-        console.print(f"generator  {stack.addresses.generator}/v1", highlight=False)
-        console.print(f"judge      {stack.addresses.judge}/v1", highlight=False)
-        console.print(f"database   rewardloop dsn --home {home.folder}", highlight=False)
-        console.print(f"keys       {home.folder}/credentials.json", highlight=False)
-        console.print(f"logs       {home.logs}", highlight=False)
+        console.print(f"api        {stack.addresses.api}", highlight=False, soft_wrap=True)
+        console.print(f"dashboard  {_dashboard(stack)}", highlight=False, soft_wrap=True)
+        console.print(f"generator  {stack.addresses.generator}/v1", highlight=False, soft_wrap=True)
+        console.print(f"judge      {stack.addresses.judge}/v1", highlight=False, soft_wrap=True)
+        console.print(
+            f"database   rewardloop dsn --home {home.folder}", highlight=False, soft_wrap=True
+        )
+        console.print(f"keys       {home.folder}/credentials.json", highlight=False, soft_wrap=True)
+        console.print(f"logs       {home.logs}", highlight=False, soft_wrap=True)
         await _until_stopped(stack)
 
 
 def _tell(message: str) -> None:
-    console.print(f"[dim]{message}[/dim]", highlight=False)
+    console.print(f"[dim]{message}[/dim]", highlight=False, soft_wrap=True)
 
 
 def _dashboard(stack: Stack) -> str:
@@ -153,7 +155,11 @@ async def _show_scores(api: ApiClient, view: dict[str, Any]) -> None:
     widest = max([1, *counts.values()])
     console.print(f"\nscores of iteration {view['index']}")
     for score, count in counts.items():
-        console.print(f"{score:>12} {'█' * round(40 * count / widest)} {count}", highlight=False)
+        console.print(
+            f"{score:>12} {'█' * round(40 * count / widest)} {count}",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 async def _show_examples(api: ApiClient, run_id: str) -> None:

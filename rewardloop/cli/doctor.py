@@ -102,5 +102,5 @@ def run(home: Home) -> int:
         wrong = check(home)
         failed += wrong is not None
         mark = "[green]ok[/green]" if wrong is None else "[red]wrong[/red]"
-        console.print(f"{mark:>5} {name}" + (f": {wrong}" if wrong else ""), highlight=False)
+        console.print(f"{mark} {name}" + (f": {wrong}" if wrong else ""), highlight=False)
     return failed

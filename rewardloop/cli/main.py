@@ -125,9 +125,9 @@ def main() -> None:
         app()
     except RewardloopError as error:
         errors.print(f"[red]error[/red] {error.kind}: ", end="")
-        errors.print(error.message, markup=False, highlight=False)
+        errors.print(error.message, markup=False, highlight=False, soft_wrap=True)
         if error.context:
-            errors.print(json.dumps(error.context, default=str), markup=False, highlight=False)
+            print(json.dumps(error.context, default=str), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

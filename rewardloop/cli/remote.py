@@ -35,7 +35,8 @@ async def import_file(
         added = await api.add_prompts(dataset, read.prompts)
     console.print(
         f"{dataset}: {added} prompts added, {len(read.prompts) - added} known already, "
-        f"{read.num_filtered} filtered, {len(read.skipped)} broken lines left out"
+        f"{read.num_filtered} filtered, {len(read.skipped)} broken lines left out",
+        soft_wrap=True,
     )
 
 
@@ -74,7 +75,7 @@ async def watch(home: Home, run_id: str | None) -> None:
             run_id = runs[0]["id"]
         for view in await follow(api, run_id, console):
             shown = {key: view[key] for key in ("index", "state", "new_version", "error")}
-            console.print(json.dumps(shown), highlight=False)
+            print(json.dumps(shown))
 
 
 async def export(home: Home, run_id: str, output: Path) -> None:
@@ -83,4 +84,4 @@ async def export(home: Home, run_id: str, output: Path) -> None:
     if not rows:
         raise NotFound(f"run {run_id} has no preference pairs yet; see `rewardloop watch {run_id}`")
     written = write_preference_jsonl(rows, output)
-    console.print(f"{written} pairs written to {output}")
+    console.print(f"{written} pairs written to {output}", soft_wrap=True)

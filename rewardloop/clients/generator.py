@@ -81,6 +81,7 @@ def _samples(answer: dict[str, Any], count: int) -> list[Sample]:
 
 def share_out(total: int, weights: Sequence[int]) -> list[int]:
     """Split `total` into whole parts in proportion to `weights`; the parts sum to `total`."""
+    assert weights, "the engine returned no choices"
     whole = sum(weights) or len(weights)
     shares = weights if sum(weights) else [1] * len(weights)
     bounds = [total * sum(shares[:end]) // whole for end in range(len(shares) + 1)]

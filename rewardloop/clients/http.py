@@ -15,6 +15,7 @@ from rewardloop.errors import (
     PromptTooLong,
     RewardloopError,
     Unauthorized,
+    UpstreamRejected,
     UpstreamUnavailable,
     from_problem,
 )
@@ -50,7 +51,7 @@ async def call(
     """
     async for attempt in AsyncRetrying(
         retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
-        wait=wait_exponential_jitter(initial=0.2, max=5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
         stop=stop_after_delay(retry_seconds),
         reraise=True,
     ):
@@ -66,9 +67,14 @@ async def _call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs
         raise UpstreamUnavailable(
             f"{client.base_url} does not answer ({type(error).__name__}: {error})"
         ) from error
-    if answer.is_success:
+    if not answer.is_success:
+        raise error_of(answer)
+    try:
         return answer.json()
-    raise error_of(answer)
+    except ValueError as error:
+        raise UpstreamRejected(
+            f"{client.base_url} answered {path} with something else than JSON"
+        ) from error
 
 
 def error_of(answer: httpx.Response) -> RewardloopError:
@@ -80,7 +86,9 @@ def error_of(answer: httpx.Response) -> RewardloopError:
         body = {"detail": f"{where} answered {answer.status_code}: {answer.text[:200]}"}
     if answer.status_code in (401, 403):
         return Unauthorized(f"{where} refused the key; check REWARDLOOP_API_KEY")
-    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(body, dict):
+        body = {"detail": f"{where} answered {answer.status_code}: {body}"}
+    error = body.get("error")
     if isinstance(error, dict) and "type" not in body:
         message = str(error.get("message", body))
         if answer.status_code == 400 and "context length" in message:

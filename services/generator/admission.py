@@ -58,11 +58,15 @@ class Admission:
         """
         self._open.clear()
         try:
-            await asyncio.wait_for(self._idle.wait(), drain_seconds)
+            await self._drain(drain_seconds)
             yield
-        except TimeoutError as error:
-            raise UpstreamUnavailable(
-                f"{self.in_flight} requests were still running after {drain_seconds:.0f} s"
-            ) from error
         finally:
             self._open.set()
+
+    async def _drain(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except TimeoutError as error:
+            raise UpstreamUnavailable(
+                f"{self.in_flight} requests were still running after {seconds:.0f} s"
+            ) from error

@@ -16,7 +16,6 @@ import json
 import os
 from typing import Any
 
-from prometheus_client import Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rewardloop import telemetry
@@ -46,8 +45,6 @@ PUBLIC = {
 }
 ADMIN = {("GET", "/admin/weights"), ("POST", "/admin/activate")}
 MAX_BODY_BYTES = 8 * 2**20
-
-REQUESTS = Counter("rewardloop_generator_requests", "Requests answered.", ["path", "status"])
 
 
 class Gate:
@@ -97,7 +94,7 @@ class Gate:
             version = await self._swapper.announce(scope["app"].state.engine_client)
             stamp = Stamp(send, version, dropped)
             await self._app(_with_length(scope, body), _replay(body, receive), stamp)
-        REQUESTS.labels(scope["path"], str(stamp.status)).inc()
+        telemetry.REQUESTS.labels(scope["path"], str(stamp.status)).inc()
         telemetry.TOKENS.labels("engine", "completion").inc(stamp.completion_tokens)
         telemetry.TOKENS.labels("engine", "prompt").inc(stamp.prompt_tokens)
         telemetry.SAMPLES.inc(stamp.num_choices)

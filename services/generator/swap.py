@@ -56,8 +56,8 @@ class Swapper:
     async def announce(self, engine: Any) -> str:
         """Tell the engine its version once, and return it."""
         if not self._announced:
-            self._announced = True
             await engine.update_weight_version(self.version)
+            self._announced = True
         return self.version
 
     async def weights(self, fastapi_app: Any) -> dict[str, Any]:

@@ -146,7 +146,7 @@ async def _stream(
             if not answer.is_success:
                 await answer.aread()
                 raise error_of(answer)
-            async for line in answer.aiter_lines():
+            async for line in _events(answer):
                 if line.startswith("data: ") and line != "data: [DONE]":
                     chunk = json.loads(line.removeprefix("data: "))
                     line = "data: " + json.dumps(_judged_chunk(chunk, texts, request))
@@ -154,6 +154,18 @@ async def _stream(
                     yield line + "\n\n"
     except httpx.TransportError as error:
         raise UpstreamUnavailable(f"the judging engine does not answer: {error}") from error
+
+
+async def _events(answer: httpx.Response) -> AsyncIterator[str]:
+    """The server-sent events of a stream. (httpx's own lines also end at U+2028 and the
+    like, which JSON may hold unescaped.)"""
+    pending = b""
+    async for chunk in answer.aiter_bytes():
+        *events, pending = (pending + chunk).split(b"\n\n")
+        for event in events:
+            yield event.decode()
+    if pending.strip():
+        yield pending.decode()
 
 
 def _judged_chunk(

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -72,7 +71,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     asyncio.run(_migrate(found.sqlalchemy_url))
     yield found
     broker.stop()
-    database.stop(signal.SIGINT)  # without waiting for connections
+    database.stop()
 
 
 async def _migrate(url: str) -> None:

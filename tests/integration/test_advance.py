@@ -11,10 +11,9 @@ import pytest
 from rewardloop import checkpoints
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.embedded.process import free_port
-from rewardloop.store import training
+from rewardloop.store import iterations, training
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
-from services.worker import advance
 
 
 @pytest.fixture
@@ -135,7 +134,7 @@ async def test_a_replica_that_is_down_at_the_start_is_waited_for(ready: Any) -> 
 async def test_a_replica_that_stays_down_fails_the_iteration(
     ready: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(advance, "MAX_FAILURES", 2)
+    monkeypatch.setattr(iterations, "MAX_FAILURES", 2)
     (only,) = await ready.new_run()
     for _ in range(2):
         assert stands(await ready.advance(only)) == ("running", "prepare")

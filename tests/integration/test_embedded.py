@@ -49,7 +49,7 @@ async def database(home: Home) -> AsyncIterator[tuple[Process, int]]:
     home.create()
     process, port = await postgres.start(home)
     yield process, port
-    process.stop(signal.SIGINT)
+    process.stop()
 
 
 def address(home: Home, port: int) -> str:

@@ -134,8 +134,8 @@ async def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(world:
     assert (progress["judgements_expected"], progress["judgements"]) == (24, 24)
 
 
-async def test_a_prompt_without_a_user_is_rejected_and_the_rest_goes_on(world: Any) -> None:
-    """The judge refuses it as invalid, whoever asks and however often."""
+async def test_a_prompt_that_the_judge_refuses_stops_nobody(world: Any) -> None:
+    """It holds no user's turn: the judge calls it invalid, however often it is asked."""
     await world.with_base()
     await world.add_prompts("good")
     system: Message = {"role": "system", "content": "You are terse."}
@@ -145,9 +145,13 @@ async def test_a_prompt_without_a_user_is_rejected_and_the_rest_goes_on(world: A
     await world.in_rollout(made)
     world.serve()
     await world.roll_out(made)
-    _, _, found = await everything(world)
-    assert [row["state"] for row in found] == ["done", "rejected"]
-    assert "user" in found[1]["reason"]
+    async with world.store.transaction() as session:
+        assert await rollouts.is_complete(session, made)
+    unscored = await world.rows(
+        "SELECT DISTINCT prompt_id, reason FROM judgements j JOIN responses r"
+        " ON r.id = j.response_id WHERE score IS NULL"
+    )
+    assert unscored == [{"prompt_id": 2, "reason": "refused"}]
 
 
 async def test_a_response_that_the_judge_cannot_read_is_stored_without_a_score(world: Any) -> None:
@@ -262,7 +266,6 @@ async def test_a_task_leases_no_more_than_it_asks_for(world: Any, iteration_id: 
 
 
 async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUID) -> None:
-    sample = Sample("late", 1, 1, "stop", "base")
     async with world.store.transaction() as session:
         slow = (await rollouts.lease(session, iteration_id, "slow", 6, -1))[0]
         assert await rollouts.take_back_expired(session) == 6
@@ -272,7 +275,6 @@ async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUI
     async with world.store.transaction() as session:
         assert not await rollouts.finish(session, iteration_id, slow)
         await rollouts.reject(session, iteration_id, slow, "late")
-        await rollouts.add_responses(session, iteration_id, slow, [(0, sample)], {})
         await rollouts.renew(session, iteration_id, "slow", 600)
         await rollouts.release(session, iteration_id, "slow")
     (row,) = await world.rows(
@@ -281,8 +283,19 @@ async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUI
         p=slow.prompt_id,
     )
     assert row == {"state": "leased", "lease_owner": "other", "lease_token": 2, "reason": None}
-    assert await world.rows("SELECT * FROM responses") == []
     assert await world.rows("SELECT * FROM events WHERE kind = 'prompt.rejected'") == []
+
+
+async def test_a_late_task_stores_no_responses(world: Any, iteration_id: UUID) -> None:
+    """Every write names the fencing token, says the store."""
+    sample = Sample("late", 1, 1, "stop", "base")
+    async with world.store.transaction() as session:
+        slow = (await rollouts.lease(session, iteration_id, "slow", 6, -1))[0]
+        assert await rollouts.take_back_expired(session) == 6
+        await rollouts.lease(session, iteration_id, "other", 6, 60)
+    async with world.store.transaction() as session:
+        await rollouts.add_responses(session, iteration_id, slow, [(0, sample)], {})
+    assert await world.rows("SELECT * FROM responses") == []
 
 
 async def test_a_live_lease_is_renewed_and_an_expired_one_taken_back(

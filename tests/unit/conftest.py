@@ -6,9 +6,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from hypothesis import HealthCheck, settings
 from tenacity import wait_none
 
 from rewardloop.clients import http
+
+settings.register_profile(
+    "unit", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("unit")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

@@ -209,7 +209,7 @@ def test_any_text_near_a_score_has_a_verdict(completion: str) -> None:
 
 
 @given(st.from_regex(rubric.CONSTRAINED_PATTERN, fullmatch=True))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_whatever_the_constrained_form_allows_is_scored(completion: str) -> None:
     assert rubric.parse(completion) == Verdict(float(completion[-1]), None)
 
@@ -230,7 +230,7 @@ def test_the_constrained_form_is_a_sentence_and_a_score(text: str, allowed: bool
 
 @pytest.mark.parametrize(
     "completion",
-    ["\n" * 6000, "-\n" * 3000, "Score: 4" + " " * 6000 + "x", "Score:" + " " * 6000],
+    ["\n" * 6000, "-\n" * 3000, "Score: 4" + " " * 8000 + "x", "Score:" + " " * 6000],
     ids=["blank lines", "dashes", "blanks after a score", "blanks for a score"],
 )
 def test_a_judge_that_babbles_blanks_does_not_hold_the_service_up(completion: str) -> None:
