@@ -6,6 +6,8 @@ takes a few minutes at most, far below the broker's visibility timeout of an hou
 after which Redis brokers hand a message out again (celery issue 5935).
 """
 
+import asyncio
+
 from celery import Celery
 from kombu.exceptions import OperationalError
 
@@ -28,7 +30,15 @@ def make_app(settings: Settings) -> Celery:
         worker_prefetch_multiplier=1,
         task_routes={task: {"queue": queue} for task, queue in QUEUES.items()},
         broker_connection_retry_on_startup=True,
-        broker_transport_options={"visibility_timeout": 3600, "socket_timeout": 30},
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "socket_timeout": 30,
+            # A producer gives up at once: the message stays in the outbox.
+            "socket_connect_timeout": 2,
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_max": 0.1,
+        },
         worker_hijack_root_logger=False,
         beat_schedule={
             "reconcile": {
@@ -54,7 +64,7 @@ async def relay(store: Store, app: Celery) -> int:
         messages = await outbox.take(session)
         for task, iteration_id in messages:
             try:
-                app.send_task(task, args=[str(iteration_id)], retry=False)
+                await asyncio.to_thread(app.send_task, task, args=[str(iteration_id)], retry=False)
             except OperationalError as error:
                 raise UpstreamUnavailable(
                     f"the broker does not answer ({error}); check REWARDLOOP_BROKER_URL"

@@ -105,8 +105,12 @@ async def start(home: Home) -> tuple[Process, int]:
     log = home.logs / "postgres.log"
     # SIGINT: end now, cleanly, without waiting for clients to go.
     server = Process("postgres", [*_as_server_user(), *command], {}, log, signal.SIGINT)
-    await server.wait_until(lambda: _answers(port, password), timeout_seconds=60)
-    _create_database(port, password)
+    try:
+        await server.wait_until(lambda: _answers(port, password), timeout_seconds=60)
+        _create_database(port, password)
+    except BaseException:
+        server.stop()
+        raise
     return server, port
 
 

@@ -22,9 +22,11 @@ Tell = Callable[[str], None]
 class Stack:
     """The running processes and where they listen."""
 
-    def __init__(self, home: Home, addresses: Addresses) -> None:
+    addresses: Addresses
+    """Known once the servers have started."""
+
+    def __init__(self, home: Home) -> None:
         self.home = home
-        self.addresses = addresses
         self.processes: list[Process] = []
 
     def require_alive(self) -> None:
@@ -51,32 +53,30 @@ async def running(home: Home, *, port: int | None, tell: Tell) -> AsyncIterator[
     if port:
         require_free(port)
     with home.locked():
-        stack = await _start_servers(home, port, tell)
+        stack = Stack(home)
         try:
+            await _start_servers(stack, port, tell)
             await _start_services(stack, tell)
             yield stack
         finally:
             stack.stop()
 
 
-async def _start_servers(home: Home, port: int | None, tell: Tell) -> Stack:
+async def _start_servers(stack: Stack, port: int | None, tell: Tell) -> None:
     tell("starting Postgres and Valkey")
-    secrets = home.credentials()
-    database, database_port = await postgres.start(home)
-    broker, broker_port = await valkey.start(home)
-    stack = Stack(
-        home,
-        Addresses(
-            api=f"http://127.0.0.1:{port or free_port()}",
-            generator=f"http://127.0.0.1:{free_port()}",
-            judge=f"http://127.0.0.1:{free_port()}",
-            database=postgres.dsn(database_port, secrets.database_password),
-            broker=valkey.url(broker_port, secrets.broker_password),
-        ),
+    secrets = stack.home.credentials()
+    database, database_port = await postgres.start(stack.home)
+    stack.processes.append(database)
+    broker, broker_port = await valkey.start(stack.home)
+    stack.processes.append(broker)
+    stack.addresses = Addresses(
+        api=f"http://127.0.0.1:{port or free_port()}",
+        generator=f"http://127.0.0.1:{free_port()}",
+        judge=f"http://127.0.0.1:{free_port()}",
+        database=postgres.dsn(database_port, secrets.database_password),
+        broker=valkey.url(broker_port, secrets.broker_password),
     )
-    stack.processes += [database, broker]
-    home.remember(stack.addresses)
-    return stack
+    stack.home.remember(stack.addresses)
 
 
 async def _start_services(stack: Stack, tell: Tell) -> None:

@@ -218,7 +218,7 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
         .where(IterationPrompt.iteration_id == iteration.id)
         .group_by(IterationPrompt.state)
     )
-    by_state: dict[str, int] = dict(states.tuples().all())
+    by_state: dict[str, int] = dict(states.all())
     scored = await session.scalar(
         select(func.count(Judgement.score))
         .join(Response, Response.id == Judgement.response_id)

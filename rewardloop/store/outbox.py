@@ -19,10 +19,11 @@ async def take(session: AsyncSession, limit: int = 500) -> list[tuple[str, UUID]
         .order_by(OutboxMessage.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
+        .cte()  # runs once; as a plain subquery Postgres may run it again for each row
     )
     taken = await session.execute(
         delete(OutboxMessage)
-        .where(OutboxMessage.id.in_(oldest.scalar_subquery()))
+        .where(OutboxMessage.id.in_(select(oldest.c.id)))
         .returning(OutboxMessage.task, OutboxMessage.iteration_id)
     )
     return [(row.task, row.iteration_id) for row in taken]

@@ -70,4 +70,4 @@ async def datasets(session: AsyncSession) -> dict[str, int]:
     rows = await session.execute(
         select(Prompt.dataset, func.count()).group_by(Prompt.dataset).order_by(Prompt.dataset)
     )
-    return dict(rows.tuples().all())
+    return dict(rows.all())

@@ -2,7 +2,8 @@
 
 A roll-out task owns a prompt while its lease lasts. To finish or reject it, the task
 names the fencing token of the lease: one whose lease was taken back decides nothing.
-Answers and judgements need no token: their unique keys keep the first that came.
+The same holds for storing answers. Judgements need no token: they hang on stored
+answers, and their unique keys keep the first that came.
 """
 
 from collections.abc import Iterable, Sequence
@@ -49,12 +50,13 @@ async def lease(
         .order_by(IterationPrompt.prompt_id)
         .limit(count)
         .with_for_update(skip_locked=True)
+        .cte()  # runs once; as a plain subquery Postgres may run it again for each row
     )
     taken = await session.execute(
         update(IterationPrompt)
         .where(
             IterationPrompt.iteration_id == iteration_id,
-            IterationPrompt.prompt_id.in_(pending.scalar_subquery()),
+            IterationPrompt.prompt_id.in_(select(pending.c.prompt_id)),
         )
         .values(
             state=PromptState.LEASED,
@@ -64,7 +66,7 @@ async def lease(
         )
         .returning(IterationPrompt.prompt_id, IterationPrompt.lease_token)
     )
-    tokens = dict(taken.tuples().all())
+    tokens = dict(taken.all())
     found = await session.execute(
         select(Prompt.id, Prompt.messages).where(Prompt.id.in_(tokens)).order_by(Prompt.id)
     )
@@ -188,7 +190,13 @@ async def add_responses(
     samples: Sequence[tuple[int, Sample]],
     sampling: dict[str, Any],
 ) -> None:
-    """Store samples under their indices; one that is there already stays as it is."""
+    """Store samples under their indices; one that is there already stays as it is.
+
+    A task that lost its lease stores nothing.
+    """
+    held = select(IterationPrompt.prompt_id).where(*_held(iteration_id, prompt))
+    if await session.scalar(held.with_for_update()) is None:
+        return
     await session.execute(
         insert(Response)
         .values(

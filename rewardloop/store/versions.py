@@ -42,6 +42,20 @@ async def serving(session: AsyncSession) -> str | None:
     return await session.scalar(select(Serving.version_id))
 
 
+async def require_serving(session: AsyncSession) -> str:
+    """
+    Raises:
+        NotFound: no version was ever marked as served.
+    """
+    version = await serving(session)
+    if version is None:
+        raise NotFound(
+            "no model version is marked as served; `rewardloop up` imports one, and so does "
+            "`python -m services.trainer.import_base`"
+        )
+    return version
+
+
 async def set_serving(session: AsyncSession, version: str) -> None:
     """Mark `version` as the one that every replica has been verified to serve."""
     statement = insert(Serving).values(id=1, version_id=version)

@@ -43,6 +43,9 @@ async def add_prompts(
             raise InvalidInput(
                 f"prompt {number} must end in a user's turn, for the model to answer"
             )
+        texts = [m["content"] for m in prompt.messages] + [prompt.reference or "", prompt.source]
+        if any("\x00" in text for text in texts):
+            raise InvalidInput(f"prompt {number} holds a NUL character; remove it")
     records = [PromptRecord(tuple(p.messages), p.reference, p.source) for p in request.prompts]
     async with ctx.store.transaction() as session:
         added = await prompts.add(session, dataset, records)

@@ -13,7 +13,6 @@ import sys
 
 from rewardloop import checkpoints
 from rewardloop.config import Settings, load_settings
-from rewardloop.errors import NotFound
 from rewardloop.store import Store, versions
 from services.generator import gate
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--max-model-len", default="2048")
     options, vllm_options = parser.parse_known_args()
     settings = load_settings()
-    version = asyncio.run(_serving(settings))
+    version = asyncio.run(serving_version(settings))
     folder = checkpoints.folder_of(settings.checkpoint_root, version)
     checkpoints.verify(folder)
     os.environ[gate.INITIAL_VERSION] = version
@@ -51,13 +50,12 @@ def main() -> None:
     os.execv(sys.executable, command)
 
 
-async def _serving(settings: Settings) -> str:
+async def serving_version(settings: Settings) -> str:
+    """The version that a generator that starts now must load."""
     store = Store(settings.database_url.get_secret_value())
     async with store.transaction() as session:
-        version = await versions.serving(session)
+        version = await versions.require_serving(session)
     await store.close()
-    if version is None:
-        raise NotFound("no model version is marked as served; `rewardloop up` imports a base model")
     return version
 
 

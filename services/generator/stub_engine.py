@@ -33,11 +33,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from rewardloop import checkpoints
-from rewardloop.config import Settings, load_settings
-from rewardloop.errors import NotFound
+from rewardloop.config import load_settings
 from rewardloop.rubric import CONSTRAINED_PATTERN
-from rewardloop.store import Store, versions
 from services.generator import gate
+from services.generator.__main__ import serving_version
 
 JUDGE_PROMPT_END = "Score: <total>"
 """How the rubric's prompt ends; an answer to it ends in a score."""
@@ -347,23 +346,13 @@ def main() -> None:
     parser.add_argument("--writes-nul", action="store_true")
     options = parser.parse_args()
     settings = load_settings()
-    version = asyncio.run(_serving(settings))
+    version = asyncio.run(serving_version(settings))
     folder = checkpoints.folder_of(settings.checkpoint_root, version)
     checkpoints.verify(folder)
     os.environ[gate.INITIAL_VERSION] = version
     faults = Faults(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Faults)})
     engine = StubEngine(folder, faults=faults, max_model_len=options.max_model_len)
     uvicorn.run(make_app(engine), host=options.host, port=options.port, log_level="warning")
-
-
-async def _serving(settings: Settings) -> str:
-    store = Store(settings.database_url.get_secret_value())
-    async with store.transaction() as session:
-        version = await versions.serving(session)
-    await store.close()
-    if version is None:
-        raise NotFound("no model version is marked as served; `rewardloop up` imports a base model")
-    return version
 
 
 if __name__ == "__main__":

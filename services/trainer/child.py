@@ -39,11 +39,7 @@ async def run_child(module: str, task: dict[str, Any]) -> AsyncIterator[dict[str
         child.stdin.write(json.dumps(task).encode())
         child.stdin.write_eof()
         async for line in child.stdout:
-            report = json.loads(line)
-            if "error" in report:
-                kind = DiskFull if report.get("disk_full") else TrainingFailed
-                raise kind(report["error"])
-            yield report
+            yield _checked(line)
         if await child.wait():
             raise TrainingFailed(
                 f"the training process ended with status {child.returncode} and no word; "
@@ -53,6 +49,18 @@ async def run_child(module: str, task: dict[str, Any]) -> AsyncIterator[dict[str
         if child.returncode is None:
             child.kill()
             await child.wait()
+
+
+def _checked(line: bytes) -> dict[str, Any]:
+    try:
+        said: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise TrainingFailed(
+            "the training process died in the middle of a report; was it short of memory?"
+        ) from error
+    if "error" in said:
+        raise (DiskFull if said.get("disk_full") else TrainingFailed)(said["error"])
+    return said
 
 
 def report(stream: TextIO, **fields: Any) -> None:
