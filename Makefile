@@ -1,6 +1,8 @@
 # Everything a newcomer needs: `make demo`, `make test`. `make help` lists the rest.
 VENV := .venv
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# The first that runs and is new enough (a version manager's shim may exist and not run).
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
@@ -12,8 +14,7 @@ help:  ## List the targets
 setup: $(STAMP)  ## Install everything into .venv
 
 $(STAMP): locks/all.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r locks/all.txt
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
@@ -22,11 +23,8 @@ $(STAMP): locks/all.txt pyproject.toml
 demo: setup  ## One whole self-rewarding iteration on this machine
 	$(RUN)/rewardloop demo $(DEMO_OPTIONS)
 
-test: setup  ## All tests, a whole iteration on real vLLM among them
-	$(RUN)/coverage erase
-	$(RUN)/python -m pytest -q --cov --cov-report= tests/unit tests/integration
-	$(RUN)/python -m pytest -q --cov --cov-append --cov-report= tests/e2e
-	$(RUN)/coverage report --skip-covered --fail-under=90
+test: setup  ## All tests, whole iterations on real vLLM among them
+	$(RUN)/python -m pytest -q --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 
 test-unit: setup  ## Unit tests only, in seconds
 	$(RUN)/python -m pytest -q tests/unit
