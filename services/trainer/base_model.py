@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from rewardloop import checkpoints
 from services.trainer.child import folder, open_channel, report, reported_errors
-from services.trainer.dpo import save
+from services.trainer.whole_model import save
 
 
 def main() -> None:

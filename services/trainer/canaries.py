@@ -1,6 +1,6 @@
 """Canaries: what the published files must say, computed by transformers in bf16.
 
-Each canary is a prompt, the model's own greedy continuation, and the
+Each canary is a prompt, a greedy continuation by the model itself, and the
 log-probability (nats) of each continuation token. The engine is asked for the
 same tokens after a swap. They are computed from the files as published, in the
 engine's dtype: float32 and bf16 forwards differ by more than a small update.
@@ -32,25 +32,44 @@ def write_canaries(folder: Path) -> None:
     """Compute the canaries of the checkpoint in `folder` and write them beside it."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    canaries = [_canary(model, tokenizer, prompt) for prompt in PROMPTS]
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
+        )
+        for prompt in PROMPTS
+    ]
+    canaries = [
+        {
+            "prompt_token_ids": prompt_ids,
+            "continuation_token_ids": continuation,
+            "logprobs": continuation_logprobs(model, prompt_ids, continuation),
+        }
+        for prompt_ids, continuation in _continuations(model, tokenizer, texts)
+    ]
     document = {"dtype": "bfloat16", "canaries": canaries}
     (folder / checkpoints.CANARIES).write_text(json.dumps(document))
 
 
-def _canary(model: Any, tokenizer: Any, prompt: str) -> dict[str, Any]:
-    prompt_ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=True
-    )["input_ids"]
+def _continuations(
+    model: Any, tokenizer: Any, texts: list[str]
+) -> list[tuple[list[int], list[int]]]:
+    """Token ids of each prompt and of its greedy continuation, generated as one batch."""
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
     with torch.inference_mode():
-        whole = model.generate(
-            torch.tensor([prompt_ids]), do_sample=False, max_new_tokens=NUM_TOKENS
-        )[0].tolist()
-    continuation = whole[len(prompt_ids) :]
-    return {
-        "prompt_token_ids": prompt_ids,
-        "continuation_token_ids": continuation,
-        "logprobs": continuation_logprobs(model, prompt_ids, continuation),
-    }
+        whole_BT = model.generate(**batch, do_sample=False, max_new_tokens=NUM_TOKENS)
+    width = batch["input_ids"].shape[1]
+    found = []
+    for row, mask in zip(whole_BT, batch["attention_mask"], strict=True):
+        prompt_ids = row[:width][mask.bool()].tolist()
+        found.append((prompt_ids, _until(row[width:].tolist(), tokenizer.eos_token_id)))
+    return found
+
+
+def _until(tokens: list[int], end: int) -> list[int]:
+    """The tokens up to the first `end`, and with it; what a batch pads behind it goes."""
+    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
 def continuation_logprobs(

@@ -10,7 +10,6 @@ What TRL would do unasked, and we undo or say:
 """
 
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from services.trainer.canaries import write_canaries
 from services.trainer.child import folder, open_channel, report, reported_errors
+from services.trainer.whole_model import save
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -108,26 +107,6 @@ def _lora(weights: dict[str, Any]) -> LoraConfig | None:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-
-
-def save(model: Any, tokenizer: Any, output: Path) -> None:
-    """Write whole weights (adapters merged), tokenizer and canaries to `output`."""
-    output.mkdir(parents=True, exist_ok=True)
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
-    model.config.use_cache = True
-    model.config.attention_dropout = 0.0
-    model.save_pretrained(output)
-    tokenizer.save_pretrained(output)
-    _remove_scratch(output)
-    write_canaries(output)
-
-
-def _remove_scratch(output: Path) -> None:
-    """TRL leaves its own folder and a model card; neither is part of a checkpoint."""
-    shutil.rmtree(output / "trainer", ignore_errors=True)
-    for name in ("README.md", "training_args.bin"):
-        (output / name).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
