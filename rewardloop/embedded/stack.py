@@ -43,8 +43,13 @@ class Stack:
 
 
 @asynccontextmanager
-async def running(home: Home, *, port: int | None, tell: Tell) -> AsyncIterator[Stack]:
+async def running(
+    home: Home, *, port: int | None, tell: Tell, generator: str = "generator"
+) -> AsyncIterator[Stack]:
     """The whole stack for the block; `port` is the API's, None takes any.
+
+    `generator` names the module under `services` that serves: vLLM, or the stub engine
+    in tests of faults.
 
     Raises:
         Conflict: the home or the port is in use.
@@ -56,7 +61,7 @@ async def running(home: Home, *, port: int | None, tell: Tell) -> AsyncIterator[
         stack = Stack(home)
         try:
             await _start_servers(stack, port, tell)
-            await _start_services(stack, tell)
+            await _start_services(stack, generator, tell)
             yield stack
         finally:
             stack.stop()
@@ -79,11 +84,11 @@ async def _start_servers(stack: Stack, port: int | None, tell: Tell) -> None:
     stack.home.remember(stack.addresses)
 
 
-async def _start_services(stack: Stack, tell: Tell) -> None:
+async def _start_services(stack: Stack, generator_module: str, tell: Tell) -> None:
     await _ensure_base_model(stack, tell)
     tell("starting vLLM and the services")
     addresses = stack.addresses
-    generator = _service(stack, "generator", *_listen(addresses.generator))
+    generator = _service(stack, generator_module, *_listen(addresses.generator))
     judge = _service(stack, "judge", *_listen(addresses.judge))
     api = _service(stack, "api", *_listen(addresses.api))
     _service(stack, "worker", "controller", name="controller")
