@@ -53,6 +53,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
                 await iterations.note_failure(session, iteration, error)
             raise
     async with store.transaction() as session:
+        await iterations.note_progress(session, iteration_id)
         if await rollouts.has_pending(session, iteration_id):
             outbox.add(session, queue_names.ROLLOUT, iteration_id)
         elif await rollouts.is_complete(session, iteration_id):
