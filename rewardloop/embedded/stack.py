@@ -85,20 +85,25 @@ async def _start_servers(stack: Stack, port: int | None, tell: Tell) -> None:
 
 
 async def _start_services(stack: Stack, generator_module: str, tell: Tell) -> None:
-    await _ensure_base_model(stack, tell)
-    tell("starting vLLM and the services")
+    """The services that need no model start while the base model is unpacked."""
     addresses = stack.addresses
-    generator = _service(stack, generator_module, *_listen(addresses.generator))
+    has_model = await _migrate(stack)
     judge = _service(stack, "judge", *_listen(addresses.judge))
     api = _service(stack, "api", *_listen(addresses.api))
     _service(stack, "worker", "controller", name="controller")
     _service(stack, "worker", "rollout", name="worker")
     _service(stack, "trainer")
+    if not has_model:
+        tell("unpacking the base model")
+        await _import_base(stack)
+    tell("starting vLLM")
+    generator = _service(stack, generator_module, *_listen(addresses.generator))
     await asyncio.gather(
         generator.wait_until(_healthy(addresses.generator), GENERATOR_START_SECONDS),
         judge.wait_until(_healthy(addresses.judge), SERVICE_START_SECONDS),
         api.wait_until(_healthy(addresses.api), SERVICE_START_SECONDS),
     )
+    stack.require_alive()
 
 
 def _sqlalchemy_url(dsn: str) -> str:
@@ -152,18 +157,19 @@ def _healthy(url: str) -> Callable[[], bool]:
     return probe
 
 
-async def _ensure_base_model(stack: Stack, tell: Tell) -> None:
-    """M0: the packaged model, published and marked as served; done once for a home."""
+async def _migrate(stack: Stack) -> bool:
+    """Bring the schema up to date; returns whether a model version is served already."""
     store = Store(_sqlalchemy_url(stack.addresses.database))
     try:
         await store.migrate()
         async with store.transaction() as session:
-            known = await versions.serving(session) is not None
+            return await versions.serving(session) is not None
     finally:
         await store.close()
-    if known:
-        return
-    tell("unpacking the base model")
+
+
+async def _import_base(stack: Stack) -> None:
+    """M0: the packaged model, published and marked as served; done once for a home."""
     log = stack.home.logs / "import_base.log"
     with log.open("ab") as output:
         child = await asyncio.create_subprocess_exec(

@@ -141,12 +141,15 @@ class Swapper:
 
     async def _check_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
         canaries = _read_canaries(folder)
-        differences: list[float] = []
         async with asyncio.timeout(STEP_SECONDS):
-            for canary in canaries:
-                engine = await self._engine_logprobs(fastapi_app, canary)
-                pairs = zip(engine, canary["logprobs"], strict=True)
-                differences.extend(abs(here - there) for here, there in pairs)
+            engine = await asyncio.gather(
+                *(self._engine_logprobs(fastapi_app, canary) for canary in canaries)
+            )
+        differences = [
+            abs(here - there)
+            for canary, logprobs in zip(canaries, engine, strict=True)
+            for here, there in zip(logprobs, canary["logprobs"], strict=True)
+        ]
         mean = sum(differences) / len(differences)
         found = {
             "mean_difference": mean,
