@@ -69,7 +69,7 @@ async def test_retries_end(serve: Serve) -> None:
     script = Script(BUSY)
     async with calling(serve, script) as get:
         with pytest.raises(errors.UpstreamUnavailable, match="loading"):
-            await get(retry_seconds=0.05)
+            await get(retry_seconds=1)
         assert len(script.requests) > 1
         script.requests.clear()
         with pytest.raises(errors.UpstreamUnavailable):
