@@ -1,12 +1,14 @@
-"""What our own FastAPI services (judge, API) share: keys, errors, health, metrics.
+"""What our own FastAPI services (judge, API) share: keys, errors, health, metrics, start-up.
 
 vLLM's server is not ours, so the generator's gate has its own.
 """
 
+import argparse
 import hmac
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -14,10 +16,28 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
+from rewardloop import telemetry
+from rewardloop.config import Settings, load_settings
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
 
 _bearer = HTTPBearer(auto_error=False)
 Guard = Callable[..., Awaitable[None]]
+
+
+def serve(make_app: Callable[[Settings], FastAPI], about: str, *, default_port: int) -> None:
+    """Run a service as a process: its options, its settings, its log."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=default_port)
+    options = parser.parse_args()
+    telemetry.log_json()
+    uvicorn.run(
+        make_app(load_settings()),
+        host=options.host,
+        port=options.port,
+        log_config=None,
+        access_log=False,
+    )
 
 
 def key_guard(key: str) -> Guard:

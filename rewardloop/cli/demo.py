@@ -63,15 +63,17 @@ async def up(home: Home, port: int) -> None:
     async with running(home, port=port, tell=_tell) as stack:
         async with client(home) as api:
             await _import_seeds(api)
-        console.print(f"api        {stack.addresses.api}", highlight=False, soft_wrap=True)
-        console.print(f"dashboard  {_dashboard(stack)}", highlight=False, soft_wrap=True)
-        console.print(f"generator  {stack.addresses.generator}/v1", highlight=False, soft_wrap=True)
-        console.print(f"judge      {stack.addresses.judge}/v1", highlight=False, soft_wrap=True)
-        console.print(
-            f"database   rewardloop dsn --home {home.folder}", highlight=False, soft_wrap=True
-        )
-        console.print(f"keys       {home.folder}/credentials.json", highlight=False, soft_wrap=True)
-        console.print(f"logs       {home.logs}", highlight=False, soft_wrap=True)
+        shown = {
+            "api": stack.addresses.api,
+            "dashboard": _dashboard(stack),
+            "generator": f"{stack.addresses.generator}/v1",
+            "judge": f"{stack.addresses.judge}/v1",
+            "database": f"rewardloop dsn --home {home.folder}",
+            "keys": f"{home.folder}/credentials.json",
+            "logs": home.logs,
+        }
+        for name, value in shown.items():
+            console.print(f"{name:<10} {value}", highlight=False, soft_wrap=True)
         await _until_stopped(stack)
 
 

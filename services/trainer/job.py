@@ -12,7 +12,7 @@ from celery import Celery
 
 from rewardloop import checkpoints, telemetry
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import RewardloopError
+from rewardloop.errors import RewardloopError, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.store import Store, iterations, pairs, runs, training, versions
 from rewardloop.store.models import Iteration, Run, TrainingJob
@@ -57,8 +57,11 @@ async def _lease_kept(store: Store, job: TrainingJob, owner: str) -> AsyncIterat
         kept = True
         while kept:
             await asyncio.sleep(RENEW_SECONDS)
-            async with store.transaction() as session:
-                kept = await training.renew(session, job.id, owner, LEASE_SECONDS)
+            try:
+                async with store.transaction() as session:
+                    kept = await training.renew(session, job.id, owner, LEASE_SECONDS)
+            except UpstreamUnavailable as error:
+                logger.warning("lease not renewed: %s", error.message)
         logger.warning("another trainer took job %d", job.id)
         work.cancel()
 

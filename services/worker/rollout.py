@@ -21,7 +21,7 @@ from rewardloop import queue_names, telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected
+from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
 from rewardloop.store import Store, iterations, outbox, rollouts, runs
@@ -97,8 +97,11 @@ class Rollout:
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            async with self.store.transaction() as session:
-                await rollouts.renew(session, self.iteration_id, self.owner, LEASE_SECONDS)
+            try:
+                async with self.store.transaction() as session:
+                    await rollouts.renew(session, self.iteration_id, self.owner, LEASE_SECONDS)
+            except UpstreamUnavailable as error:
+                logger.warning("leases not renewed: %s", error.message)
 
     async def _process_all(self) -> None:
         deadline = time.monotonic() + WORK_SECONDS
