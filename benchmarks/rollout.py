@@ -22,8 +22,7 @@ from typing import Any
 
 import aiohttp
 
-from rewardloop import rubric
-from rewardloop.cli.demo import DEMO
+from rewardloop import presets, rubric
 from rewardloop.cli.remote import client
 from rewardloop.clients.api import ApiClient
 from rewardloop.config import RunConfig
@@ -107,7 +106,7 @@ async def compare(home: Home, num_prompts: int, rounds: int) -> dict[str, Any]:
     prompts = [list(p.messages) for p in read_prompts(SEEDS).prompts[:num_prompts]]
     config = RunConfig.model_validate(
         {
-            **DEMO,
+            **presets.load("demo"),
             "name": "bench",
             "prompts": {"dataset": "bench", "num_per_iteration": num_prompts},
             "pairing": {"min_margin": 5},

@@ -140,6 +140,30 @@ class NoPairs(RewardloopError):
     kind = "no-preference-pairs"
 
 
+class NoExamples(RewardloopError):
+    """A step of the method found nothing to train on; the message says why."""
+
+    kind = "no-training-examples"
+
+
+class TooFewPrompts(RewardloopError):
+    """The prompt model wrote too few prompts that passed the filters."""
+
+    kind = "too-few-prompts"
+
+
+class EvaluationFailed(RewardloopError):
+    """A head-to-head evaluation ended without a result."""
+
+    kind = "evaluation-failed"
+
+
+class JudgeCollapsed(RewardloopError):
+    """The judge's scores passed a threshold of `health`, so nothing was trained on them."""
+
+    kind = "judge-collapsed"
+
+
 class EnvironmentUnfit(RewardloopError):
     """This machine lacks something that the stack needs."""
 

@@ -13,10 +13,13 @@ from kombu.exceptions import OperationalError
 
 from rewardloop.config import Settings
 from rewardloop.errors import UpstreamUnavailable
-from rewardloop.queue_names import ADVANCE, RECONCILE, ROLLOUT
+from rewardloop.queue_names import ADVANCE, ASSESS, EVALUATE, PROMPTS, RECONCILE, ROLLOUT
 from rewardloop.store import Store, outbox
 
-QUEUES = {ROLLOUT: "rollout", ADVANCE: "control", RECONCILE: "control"}
+QUEUES = {
+    **dict.fromkeys((ROLLOUT, PROMPTS, ASSESS, EVALUATE), "rollout"),
+    **dict.fromkeys((ADVANCE, RECONCILE), "control"),
+}
 RECONCILE_SECONDS = 5.0
 
 
@@ -62,9 +65,9 @@ async def relay(store: Store, app: Celery) -> int:
     """
     async with store.transaction() as session:
         messages = await outbox.take(session)
-        for task, iteration_id in messages:
+        for task, subject_id in messages:
             try:
-                await asyncio.to_thread(app.send_task, task, args=[str(iteration_id)], retry=False)
+                await asyncio.to_thread(app.send_task, task, args=[str(subject_id)], retry=False)
             except OperationalError as error:
                 raise UpstreamUnavailable(
                     f"the broker does not answer ({error}); check REWARDLOOP_BROKER_URL"

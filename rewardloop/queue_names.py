@@ -3,3 +3,6 @@
 ROLLOUT = "rewardloop.rollout"
 ADVANCE = "rewardloop.advance"
 RECONCILE = "rewardloop.reconcile"
+PROMPTS = "rewardloop.prompts"
+ASSESS = "rewardloop.assess"
+EVALUATE = "rewardloop.evaluate"

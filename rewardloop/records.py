@@ -30,6 +30,31 @@ class PromptRecord:
     """Where it came from: the format and the file's own id, e.g. `oasst:6ab24d72`."""
 
 
+@dataclass(frozen=True, slots=True)
+class RankedText:
+    """One human-ranked response to a prompt."""
+
+    text: str
+    rank: int
+    """0 is the best; equal ranks are a human tie."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedPrompt:
+    """A prompt with responses that humans put in order."""
+
+    prompt: PromptRecord
+    responses: tuple[RankedText, ...]
+    """At least two."""
+
+
+class IterationKind(StrEnum):
+    BOOTSTRAP = "bootstrap"
+    """Index 0: from a pretrained M0 to M1 (IFT and EFT)."""
+    IMPROVE = "improve"
+    """Index t: from M_t to M_t+1 on M_t's own judgements."""
+
+
 class IterationState(StrEnum):
     QUEUED = "queued"
     """Waits for the iteration before it, or for another run to leave the engines."""
@@ -42,6 +67,17 @@ class Phase(StrEnum):
     """What a running iteration is doing; each phase has one owner."""
 
     WAITING = "waiting"
+    TRAIN_BASELINE = "train_baseline"
+    """The trainer makes the SFT baseline from IFT data."""
+    SWAP_BASELINE = "swap_baseline"
+    JUDGE_RANKED = "judge_ranked"
+    """The SFT baseline judges the human-ranked responses."""
+    SELECT_EFT = "select_eft"
+    """The controller keeps the judgements that agree with the humans."""
+    PROMPT_MODEL = "prompt_model"
+    """The controller brings every replica to the fixed prompt model, where it has no upstream."""
+    PROMPTS = "prompts"
+    """The fixed prompt model writes new prompts."""
     PREPARE = "prepare"
     """The controller brings every replica to the base version."""
     ROLLOUT = "rollout"
@@ -52,6 +88,8 @@ class Phase(StrEnum):
     """The trainer owns the iteration."""
     SWAP = "swap"
     """The controller activates the new version on every replica."""
+    ASSESS = "assess"
+    """The new version judges the held-out rankings."""
     DONE = "done"
 
 
@@ -63,11 +101,29 @@ class PromptState(StrEnum):
     """The generator refused it (too long, say); the reason is stored."""
 
 
+class Stage(StrEnum):
+    """What a training job makes."""
+
+    BASELINE = "baseline"
+    """A bootstrap's SFT baseline, from IFT data alone."""
+    MODEL = "model"
+    """The iteration's new version."""
+
+
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+class Purpose(StrEnum):
+    """Why a version judges human-ranked responses."""
+
+    EFT = "eft"
+    """To make EFT examples of the training part."""
+    HEALTH = "health"
+    """To measure the judge by the held-out part."""
 
 
 class JudgementMode(StrEnum):
@@ -130,6 +186,27 @@ class ScoredResponse:
     response_id: int
     text: str
     score: float | None
+    scores: tuple[float | None, ...] = ()
+    """The single judgements' scores, by judge index; None where one did not parse."""
+
+
+class Preference(StrEnum):
+    """What a pairwise judgement says."""
+
+    FIRST = "first"
+    SECOND = "second"
+    TIE = "tie"
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenComparison:
+    """One pairwise judgement, as the judge service returned it."""
+
+    raw_text: str
+    preference: Preference | None
+    reason: UnscoredReason | None
+    """Why there is no preference."""
+    judge_version: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from rewardloop.enclosure import escaping, split_response, transcript
 from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 
 MAX_SCORE = 5
@@ -51,7 +52,7 @@ sentence, then the score. Its alphabet is kept small so that the grammar
 compiles at once."""
 
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
-_TAG = re.compile(r"<(?=\s*/?\s*(?:request|response)\b)", re.IGNORECASE)
+_escaped = escaping("request", "response")
 # Possessive quantifiers keep this linear in what a judge wrote.
 _SCORE = re.compile(
     r"^[ \t*_#>-]*+(?:total |final |overall )?score[ \t*_]*+[:=][\s*_]*+"
@@ -67,27 +68,13 @@ def render(conversation: Sequence[Message], mode: JudgementMode) -> list[Message
     Raises:
         ValueError: the conversation does not end in an assistant's turn after a user's.
     """
-    *request, response = conversation
-    if response["role"] != "assistant" or not any(m["role"] == "user" for m in request):
-        raise ValueError(
-            "the conversation to judge must hold a user's turn and end in the assistant's response"
-        )
+    request, response = split_response(conversation)
     content = TEMPLATE.format(
-        request=_enclose(_transcript(request)),
-        response=_enclose(response["content"]),
+        request=_escaped(transcript(request)),
+        response=_escaped(response),
         max_words=_MAX_WORDS[mode],
     )
     return [{"role": "user", "content": content}]
-
-
-def _transcript(messages: Sequence[Message]) -> str:
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
-
-
-def _enclose(text: str) -> str:
-    return _TAG.sub("&lt;", text)
 
 
 def parse(completion: str, finish_reason: str | None = "stop") -> Verdict:

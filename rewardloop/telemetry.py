@@ -21,6 +21,10 @@ JUDGEMENTS = Counter("rewardloop_judgements", "Judgements settled.", ["outcome"]
 TOKENS = Counter("rewardloop_tokens", "Tokens that engines read or wrote for us.", ["role", "kind"])
 """`role`: sample, judge, or engine (a generator cannot tell who asks); `kind`: prompt or
 completion."""
+CANDIDATE_PROMPTS = Counter(
+    "rewardloop_candidate_prompts", "Prompts that the prompt model wrote.", ["outcome"]
+)
+"""`outcome` is `accepted` or the reason of the rejection."""
 PHASE_SECONDS = Histogram(
     "rewardloop_phase_seconds",
     "Time that an iteration spent in a phase.",

@@ -9,41 +9,31 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from rewardloop import presets
 from rewardloop.cli.progress import follow
 from rewardloop.cli.remote import client
 from rewardloop.clients.api import ApiClient
-from rewardloop.datasets import read_prompts
+from rewardloop.datasets import read_prompts, read_ranked
 from rewardloop.embedded.home import Home, write_private
 from rewardloop.embedded.stack import Stack, running
 from rewardloop.errors import TrainingFailed
 
 console = Console()
 
-DEMO = {
-    "name": "demo",
-    "sampling": {"max_tokens": 96},
-    "judging": {"mode": "constrained", "max_tokens": 48},
-    "training": {
-        "learning_rate": 5e-5,
-        "learning_rate_floor": 5e-6,
-        "batch_size": 4,
-        "micro_batch_size": 4,
-        "max_length": 512,
-        "dropout": 0.0,
-    },
-}
-"""Short answers, a constrained judge and a learning rate whose effect can be seen in
-bf16, so that an untrained 135M model goes all the way in minutes on two cores. No
-dropout: on this model's attention it costs 0.2 nats a token, more than DPO gains."""
+SEEDS = {"seed": "prompts", "evaluation": "evaluation", "validation": "validation"}
+"""The prompt datasets that ship with the project, and their files."""
 
 
 async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
     """Start the stack, run the iterations, write the summary, show it."""
     async with running(home, port=None, tell=_tell) as stack, client(home) as api:
         _tell(f"dashboard: {_dashboard(stack)}")
-        await _import_seeds(api)
+        await import_seeds(api)
         await _tell_unfinished(api)
-        config = {**DEMO, "prompts": {"dataset": "seed", "num_per_iteration": prompts}}
+        config = {
+            **presets.load("demo"),
+            "prompts": {"dataset": "seed", "num_per_iteration": prompts},
+        }
         created = await api.post("/v1/runs", config)
         await api.post(f"/v1/runs/{created['id']}/iterations", {"count": iterations})
         views = await follow(api, created["id"], console, stack.require_alive)
@@ -62,7 +52,7 @@ async def up(home: Home, port: int) -> None:
     """Run the stack until a signal comes or a part of it dies."""
     async with running(home, port=port, tell=_tell) as stack:
         async with client(home) as api:
-            await _import_seeds(api)
+            await import_seeds(api)
         shown = {
             "api": stack.addresses.api,
             "dashboard": _dashboard(stack),
@@ -103,9 +93,12 @@ async def _tell_unfinished(api: ApiClient) -> None:
         _tell(f"{len(unfinished)} iterations that were cut off go on first")
 
 
-async def _import_seeds(api: ApiClient) -> None:
-    with as_file(files("rewardloop") / "seeds" / "prompts.jsonl") as path:
-        await api.add_prompts("seed", read_prompts(path).prompts)
+async def import_seeds(api: ApiClient) -> None:
+    """Fill the datasets `seed`, `evaluation`, `validation` and `ranked` with what ships."""
+    with as_file(files("rewardloop") / "seeds") as folder:
+        for dataset, name in SEEDS.items():
+            await api.add_prompts(dataset, read_prompts(folder / f"{name}.jsonl").prompts)
+        await api.add_ranked("ranked", read_ranked(folder / "ranked.jsonl").prompts)
 
 
 def summary(run_id: str, views: list[dict[str, Any]]) -> dict[str, Any]:

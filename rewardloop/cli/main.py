@@ -10,13 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rewardloop import presets
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
 from rewardloop.cli import remote
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
-from rewardloop.errors import RewardloopError
+from rewardloop.errors import EvaluationFailed, RewardloopError
+from rewardloop.records import JudgementMode
 from rewardloop.store import Store
 
 app = typer.Typer(
@@ -72,13 +74,37 @@ def import_(
 
 
 @app.command()
+def import_ranked(
+    file: Path,
+    dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "ranked",
+    skip_broken: Annotated[
+        bool,
+        typer.Option("--skip-broken", help="Import the good lines of a file with broken ones."),
+    ] = False,
+    language: Annotated[
+        str, typer.Option(help="Keep messages of this language, where known.")
+    ] = "en",
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Import human-ranked responses: Open Assistant trees, or files like the shipped one."""
+    asyncio.run(remote.import_ranked(Home(home), file, dataset, skip_broken, language))
+
+
+@app.command()
 def start(
-    config: Annotated[Path | None, typer.Argument(help="A RunConfig as YAML or JSON.")] = None,
-    iterations: Annotated[int, typer.Option(min=1, max=100)] = 1,
+    config: Annotated[
+        Path | None, typer.Argument(help="A RunConfig as YAML or JSON; its keys win.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help=f"Begin with a preset: {', '.join(presets.names())}.")
+    ] = None,
+    iterations: Annotated[
+        int, typer.Option(min=1, max=100, help="Besides a bootstrap, where there is one.")
+    ] = 1,
     home: HomeOption = DEFAULT,
 ) -> None:
     """Create a run on the running stack and start iterations; prints the run's id."""
-    asyncio.run(remote.start(Home(home), config, iterations))
+    asyncio.run(remote.start(Home(home), preset, config, iterations))
 
 
 @app.command()
@@ -98,6 +124,75 @@ def export(
 ) -> None:
     """Write a run's preference pairs to a file."""
     asyncio.run(remote.export(Home(home), run, output))
+
+
+@app.command()
+def evaluate(
+    version_a: str,
+    version_b: str,
+    dataset: Annotated[str, typer.Option(help="Held-out prompts.")] = "evaluation",
+    prompts: Annotated[int, typer.Option(min=1, help="How many of them.")] = 256,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 512,
+    mode: Annotated[JudgementMode, typer.Option(help="How the judge writes.")] = JudgementMode.FREE,
+    judge_version: Annotated[
+        str | None, typer.Option(help="Version that judges; the newer of the two if left out.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Let two model versions meet head to head, judged in both orders."""
+    config = {
+        "dataset": dataset,
+        "num_prompts": prompts,
+        "max_tokens": max_tokens,
+        "mode": mode,
+        "judge_version": judge_version,
+    }
+    found = asyncio.run(remote.evaluate(Home(home), version_a, version_b, config))
+    if found["error"] is not None:
+        raise EvaluationFailed(found["error"])
+    print(json.dumps(found["result"], indent=1))
+
+
+@app.command()
+def export_answers(
+    version: str,
+    output: Annotated[Path, typer.Option("--output", "-o", help="AlpacaEval's outputs format.")],
+    dataset: Annotated[str, typer.Option(help="The evaluation's prompts.")] = "evaluation",
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Write a version's answers for alpaca_eval."""
+    asyncio.run(remote.export_answers(Home(home), version, dataset, output))
+
+
+@app.command()
+def report(
+    run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file.")] = Path(
+        "report.html"
+    ),
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Write a run's report, from M0 to the newest model, as one HTML page."""
+    asyncio.run(remote.report(Home(home), run, output))
+
+
+@app.command()
+def conformance(
+    run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """List every value of the paper beside what the run ran with."""
+    asyncio.run(remote.show_conformance(Home(home), run))
+
+
+@app.command()
+def policies(
+    run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
+    min_margin: Annotated[float, typer.Option(min=0, max=5)] = 0.0,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Compare the pair policies over a run's stored scores."""
+    asyncio.run(remote.compare_policies(Home(home), run, min_margin))
 
 
 @app.command()

@@ -1,18 +1,22 @@
 """Commands that speak to a running stack over the API."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.table import Table
 
-from rewardloop.cli.progress import follow
+from rewardloop import presets
+from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.clients.api import ApiClient
-from rewardloop.datasets import Format, read_prompts
-from rewardloop.datasets.writer import write_preference_jsonl
+from rewardloop.datasets import Format, read_prompts, read_ranked
+from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput, NotFound
+from rewardloop.report import render
 
 console = Console()
 
@@ -40,6 +44,20 @@ async def import_file(
     )
 
 
+async def import_ranked(
+    home: Home, file: Path, dataset: str, skip_broken: bool, language: str
+) -> None:
+    read = read_ranked(file, skip_broken=skip_broken, language=language)
+    async with client(home) as api:
+        added = await api.add_ranked(dataset, read.prompts)
+    left_out = ", ".join(f"{count} {why}" for why, count in sorted(read.left_out.items()))
+    console.print(
+        f"{dataset}: {added} ranked prompts added, {len(read.prompts) - added} known already, "
+        f"{len(read.skipped)} broken lines left out; left out by reason: {left_out or 'nothing'}",
+        soft_wrap=True,
+    )
+
+
 def read_config(path: Path | None) -> dict[str, Any]:
     """A RunConfig file as plain data; the API checks its keys.
 
@@ -59,21 +77,21 @@ def read_config(path: Path | None) -> dict[str, Any]:
     return data
 
 
-async def start(home: Home, config: Path | None, iterations: int) -> None:
+def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
+    """The preset's keys, with the file's on top."""
+    return presets.merged(presets.load(preset) if preset else {}, read_config(config))
+
+
+async def start(home: Home, preset: str | None, config: Path | None, iterations: int) -> None:
     async with client(home) as api:
-        run = await api.post("/v1/runs", read_config(config))
+        run = await api.post("/v1/runs", resolved_config(preset, config))
         await api.post(f"/v1/runs/{run['id']}/iterations", {"count": iterations})
     print(run["id"])
 
 
 async def watch(home: Home, run_id: str | None) -> None:
     async with client(home) as api:
-        if run_id is None:
-            runs = (await api.get("/v1/runs", limit=1))["items"]
-            if not runs:
-                raise NotFound("there is no run yet; start one with `rewardloop start`")
-            run_id = runs[0]["id"]
-        for view in await follow(api, run_id, console):
+        for view in await follow(api, await newest_run(api, run_id), console):
             shown = {key: view[key] for key in ("index", "state", "new_version", "error")}
             print(json.dumps(shown))
 
@@ -85,3 +103,91 @@ async def export(home: Home, run_id: str, output: Path) -> None:
         raise NotFound(f"run {run_id} has no preference pairs yet; see `rewardloop watch {run_id}`")
     written = write_preference_jsonl(rows, output)
     console.print(f"{written} pairs written to {output}", soft_wrap=True)
+
+
+EVALUATION_POLL_SECONDS = 1.0
+
+
+async def evaluate(
+    home: Home, version_a: str, version_b: str, config: dict[str, Any]
+) -> dict[str, Any]:
+    """Queue A against B, wait, and return the evaluation."""
+    async with client(home) as api:
+        asked = {"version_a": version_a, "version_b": version_b, "config": config}
+        created = await api.post("/v1/evaluations", asked)
+        with console.status(f"{version_a} against {version_b}"):
+            while True:
+                found: dict[str, Any] = await api.get(f"/v1/evaluations/{created['id']}")
+                if found["state"] in ("succeeded", "failed"):
+                    return found
+                await asyncio.sleep(EVALUATION_POLL_SECONDS)
+
+
+async def export_answers(home: Home, version: str, dataset: str, output: Path) -> None:
+    async with client(home) as api:
+        found = (await api.get(f"/v1/models/{version}/answers", dataset=dataset))["items"]
+    rows = [{**item, "dataset": dataset, "generator": version} for item in found]
+    written = write_alpaca_eval(rows, output)
+    console.print(f"{written} answers written to {output}", soft_wrap=True)
+
+
+async def newest_run(api: ApiClient, run_id: str | None) -> str:
+    """`run_id`, or the newest run's."""
+    if run_id is not None:
+        return run_id
+    runs = (await api.get("/v1/runs", limit=1))["items"]
+    if not runs:
+        raise NotFound("there is no run yet; start one with `rewardloop start`")
+    return str(runs[0]["id"])
+
+
+async def report(home: Home, run_id: str | None, output: Path) -> None:
+    async with client(home) as api:
+        data = await api.get(f"/v1/runs/{await newest_run(api, run_id)}/report")
+    write_text(render(data), output)
+    console.print(f"report: {output}", soft_wrap=True)
+
+
+async def show_conformance(home: Home, run_id: str | None) -> None:
+    async with client(home) as api:
+        rows = (await api.get(f"/v1/runs/{await newest_run(api, run_id)}/conformance"))["items"]
+    table = Table("", "value", "paper", "ran", box=None)
+    for row in rows:
+        mark = "[yellow]deviates[/yellow]" if row["deviates"] else "[green]same[/green]"
+        ran = "not run" if row["ran"] is None else str(row["ran"])
+        table.add_row(mark, row["what"], row["paper"], ran)
+    console.print(table)
+    console.print(f"{sum(row['deviates'] for row in rows)} of {len(rows)} values deviate")
+
+
+POLICIES: tuple[dict[str, Any], ...] = (
+    {"kind": "best_worst"},
+    {"kind": "length_control", "rho": 0.1},
+    {"kind": "several", "max_pairs_per_prompt": 3},
+    {"kind": "consistency"},
+    {"kind": "anchored"},
+)
+
+
+async def compare_policies(home: Home, run_id: str | None, min_margin: float) -> None:
+    """Every policy over the scores that are stored; nothing is generated or written."""
+    async with client(home) as api:
+        views = await iterations_of(api, await newest_run(api, run_id))
+        columns = ("iteration", "policy", "pairs", "margin", "chosen chars", "rejected chars")
+        table = Table(*columns, "without a pair", box=None)
+        for view in views:
+            if view["kind"] == "improve" and view["counts"]["responses"]:
+                for policy in POLICIES:
+                    asked = {"min_margin": min_margin, "policy": policy}
+                    found = await api.post(f"/v1/iterations/{view['id']}/pairing", asked)
+                    table.add_row(str(view["index"]), policy["kind"], *_policy_row(found))
+    console.print(table)
+
+
+def _policy_row(found: dict[str, Any]) -> list[str]:
+    means = ("mean_margin", "mean_chosen_length", "mean_rejected_length")
+    return [
+        str(found["num_pairs"]),
+        *("-" if found[name] is None else f"{found[name]:.2f}" for name in means),
+        ", ".join(f"{count} {why}" for why, count in found["unpaired"].items()) or "none",
+    ]

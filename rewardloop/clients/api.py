@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
-from rewardloop.records import PromptRecord
+from rewardloop.records import PromptRecord, RankedPrompt
 
 _PROMPTS_PER_REQUEST = 10_000
+_RANKED_PER_REQUEST = 1_000
 
 
 class ApiClient:
@@ -35,6 +36,23 @@ class ApiClient:
                 for p in chunk
             ]
             answer = await self.post(f"/v1/datasets/{dataset}/prompts", {"prompts": rows})
+            added += int(answer["added"])
+        return added
+
+    async def add_ranked(self, dataset: str, ranked: Sequence[RankedPrompt]) -> int:
+        """Returns how many rankings were new."""
+        added = 0
+        for start in range(0, len(ranked), _RANKED_PER_REQUEST):
+            rows = [
+                {
+                    "messages": item.prompt.messages,
+                    "reference": item.prompt.reference,
+                    "source": item.prompt.source,
+                    "responses": [{"text": r.text, "rank": r.rank} for r in item.responses],
+                }
+                for item in ranked[start : start + _RANKED_PER_REQUEST]
+            ]
+            answer = await self.post(f"/v1/datasets/{dataset}/ranked", {"prompts": rows})
             added += int(answer["added"])
         return added
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
-from rewardloop.config import Sampling
+from rewardloop.config import Sampling, SelfInstruct
 from rewardloop.records import Message, Sample
 
 REQUEST_SECONDS = 240.0
@@ -37,26 +37,49 @@ class GeneratorClient:
             UpstreamRejected: the generator refused the request.
             UpstreamUnavailable: no answer, after retries.
         """
+        answer = await self._post(
+            "/v1/chat/completions",
+            {
+                "messages": list(messages),
+                "n": count,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "max_tokens": sampling.max_tokens,
+            },
+        )
+        return _samples(answer, count)
+
+    async def complete(self, text: str, how: SelfInstruct, stop: Sequence[str]) -> str:
+        """The model's continuation of a plain text, up to a stop string.
+
+        Raises:
+            UpstreamRejected, UpstreamUnavailable: as for `sample`.
+        """
+        answer = await self._post(
+            "/v1/completions",
+            {
+                "prompt": text,
+                "stop": list(stop),
+                "temperature": how.temperature,
+                "top_p": how.top_p,
+                "max_tokens": how.max_tokens,
+            },
+        )
+        return str(answer["choices"][0]["text"] or "")
+
+    async def _post(self, path: str, body: dict[str, Any]) -> Any:
         chosen = min(range(len(self._replicas)), key=self._in_flight.__getitem__)
         self._in_flight[chosen] += 1
         try:
-            answer = await call(
+            return await call(
                 self._replicas[chosen],
                 "POST",
-                "/v1/chat/completions",
+                path,
                 retry_seconds=RETRY_SECONDS,
-                json={
-                    "model": self._model,
-                    "messages": list(messages),
-                    "n": count,
-                    "temperature": sampling.temperature,
-                    "top_p": sampling.top_p,
-                    "max_tokens": sampling.max_tokens,
-                },
+                json={"model": self._model, **body},
             )
         finally:
             self._in_flight[chosen] -= 1
-        return _samples(answer, count)
 
 
 def _samples(answer: dict[str, Any], count: int) -> list[Sample]:

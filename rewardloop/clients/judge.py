@@ -1,4 +1,4 @@
-"""Asks the judge service for judgements."""
+"""Asks the judge service for judgements and comparisons."""
 
 from collections.abc import Sequence
 from typing import Any, Self
@@ -10,8 +10,10 @@ from rewardloop.errors import InvalidInput, UpstreamRejected
 from rewardloop.records import (
     JudgementMode,
     Message,
+    Preference,
     UnscoredReason,
     Verdict,
+    WrittenComparison,
     WrittenJudgement,
 )
 from rewardloop.rubric import RUBRIC_VERSION
@@ -38,27 +40,61 @@ class JudgeClient:
         Raises:
             UpstreamUnavailable: no answer, after retries.
         """
-        answer_turn: Message = {"role": "assistant", "content": response}
-        request = {
-            "model": "judge",
-            "messages": [*prompt, answer_turn],
-            "n": count,
-            "temperature": judging.temperature,
-            "top_p": judging.top_p,
-            "max_tokens": judging.max_tokens,
-            "judgement_mode": judging.mode,
-        }
         try:
-            answer = await call(
-                self._client,
-                "POST",
-                "/v1/chat/completions",
-                retry_seconds=RETRY_SECONDS,
-                json=request,
+            answer = await self._ask(
+                prompt,
+                response,
+                n=count,
+                temperature=judging.temperature,
+                top_p=judging.top_p,
+                max_tokens=judging.max_tokens,
+                judgement_mode=judging.mode,
             )
         except (UpstreamRejected, InvalidInput) as error:
             return [_refused(error.message, judging.mode)] * count
         return _judgements(answer)
+
+    async def compare(
+        self,
+        prompt: Sequence[Message],
+        first: str,
+        second: str,
+        *,
+        mode: JudgementMode,
+        max_tokens: int,
+        temperature: float = 0.0,
+    ) -> WrittenComparison:
+        """One comparison of two responses, in the order given.
+
+        A request that the judge's engine refuses settles as one without a preference.
+
+        Raises:
+            UpstreamUnavailable: no answer, after retries.
+        """
+        try:
+            answer = await self._ask(
+                prompt,
+                first,
+                compare_with=second,
+                n=1,
+                temperature=temperature,
+                max_tokens=max_tokens,
+                judgement_mode=mode,
+            )
+        except (UpstreamRejected, InvalidInput) as error:
+            return WrittenComparison(error.message, None, UnscoredReason.REFUSED, "none")
+        return _comparison(answer["choices"][0])
+
+    async def _ask(self, prompt: Sequence[Message], response: str, **fields: Any) -> dict[str, Any]:
+        answer_turn: Message = {"role": "assistant", "content": response}
+        answer: dict[str, Any] = await call(
+            self._client,
+            "POST",
+            "/v1/chat/completions",
+            retry_seconds=RETRY_SECONDS,
+            json={"model": "judge", "messages": [*prompt, answer_turn], **fields},
+        )
+        return answer
 
 
 def _refused(message: str, mode: JudgementMode) -> WrittenJudgement:
@@ -95,3 +131,14 @@ def _verdict(judgement: dict[str, Any]) -> Verdict:
     if judgement["status"] == "scored":
         return Verdict(float(judgement["score"]), None)
     return Verdict(None, UnscoredReason(judgement["reason"]))
+
+
+def _comparison(choice: dict[str, Any]) -> WrittenComparison:
+    found = choice["comparison"]
+    decided = found["status"] == "decided"
+    return WrittenComparison(
+        raw_text=choice["message"]["content"] or "",
+        preference=Preference(found["preference"]) if decided else None,
+        reason=None if decided else UnscoredReason(found["reason"]),
+        judge_version=found["judge_version"],
+    )

@@ -6,6 +6,7 @@ blank is no reference.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from rewardloop.datasets import fields
 from rewardloop.datasets.fields import Raw
@@ -28,7 +29,7 @@ def prompt_record(
     if not last["content"].strip():
         raise ValueError("prompt is empty")
     for words in (source, reference or "", *(m["content"] for m in messages)):
-        _check_storable(words)
+        check_storable(words)
     kept = reference if reference and reference.strip() else None
     return [PromptRecord(messages=tuple(messages), reference=kept, source=source)]
 
@@ -75,7 +76,19 @@ def up_to_first_answer(messages: Iterable[Message]) -> tuple[list[Message], str 
     return before, None
 
 
-def _check_storable(words: str) -> None:
+def numbered(prompt: PromptRecord, line: int) -> PromptRecord:
+    """A source without an id of its own gets the line's number, as in `alpaca:#3`."""
+    if ":" in prompt.source:
+        return prompt
+    return replace(prompt, source=f"{prompt.source}:#{line}")
+
+
+def check_storable(words: str) -> None:
+    """Lets pass what Postgres can hold.
+
+    Raises:
+        ValueError: the text holds a NUL or half a surrogate pair.
+    """
     if "\0" in words:
         raise ValueError("a text holds a NUL character, which cannot be stored")
     try:

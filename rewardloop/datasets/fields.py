@@ -76,3 +76,9 @@ def kind_of(value: object) -> str:
             return "an array"
         case _:
             return "an object"
+
+
+def keys_of(raw: Raw) -> str:
+    """The object's first keys in alphabetical order, for a message."""
+    shown = ", ".join(sorted(raw)[:12]) or "none"
+    return f"{shown}, ..." if len(raw) > 12 else shown

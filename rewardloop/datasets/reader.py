@@ -5,20 +5,28 @@ broken line; `skip_broken` is the caller's word to leave those out. Knows no
 format from inside: each has a file with a pure `record`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
-from rewardloop.datasets import alpaca, oasst, seed, self_instruct, sharegpt, trl
+from rewardloop.datasets import (
+    alpaca,
+    fields,
+    oasst,
+    ranked_seed,
+    seed,
+    self_instruct,
+    sharegpt,
+    trl,
+)
+from rewardloop.datasets.broken_lines import check_lines
+from rewardloop.datasets.conversation import numbered
 from rewardloop.datasets.fields import Raw
 from rewardloop.datasets.files import BrokenLine, Item, read_items, unit_of
-from rewardloop.errors import BrokenFile, InvalidInput
+from rewardloop.errors import InvalidInput
 from rewardloop.records import PromptRecord
-
-_NUM_TOLD = 5
-"""How many broken lines a message spells out."""
 
 
 class Format(StrEnum):
@@ -36,6 +44,8 @@ class Format(StrEnum):
     """{"prompt", "completion" or "chosen"} or {"messages"}: texts or messages."""
     SELF_INSTRUCT = "self_instruct"
     """{"id", "instruction", "instances": [{"input", "output"}]}."""
+    RANKED = "ranked"
+    """{"id", "category", "prompt", "responses": [{"rank", "text"}]}: Rewardloop's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,7 @@ class ReadResult:
     skipped: tuple[BrokenLine, ...]
     """Broken lines that were left out; empty unless `skip_broken`."""
     num_filtered: int
-    """Good lines without a wanted prompt: deleted, empty or in another language."""
+    """Good lines without a wanted prompt: deleted, empty, too long or in another language."""
 
 
 _SIGNATURES: tuple[tuple[Format, frozenset[str]], ...] = (
@@ -62,6 +72,7 @@ _SIGNATURES: tuple[tuple[Format, frozenset[str]], ...] = (
     (Format.TRL, frozenset({"prompt", "chosen"})),
     (Format.TRL, frozenset({"chosen", "rejected"})),
     (Format.SELF_INSTRUCT, frozenset({"instruction", "instances"})),
+    (Format.RANKED, frozenset({"prompt", "responses"})),
 )
 """A record may be of a format if it has all keys of one of its signatures."""
 
@@ -113,16 +124,18 @@ class _Reading:
             self._broken.append(BrokenLine(item.line, str(error)))
             return
         self._num_filtered += not found
-        self._prompts += [_with_number(prompt, item.line) for prompt in found]
+        self._prompts += [numbered(prompt, item.line) for prompt in found]
 
     def result(self, skip_broken: bool) -> ReadResult:
-        num_good = len(self._prompts) + self._num_filtered
-        if not num_good and not self._broken:
-            raise InvalidInput(f"{self._path} is empty. Give a file with at least one prompt.")
-        if not num_good:
-            raise _all_broken(self._path, self._format, self._broken)
-        if self._broken and not skip_broken:
-            raise _some_broken(self._path, self._broken)
+        auto = self._format is Format.AUTO
+        check_lines(
+            self._path,
+            self._broken,
+            num_good=len(self._prompts) + self._num_filtered,
+            skip_broken=skip_broken,
+            tried="" if auto else f", read as {self._format}",
+            otherwise=", or name another format with --format",
+        )
         return ReadResult(
             format=self._format,
             prompts=tuple(self._prompts),
@@ -139,6 +152,7 @@ def _parser(format: Format, language: str | None) -> Callable[[Raw], list[Prompt
         Format.SHAREGPT: sharegpt.record,
         Format.TRL: trl.record,
         Format.SELF_INSTRUCT: self_instruct.record,
+        Format.RANKED: ranked_seed.record,
     }
     return parsers[format]
 
@@ -146,6 +160,8 @@ def _parser(format: Format, language: str | None) -> Callable[[Raw], list[Prompt
 def _recognised(path: Path, item: Item) -> Format:
     keys = frozenset(item.raw)
     found = {format for format, signature in _SIGNATURES if signature <= keys}
+    if Format.RANKED in found and "response" not in keys:
+        found.discard(Format.SEED)  # Both may have a category.
     if not found and "prompt" in keys <= _PROMPT_ONLY:
         found = {Format.TRL}
     if len(found) == 1:
@@ -153,48 +169,6 @@ def _recognised(path: Path, item: Item) -> Format:
     known = ", ".join(format for format in Format if format is not Format.AUTO)
     which = f"may be any of {', '.join(sorted(found))}" if found else "is of no known format"
     raise InvalidInput(
-        f"{path}: {unit_of(path)} {item.line} {which}, by its keys ({_listed(keys)}). "
+        f"{path}: {unit_of(path)} {item.line} {which}, by its keys ({fields.keys_of(item.raw)}). "
         f"Name the format with --format, or convert the file; the formats are {known}."
     )
-
-
-def _listed(keys: frozenset[str]) -> str:
-    shown = ", ".join(sorted(keys)[:12]) or "none"
-    return f"{shown}, ..." if len(keys) > 12 else shown
-
-
-def _with_number(prompt: PromptRecord, line: int) -> PromptRecord:
-    """A source without an id of its own gets the line's number, as in `alpaca:#3`."""
-    if ":" in prompt.source:
-        return prompt
-    return replace(prompt, source=f"{prompt.source}:#{line}")
-
-
-def _some_broken(path: Path, broken: Sequence[BrokenLine]) -> BrokenFile:
-    return BrokenFile(
-        f"{path} has {_counted(path, broken)}; nothing was imported.\n{_told(path, broken)}\n"
-        "Mend them, or pass --skip-broken to leave them out.",
-        lines=[item.line for item in broken],
-    )
-
-
-def _all_broken(path: Path, format: Format, broken: Sequence[BrokenLine]) -> BrokenFile:
-    tried = "" if format is Format.AUTO else f", read as {format}"
-    return BrokenFile(
-        f"{path} has {_counted(path, broken)} and no good one{tried}; nothing was imported.\n"
-        f"{_told(path, broken)}\n"
-        "Mend them, or name another format with --format. A file with one JSON object a line "
-        "must be named .jsonl, and one that holds a JSON array .json.",
-        lines=[item.line for item in broken],
-    )
-
-
-def _counted(path: Path, broken: Sequence[BrokenLine]) -> str:
-    return f"{len(broken)} broken {unit_of(path)}{'s' if len(broken) > 1 else ''}"
-
-
-def _told(path: Path, broken: Sequence[BrokenLine]) -> str:
-    told = [f"  {unit_of(path)} {item.line}: {item.problem}" for item in broken[:_NUM_TOLD]]
-    if len(broken) > _NUM_TOLD:
-        told.append(f"  and {len(broken) - _NUM_TOLD} more")
-    return "\n".join(told)

@@ -1,4 +1,5 @@
-"""Writes preference pairs in TRL's conversational preference format, one a line.
+"""Writes preference pairs in TRL's conversational preference format, one a line;
+answers as AlpacaEval's model outputs, one JSON array; and plain texts.
 
 A reader never sees half a file: it is written under a hidden name in the same
 folder, brought to the disk, and renamed. What stood there before stays until
@@ -8,7 +9,7 @@ then.
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +17,7 @@ from typing import IO, Any
 from rewardloop.errors import InvalidInput
 
 _KEPT = ("chosen_score", "rejected_score", "prompt_id", "pair_id")
+_MODEL_OUTPUT = ("dataset", "instruction", "output", "generator")
 
 
 def write_preference_jsonl(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
@@ -31,21 +33,61 @@ def write_preference_jsonl(rows: Iterable[Mapping[str, Any]], path: Path) -> int
     num_rows = 0
     with _renamed_when_whole(path) as file:
         for num_rows, row in enumerate(rows, start=1):
-            file.write(_line(num_rows, row))
+            file.write(_json(_preference, num_rows, row) + "\n")
     return num_rows
 
 
-def _line(number: int, row: Mapping[str, Any]) -> str:
+def write_alpaca_eval(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
+    """Writes the rows and tells how many there were.
+
+    A row has AlpacaEval's own keys: `dataset`, `instruction`, `output` and `generator` (who
+    wrote the output).
+
+    Raises:
+        InvalidInput: the folder does not exist.
+        ValueError: a row lacks a key or holds what JSON cannot.
+    """
+    num_rows = 0
+    with _renamed_when_whole(path) as file:
+        file.write("[")
+        for num_rows, row in enumerate(rows, start=1):
+            file.write(",\n " if num_rows > 1 else "\n ")
+            file.write(_json(_model_output, num_rows, row))
+        file.write("\n]\n")
+    return num_rows
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes one text, whole or not at all.
+
+    Raises:
+        InvalidInput: the folder does not exist.
+    """
+    with _renamed_when_whole(path) as file:
+        file.write(text)
+
+
+def _preference(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "prompt": list(row["prompt"]),
+        "chosen": [{"role": "assistant", "content": row["chosen"]}],
+        "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        **{key: row[key] for key in _KEPT},
+    }
+
+
+def _model_output(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in _MODEL_OUTPUT}
+
+
+def _json(
+    form: Callable[[Mapping[str, Any]], dict[str, Any]], number: int, row: Mapping[str, Any]
+) -> str:
     try:
-        preference = {
-            "prompt": list(row["prompt"]),
-            "chosen": [{"role": "assistant", "content": row["chosen"]}],
-            "rejected": [{"role": "assistant", "content": row["rejected"]}],
-            **{key: row[key] for key in _KEPT},
-        }
+        record = form(row)
     except KeyError as error:
         raise ValueError(f"row {number} lacks {error}") from None
-    return json.dumps(preference, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)
 
 
 @contextmanager

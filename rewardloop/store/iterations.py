@@ -8,15 +8,17 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import cast, func, select, text, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
+from rewardloop.config import RunConfig
 from rewardloop.errors import NotFound, RewardloopError
-from rewardloop.records import IterationState, Phase
+from rewardloop.records import IterationKind, IterationState, Phase, Stage
 from rewardloop.store import events, outbox
 from rewardloop.store.models import (
+    Evaluation,
     Iteration,
     IterationPrompt,
     Judgement,
@@ -61,32 +63,75 @@ async def unfinished(session: AsyncSession) -> list[UUID]:
 async def try_start(session: AsyncSession, iteration_id: UUID) -> bool:
     """Start a queued iteration if it is its turn; returns whether it runs now.
 
-    Its turn: nothing else runs, and the iteration before it in its run succeeded.
-    Its base is that iteration's new version, or the run's base version.
+    Its turn: nothing else runs, no evaluation waits, and the iteration before it in its run
+    succeeded. Its base is that iteration's new version, or the run's base version.
     """
-    await session.execute(text("SELECT pg_advisory_xact_lock(hashtext('rewardloop:start'))"))
+    await lock_engines(session)
     iteration = await get(session, iteration_id, lock=True)
-    busy = await session.scalar(select(Iteration.id).where(Iteration.state == "running"))
-    if iteration.state != IterationState.QUEUED or busy is not None:
+    if iteration.state != IterationState.QUEUED or await engines_busy(session):
         return False
-    if iteration.index == 1:
-        run = await session.get_one(Run, iteration.run_id)
-        base: str | None = run.base_version_id
-    else:
-        base = await session.scalar(
-            select(Iteration.new_version_id).where(
-                Iteration.run_id == iteration.run_id,
-                Iteration.index == iteration.index - 1,
-                Iteration.state == "succeeded",
-            )
-        )
-    if base is None:
+    waiting = await session.scalar(select(Evaluation.id).where(Evaluation.state == "queued"))
+    base = await _base_of(session, iteration)
+    if base is None or waiting is not None:
         return False
+    run = await session.get_one(Run, iteration.run_id)
+    config = RunConfig.model_validate(run.config)
     iteration.state = IterationState.RUNNING
     iteration.base_version_id = base
     iteration.started_at = datetime.now(UTC)
-    await enter(session, iteration, Phase.PREPARE)
+    await enter(session, iteration, _first_phase(iteration, config))
     return True
+
+
+async def lock_engines(session: AsyncSession) -> None:
+    """Until the transaction ends, nobody else decides whose turn it is on the engines."""
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtext('rewardloop:start'))"))
+
+
+async def engines_busy(session: AsyncSession) -> bool:
+    """Whether an iteration or an evaluation runs: the replicas serve one version at a time."""
+    for table in (Iteration, Evaluation):
+        if await session.scalar(select(table.id).where(table.state == "running")) is not None:
+            return True
+    return False
+
+
+async def _base_of(session: AsyncSession, iteration: Iteration) -> str | None:
+    before = await session.scalar(
+        select(Iteration)
+        .where(Iteration.run_id == iteration.run_id, Iteration.index < iteration.index)
+        .order_by(Iteration.index.desc())
+        .limit(1)
+    )
+    if before is None:
+        run = await session.get_one(Run, iteration.run_id)
+        return run.base_version_id
+    return before.new_version_id if before.state == IterationState.SUCCEEDED else None
+
+
+def _first_phase(iteration: Iteration, config: RunConfig) -> Phase:
+    if iteration.kind == IterationKind.BOOTSTRAP:
+        return Phase.TRAIN_BASELINE
+    return Phase.PROMPT_MODEL if config.prompts.self_instruct else Phase.PREPARE
+
+
+async def of_run(session: AsyncSession, run_id: UUID) -> list[Iteration]:
+    """A run's iterations by index."""
+    found = await session.scalars(
+        select(Iteration).where(Iteration.run_id == run_id).order_by(Iteration.index)
+    )
+    return list(found)
+
+
+async def add_to_report(
+    session: AsyncSession, iteration_id: UUID, subject: str, found: dict[str, Any]
+) -> None:
+    """Store what a phase found under `subject`; an older finding is replaced."""
+    await session.execute(
+        update(Iteration)
+        .where(Iteration.id == iteration_id)
+        .values(report=Iteration.report.op("||")(cast({subject: found}, JSONB)))
+    )
 
 
 async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> None:
@@ -119,7 +164,7 @@ async def succeed(session: AsyncSession, iteration: Iteration) -> None:
     iteration.state = IterationState.SUCCEEDED
     iteration.finished_at = datetime.now(UTC)
     await session.flush()
-    await _wake_next(session)
+    await wake_all(session)
 
 
 async def fail(session: AsyncSession, iteration: Iteration, why: str) -> None:
@@ -148,7 +193,7 @@ async def fail(session: AsyncSession, iteration: Iteration, why: str) -> None:
         .values(ended_at=func.clock_timestamp())
     )
     await session.flush()
-    await _wake_next(session)
+    await wake_all(session)
 
 
 MAX_FAILURES = 60
@@ -180,9 +225,13 @@ async def note_progress(session: AsyncSession, iteration_id: UUID) -> None:
     )
 
 
-async def _wake_next(session: AsyncSession) -> None:
+async def wake_all(session: AsyncSession) -> None:
+    """The engines are free: every iteration and evaluation that waits may look."""
     for iteration_id in await unfinished(session):
         outbox.add(session, queue_names.ADVANCE, iteration_id)
+    waiting = await session.scalars(select(Evaluation.id).where(Evaluation.state == "queued"))
+    for evaluation_id in waiting:
+        outbox.add(session, queue_names.EVALUATE, evaluation_id)
 
 
 async def progress(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
@@ -196,7 +245,8 @@ async def progress(session: AsyncSession, iteration: Iteration) -> dict[str, Any
         "tokens_per_second": round(tokens["completion"] / rollout, 2) if rollout else 0.0,
         "seconds": {
             str(phase): seconds.get(phase)
-            for phase in (Phase.PREPARE, Phase.ROLLOUT, Phase.TRAIN, Phase.SWAP)
+            for phase in Phase
+            if phase in seconds or phase in (Phase.PREPARE, Phase.ROLLOUT, Phase.TRAIN, Phase.SWAP)
         },
     }
 
@@ -231,7 +281,11 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
         .join(Response, Response.id == Judgement.response_id)
         .where(Response.iteration_id == iteration.id)
     )
-    job = await session.scalar(select(TrainingJob).where(TrainingJob.iteration_id == iteration.id))
+    job = await session.scalar(
+        select(TrainingJob).where(
+            TrainingJob.iteration_id == iteration.id, TrainingJob.stage == _stage(iteration)
+        )
+    )
     return {
         **dict(view.mappings().one()),
         "prompts_done": by_state.get("done", 0),
@@ -240,6 +294,11 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
         "train_steps": await _last_step(session, job) if job else 0,
         "train_steps_total": (job.num_steps or 0) if job else 0,
     }
+
+
+def _stage(iteration: Iteration) -> Stage:
+    """The training that an observer wants to see: the one that runs or ran last."""
+    return Stage.BASELINE if iteration.phase == Phase.TRAIN_BASELINE else Stage.MODEL
 
 
 async def _last_step(session: AsyncSession, job: TrainingJob) -> int:

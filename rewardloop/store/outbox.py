@@ -8,12 +8,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.store.models import OutboxMessage
 
 
-def add(session: AsyncSession, task: str, iteration_id: UUID, *, times: int = 1) -> None:
-    session.add_all(OutboxMessage(task=task, iteration_id=iteration_id) for _ in range(times))
+def add(session: AsyncSession, task: str, subject_id: UUID, *, times: int = 1) -> None:
+    """`subject_id` is the iteration's or the evaluation's that the task is about."""
+    session.add_all(OutboxMessage(task=task, subject_id=subject_id) for _ in range(times))
 
 
 async def take(session: AsyncSession, limit: int = 500) -> list[tuple[str, UUID]]:
-    """Remove up to `limit` of the oldest messages and return (task, iteration id) of each."""
+    """Remove up to `limit` of the oldest messages and return (task, subject id) of each."""
     oldest = (
         select(OutboxMessage.id)
         .order_by(OutboxMessage.id)
@@ -24,6 +25,6 @@ async def take(session: AsyncSession, limit: int = 500) -> list[tuple[str, UUID]
     taken = await session.execute(
         delete(OutboxMessage)
         .where(OutboxMessage.id.in_(select(oldest.c.id)))
-        .returning(OutboxMessage.task, OutboxMessage.iteration_id)
+        .returning(OutboxMessage.task, OutboxMessage.subject_id)
     )
-    return [(row.task, row.iteration_id) for row in taken]
+    return [(row.task, row.subject_id) for row in taken]

@@ -1,5 +1,6 @@
 """Preference pairs: built once from stored scores, read by the trainer and by people."""
 
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -7,48 +8,102 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import Pairing
-from rewardloop.pairing import best_against_worst
+from rewardloop.config import Anchored, Consistency, Pairing
+from rewardloop.health import ScoreHealth, score_health
+from rewardloop.pairing import PairedPrompt, consistency, label_smoothing, pair
 from rewardloop.records import ScoredResponse
 from rewardloop.store.models import Iteration, PreferencePairRow
 
+_ROWS_PER_INSERT = 1000
 
-async def build(session: AsyncSession, iteration: Iteration, config: Pairing) -> int:
-    """Write the iteration's pairs and return how many; twice changes nothing."""
+
+async def scored(
+    session: AsyncSession, run_id: UUID, index: int
+) -> dict[int, list[ScoredResponse]]:
+    """An iteration's responses with their scores, by prompt."""
     rows = await session.execute(
         text(
-            "SELECT prompt_id, response_id, response, score_mean FROM response_scores"
-            " WHERE run_id = :run_id AND iteration = :index ORDER BY prompt_id, response_id"
+            "SELECT s.prompt_id, s.response_id, s.response, s.score_mean,"
+            " (SELECT array_agg(j.score ORDER BY j.judge_index) FROM judgements j"
+            "  WHERE j.response_id = s.response_id)"
+            " FROM response_scores s WHERE s.run_id = :run_id AND s.iteration = :index"
+            " ORDER BY s.prompt_id, s.response_id"
         ),
-        {"run_id": iteration.run_id, "index": iteration.index},
+        {"run_id": run_id, "index": index},
     )
     by_prompt: dict[int, list[ScoredResponse]] = {}
-    for prompt_id, response_id, answer, score in rows:
-        by_prompt.setdefault(prompt_id, []).append(ScoredResponse(response_id, answer, score))
-    pairs = {
-        prompt_id: pair
-        for prompt_id, scored in by_prompt.items()
-        if (pair := best_against_worst(scored, config)) is not None
+    for prompt_id, response_id, answer, mean, single in rows:
+        by_prompt.setdefault(prompt_id, []).append(
+            ScoredResponse(response_id, answer, mean, tuple(single or ()))
+        )
+    return by_prompt
+
+
+async def health(session: AsyncSession, iteration: Iteration) -> ScoreHealth:
+    """How the iteration's judge spread its scores."""
+    return score_health((await scored(session, iteration.run_id, iteration.index)).values())
+
+
+async def preview(
+    session: AsyncSession, iteration: Iteration, config: Pairing
+) -> tuple[dict[int, PairedPrompt], dict[str, Any]]:
+    """The pairs that a policy makes of the stored scores, and counts; writes nothing."""
+    by_prompt = await scored(session, iteration.run_id, iteration.index)
+    anchors: dict[int, list[ScoredResponse]] = {}
+    if isinstance(config.policy, Anchored):
+        anchors = await scored(session, iteration.run_id, index=1)
+    paired = {
+        prompt_id: pair(responses, config, anchors.get(prompt_id, ()))
+        for prompt_id, responses in by_prompt.items()
     }
-    if pairs:
+    return paired, _report(paired, by_prompt, config)
+
+
+def _report(
+    paired: dict[int, PairedPrompt], by_prompt: dict[int, list[ScoredResponse]], config: Pairing
+) -> dict[str, Any]:
+    pairs = [p for item in paired.values() for p in item.pairs]
+    num = len(pairs)
+    report: dict[str, Any] = {
+        "policy": config.policy.model_dump(mode="json"),
+        "num_prompts": len(paired),
+        "num_pairs": num,
+        "unpaired": dict(Counter(str(i.unpaired) for i in paired.values() if i.unpaired)),
+        "mean_margin": sum(p.margin for p in pairs) / num if num else None,
+        "mean_chosen_length": sum(len(p.chosen.text) for p in pairs) / num if num else None,
+        "mean_rejected_length": sum(len(p.rejected.text) for p in pairs) / num if num else None,
+        "label_smoothing": 0.0,
+    }
+    if isinstance(config.policy, Consistency):
+        report["consistency"] = consistency(
+            by_prompt[prompt_id] for prompt_id, item in paired.items() if item.pairs
+        )
+        report["label_smoothing"] = label_smoothing(report["consistency"])
+    return report
+
+
+async def build(session: AsyncSession, iteration: Iteration, config: Pairing) -> dict[str, Any]:
+    """Write the iteration's pairs and return the counts; twice changes nothing."""
+    paired, report = await preview(session, iteration, config)
+    rows = [
+        {
+            "iteration_id": iteration.id,
+            "prompt_id": prompt_id,
+            "chosen_response_id": pair.chosen.response_id,
+            "rejected_response_id": pair.rejected.response_id,
+            "chosen_score": pair.chosen.score,
+            "rejected_score": pair.rejected.score,
+        }
+        for prompt_id, item in paired.items()
+        for pair in item.pairs
+    ]
+    for start in range(0, len(rows), _ROWS_PER_INSERT):
         await session.execute(
             insert(PreferencePairRow)
-            .values(
-                [
-                    {
-                        "iteration_id": iteration.id,
-                        "prompt_id": prompt_id,
-                        "chosen_response_id": pair.chosen.response_id,
-                        "rejected_response_id": pair.rejected.response_id,
-                        "chosen_score": pair.chosen.score,
-                        "rejected_score": pair.rejected.score,
-                    }
-                    for prompt_id, pair in pairs.items()
-                ]
-            )
+            .values(rows[start : start + _ROWS_PER_INSERT])
             .on_conflict_do_nothing()
         )
-    return len(pairs)
+    return report
 
 
 async def page(

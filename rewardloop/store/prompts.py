@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -44,6 +45,36 @@ def _row(dataset: str, prompt: PromptRecord) -> dict[str, object]:
         "reference": prompt.reference,
         "source": prompt.source,
     }
+
+
+async def ids_of(session: AsyncSession, dataset: str, prompts: Sequence[PromptRecord]) -> list[int]:
+    """The stored ids of these prompts, in their order; each must be in the dataset."""
+    digests = [str(_row(dataset, prompt)["messages_sha256"]) for prompt in prompts]
+    found: dict[str, int] = {}
+    for start in range(0, len(digests), _ROWS_PER_INSERT):
+        rows = await session.execute(
+            select(Prompt.messages_sha256, Prompt.id).where(
+                Prompt.dataset == dataset,
+                Prompt.messages_sha256.in_(digests[start : start + _ROWS_PER_INSERT]),
+            )
+        )
+        found |= dict(rows.all())
+    return [found[digest] for digest in digests]
+
+
+async def texts(session: AsyncSession, dataset: str) -> list[str]:
+    """The last user's turn of every prompt of the dataset, in order."""
+    rows = await session.scalars(
+        select(Prompt.messages).where(Prompt.dataset == dataset).order_by(Prompt.id)
+    )
+    return [messages[-1]["content"] for messages in rows]
+
+
+async def conversations(session: AsyncSession, ids: Sequence[int]) -> list[list[Any]]:
+    """The messages of these prompts, in the ids' order."""
+    rows = await session.execute(select(Prompt.id, Prompt.messages).where(Prompt.id.in_(ids)))
+    found = dict(rows.all())
+    return [found[prompt_id] for prompt_id in ids]
 
 
 async def take(session: AsyncSession, dataset: str, start: int, count: int) -> list[int]:

@@ -205,7 +205,7 @@ async def add_responses(
                     "iteration_id": iteration_id,
                     "prompt_id": prompt.prompt_id,
                     "sample_index": index,
-                    "text": _storable(sample.text),
+                    "text": storable(sample.text),
                     "sampling": sampling,
                     "prompt_tokens": sample.prompt_tokens,
                     "completion_tokens": sample.completion_tokens,
@@ -255,7 +255,7 @@ def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) ->
     return {
         "response_id": response_id,
         "judge_index": index,
-        "raw_text": _storable(judgement.raw_text),
+        "raw_text": storable(judgement.raw_text),
         "score": judgement.verdict.score,
         "reason": judgement.verdict.reason,
         "mode": judgement.mode,
@@ -266,6 +266,7 @@ def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) ->
     }
 
 
-def _storable(text_: str) -> str:
+def storable(text_: str) -> str:
+    """The text as Postgres can hold it."""
     # Postgres text holds any character but NUL, and a model may write one.
     return text_.replace("\x00", "\N{SYMBOL FOR NULL}")

@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
-from rewardloop.config import RunConfig
+from rewardloop.config import PromptSource, RunConfig
 from rewardloop.errors import Conflict, NotFound
-from rewardloop.store import events, outbox, prompts, versions
+from rewardloop.records import IterationKind
+from rewardloop.store import events, outbox, prompts, ranked, versions
 from rewardloop.store.models import IdempotencyKey, Iteration, IterationPrompt, Run
 
 
@@ -59,8 +60,11 @@ async def list_newest(session: AsyncSession, limit: int) -> list[Run]:
 async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> list[Iteration]:
     """Append `count` iterations with their prompts and ask the controller to start.
 
+    A run with a bootstrap begins with that, as iteration 0, which `count` does not count.
+
     Raises:
         NotFound: there is no such run, or its prompt dataset is empty.
+        InvalidInput: the ranked dataset has too few prompts to learn from and to measure by.
         Conflict: the run's last iteration failed.
     """
     run = await get(session, run_id, lock=True)
@@ -76,18 +80,38 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
             f"iteration {last.index} of this run failed ({last.error}); start a new run from "
             f"base_version {last.base_version_id!r}"
         )
+    await _require_datasets(session, config)
     first = 1 if last is None else last.index + 1
     added = [Iteration(id=uuid4(), run_id=run_id, index=first + n) for n in range(count)]
+    if last is None and config.bootstrap is not None:
+        bootstrap = Iteration(id=uuid4(), run_id=run_id, index=0, kind=IterationKind.BOOTSTRAP)
+        await ranked.split(session, run_id, config.bootstrap, config.seed)
+        added.insert(0, bootstrap)
     session.add_all(added)
     await session.flush()
-    num = config.prompts.num_per_iteration
     for iteration in added:
-        ids = await prompts.take(session, config.prompts.dataset, (iteration.index - 1) * num, num)
-        session.add_all(IterationPrompt(iteration_id=iteration.id, prompt_id=i) for i in ids)
+        await _take_prompts(session, iteration, config.prompts)
         events.record(session, "iteration.queued", run_id=run_id, iteration_id=iteration.id)
         outbox.add(session, queue_names.ADVANCE, iteration.id)
     await session.flush()
     return added
+
+
+async def _require_datasets(session: AsyncSession, config: RunConfig) -> None:
+    """Datasets that are needed late must be there now: nobody wants to learn it in an hour."""
+    wanted = [how.dataset for how in (config.evaluation, config.training.early_stopping) if how]
+    for dataset in wanted:
+        await prompts.take(session, dataset, 0, 1)
+
+
+async def _take_prompts(session: AsyncSession, iteration: Iteration, source: PromptSource) -> None:
+    """The iteration's turn of the dataset, unless its prompts are still to be written."""
+    if iteration.kind == IterationKind.BOOTSTRAP:
+        return
+    num = source.num_per_iteration
+    ids = await prompts.take(session, source.dataset, (iteration.index - 1) * num, num)
+    if source.self_instruct is None:
+        session.add_all(IterationPrompt(iteration_id=iteration.id, prompt_id=i) for i in ids)
 
 
 async def remembered(

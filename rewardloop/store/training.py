@@ -9,22 +9,25 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
-from rewardloop.records import JobState
+from rewardloop.records import JobState, Stage
 from rewardloop.store import outbox
 from rewardloop.store.models import Iteration, TrainingJob, TrainingMetric
 
 
-async def add(session: AsyncSession, iteration_id: UUID) -> None:
-    """Queue the iteration's training; twice changes nothing."""
+async def add(session: AsyncSession, iteration_id: UUID, stage: Stage) -> None:
+    """Queue a training of the iteration; twice changes nothing."""
     await session.execute(
-        insert(TrainingJob).values(iteration_id=iteration_id).on_conflict_do_nothing()
+        insert(TrainingJob).values(iteration_id=iteration_id, stage=stage).on_conflict_do_nothing()
     )
 
 
-async def of(session: AsyncSession, iteration_id: UUID) -> TrainingJob:
-    return (
-        await session.scalars(select(TrainingJob).where(TrainingJob.iteration_id == iteration_id))
-    ).one()
+async def of(session: AsyncSession, iteration_id: UUID, stage: Stage) -> TrainingJob:
+    found = await session.scalars(
+        select(TrainingJob).where(
+            TrainingJob.iteration_id == iteration_id, TrainingJob.stage == stage
+        )
+    )
+    return found.one()
 
 
 async def lease(session: AsyncSession, owner: str, seconds: float) -> TrainingJob | None:
@@ -93,8 +96,9 @@ async def add_metrics(
 async def succeed(session: AsyncSession, job: TrainingJob, version: str) -> None:
     """Hand the published version to the iteration and wake the controller."""
     await _end(session, job, JobState.SUCCEEDED, None)
+    column = "baseline_version_id" if job.stage == Stage.BASELINE else "new_version_id"
     await session.execute(
-        update(Iteration).where(Iteration.id == job.iteration_id).values(new_version_id=version)
+        update(Iteration).where(Iteration.id == job.iteration_id).values({column: version})
     )
 
 
@@ -115,7 +119,9 @@ async def _end(session: AsyncSession, job: TrainingJob, state: JobState, why: st
     outbox.add(session, queue_names.ADVANCE, job.iteration_id)
 
 
-async def metrics_of(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
+async def metrics_of(
+    session: AsyncSession, iteration_id: UUID, stage: Stage = Stage.MODEL
+) -> list[dict[str, Any]]:
     """The metric rows of the last attempt that logged any, by step."""
     last_attempt = (
         select(func.max(TrainingMetric.attempt))
@@ -128,6 +134,7 @@ async def metrics_of(session: AsyncSession, iteration_id: UUID) -> list[dict[str
         .join(TrainingJob, TrainingJob.id == TrainingMetric.job_id)
         .where(
             TrainingJob.iteration_id == iteration_id,
+            TrainingJob.stage == stage,
             TrainingMetric.attempt == last_attempt,
         )
         .order_by(TrainingMetric.step)

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.store import iterations, runs, training
+from rewardloop.config import Pairing
+from rewardloop.store import iterations, pairs, runs, training
 from rewardloop.store.models import Iteration
 from services.api.context import Ctx
 
@@ -33,10 +34,12 @@ class IterationView(BaseModel):
     id: UUID
     run_id: UUID
     run_name: str
+    kind: str
     index: int
     state: str
     phase: str
     base_version: str | None
+    baseline_version: str | None
     new_version: str | None
     error: str | None
     counts: Counts
@@ -44,6 +47,8 @@ class IterationView(BaseModel):
     tokens_per_second: float
     """Completion tokens of samples and judgements over the roll-out's seconds."""
     seconds: dict[str, float | None]
+    report: dict[str, Any]
+    """What phases found, by subject."""
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -55,11 +60,14 @@ async def _view(session: AsyncSession, iteration: Iteration) -> IterationView:
         id=iteration.id,
         run_id=iteration.run_id,
         run_name=run.name,
+        kind=iteration.kind,
         index=iteration.index,
         state=iteration.state,
         phase=iteration.phase,
         base_version=iteration.base_version_id,
+        baseline_version=iteration.baseline_version_id,
         new_version=iteration.new_version_id,
+        report=iteration.report,
         error=iteration.error,
         created_at=iteration.created_at,
         started_at=iteration.started_at,
@@ -100,3 +108,12 @@ async def get_metrics(ctx: Ctx, iteration_id: UUID) -> dict[str, list[dict[str, 
     async with ctx.store.transaction() as session:
         await iterations.get(session, iteration_id)
         return {"items": await training.metrics_of(session, iteration_id)}
+
+
+@router.post("/iterations/{iteration_id}/pairing")
+async def preview_pairs(ctx: Ctx, iteration_id: UUID, pairing: Pairing) -> dict[str, Any]:
+    """What another pair policy would make of the stored scores; writes nothing."""
+    async with ctx.store.transaction() as session:
+        iteration = await iterations.get(session, iteration_id)
+        _, report = await pairs.preview(session, iteration, pairing)
+        return report

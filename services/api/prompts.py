@@ -6,8 +6,8 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewardloop.errors import InvalidInput
-from rewardloop.records import Message, PromptRecord
-from rewardloop.store import prompts
+from rewardloop.records import Message, PromptRecord, RankedPrompt, RankedText
+from rewardloop.store import prompts, ranked
 from services.api.context import Ctx
 
 router = APIRouter(tags=["datasets"])
@@ -25,30 +25,65 @@ class NewPrompts(BaseModel):
     prompts: list[NewPrompt] = Field(min_length=1, max_length=10_000)
 
 
+class NewRankedText(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    text: str = Field(min_length=1)
+    rank: int = Field(ge=0)
+    """0 is the best; equal ranks are a human tie."""
+
+
+class NewRankedPrompt(NewPrompt):
+    responses: list[NewRankedText] = Field(min_length=2, max_length=100)
+
+
+class NewRankedPrompts(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    prompts: list[NewRankedPrompt] = Field(min_length=1, max_length=10_000)
+
+
 class PromptsAdded(BaseModel):
     added: int
     known: int
     """Prompts that the dataset held already."""
 
 
+DatasetName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+def _record(number: int, prompt: NewPrompt) -> PromptRecord:
+    """
+    Raises:
+        InvalidInput: the prompt does not end in a user's turn, or a text cannot be stored.
+    """
+    if prompt.messages[-1]["role"] != "user":
+        raise InvalidInput(f"prompt {number} must end in a user's turn, for the model to answer")
+    texts = [m["content"] for m in prompt.messages] + [prompt.reference or "", prompt.source]
+    if any("\x00" in text for text in texts):
+        raise InvalidInput(f"prompt {number} holds a NUL character; remove it")
+    return PromptRecord(tuple(prompt.messages), prompt.reference, prompt.source)
+
+
 @router.post("/datasets/{dataset}/prompts", status_code=201)
-async def add_prompts(
-    ctx: Ctx,
-    dataset: Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")],
-    request: NewPrompts,
-) -> PromptsAdded:
+async def add_prompts(ctx: Ctx, dataset: DatasetName, request: NewPrompts) -> PromptsAdded:
     """Add prompts to a dataset, all or none."""
-    for number, prompt in enumerate(request.prompts, start=1):
-        if prompt.messages[-1]["role"] != "user":
-            raise InvalidInput(
-                f"prompt {number} must end in a user's turn, for the model to answer"
-            )
-        texts = [m["content"] for m in prompt.messages] + [prompt.reference or "", prompt.source]
-        if any("\x00" in text for text in texts):
-            raise InvalidInput(f"prompt {number} holds a NUL character; remove it")
-    records = [PromptRecord(tuple(p.messages), p.reference, p.source) for p in request.prompts]
+    records = [_record(number, prompt) for number, prompt in enumerate(request.prompts, start=1)]
     async with ctx.store.transaction() as session:
         added = await prompts.add(session, dataset, records)
+    return PromptsAdded(added=added, known=len(records) - added)
+
+
+@router.post("/datasets/{dataset}/ranked", status_code=201)
+async def add_ranked(ctx: Ctx, dataset: DatasetName, request: NewRankedPrompts) -> PromptsAdded:
+    """Add prompts with human-ranked responses, all or none; `added` counts new rankings."""
+    records = [
+        RankedPrompt(
+            _record(number, prompt),
+            tuple(RankedText(r.text, r.rank) for r in prompt.responses),
+        )
+        for number, prompt in enumerate(request.prompts, start=1)
+    ]
+    async with ctx.store.transaction() as session:
+        added = await ranked.add(session, dataset, records)
     return PromptsAdded(added=added, known=len(records) - added)
 
 

@@ -4,9 +4,11 @@
     GET  /v1/models
 
 Each choice carries, beside its message, a `judgement` object: status (`scored`
-or `unscored`), score, reason, mode, rubric_version, judge_version. Streamed, it
-comes with the choice's last chunk. Each judge stays stateless: any number of
-them may stand in front of one engine.
+or `unscored`), score, reason, mode, rubric_version, judge_version. A request with
+`compare_with`, a second response, gets a `comparison` instead: status (`decided`
+or `undecided`), preference, and the rest alike. Streamed, either comes with the
+choice's last chunk. Each judge stays stateless: any number of them may stand in
+front of one engine.
 """
 
 import json
@@ -19,15 +21,16 @@ import httpx
 from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
-from rewardloop import rubric, telemetry
+from rewardloop import comparison, rubric, telemetry
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
+from rewardloop.enclosure import split_response
 from rewardloop.errors import (
     InvalidInput,
     RewardloopError,
     UpstreamUnavailable,
 )
-from rewardloop.records import JudgementMode
+from rewardloop.records import JudgementMode, Message
 from services.judge.schemas import JudgeRequest
 from services.web import add_common_routes, add_error_handlers, key_guard
 
@@ -36,9 +39,12 @@ UPSTREAM_RETRY_SECONDS = 20.0
 
 
 def make_app(settings: Settings) -> FastAPI:
-    key = settings.api_key.get_secret_value()
-    guard = key_guard(key)
-    upstream = connect(settings.judge_upstream_url, key, timeout_seconds=UPSTREAM_SECONDS)
+    guard = key_guard(settings.api_key.get_secret_value())
+    upstream = connect(
+        settings.judge_upstream_url,
+        (settings.judge_upstream_key or settings.api_key).get_secret_value(),
+        timeout_seconds=UPSTREAM_SECONDS,
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -68,7 +74,7 @@ def make_app(settings: Settings) -> FastAPI:
             retry_seconds=UPSTREAM_RETRY_SECONDS,
             json=body,
         )
-        return _judged(answer, request.judgement_mode)
+        return _judged(answer, request)
 
     return app
 
@@ -79,30 +85,39 @@ def upstream_request(request: JudgeRequest, model: str) -> dict[str, Any]:
     Raises:
         InvalidInput: the conversation does not end in a response to a user.
     """
-    try:
-        messages = rubric.render([t.as_message() for t in request.messages], request.judgement_mode)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error
+    compares = request.compare_with is not None
     body: dict[str, Any] = {
         "model": model,
-        "messages": messages,
+        "messages": _rendered(request),
         "n": request.n,
         "temperature": request.temperature,
         "top_p": request.top_p,
         "max_tokens": request.max_completion_tokens or request.max_tokens,
     }
     if request.judgement_mode is JudgementMode.CONSTRAINED:
-        body["structured_outputs"] = {"regex": rubric.CONSTRAINED_PATTERN}
+        pattern = comparison.CONSTRAINED_PATTERN if compares else rubric.CONSTRAINED_PATTERN
+        body["structured_outputs"] = {"regex": pattern}
     if request.stream:
         body |= {"stream": True, "stream_options": request.stream_options.model_dump()}
     return body
 
 
-def _judged(answer: dict[str, Any], mode: JudgementMode) -> dict[str, Any]:
+def _rendered(request: JudgeRequest) -> list[Message]:
+    conversation = [turn.as_message() for turn in request.messages]
+    try:
+        if request.compare_with is None:
+            return rubric.render(conversation, request.judgement_mode)
+        asked, first = split_response(conversation)
+        return comparison.render(asked, first, request.compare_with, request.judgement_mode)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
+
+
+def _judged(answer: dict[str, Any], request: JudgeRequest) -> dict[str, Any]:
     version = _judge_version(answer)
     for choice in answer["choices"]:
         text = choice["message"]["content"] or ""
-        choice["judgement"] = judgement(text, choice["finish_reason"], mode, version)
+        choice |= _reading(text, choice["finish_reason"], request, version)
     usage = answer.get("usage") or {}
     telemetry.TOKENS.labels("judge", "completion").inc(usage.get("completion_tokens", 0))
     telemetry.TOKENS.labels("judge", "prompt").inc(usage.get("prompt_tokens", 0))
@@ -112,6 +127,15 @@ def _judged(answer: dict[str, Any], mode: JudgementMode) -> dict[str, Any]:
 def _judge_version(answer: dict[str, Any]) -> str:
     """Our generators stamp their weight version; another server is known by its model's name."""
     return str(answer.get("weight_version") or answer.get("model") or "unknown")
+
+
+def _reading(
+    text: str, finish_reason: str | None, request: JudgeRequest, judge_version: str
+) -> dict[str, dict[str, Any]]:
+    """What a choice gains: its judgement or its comparison."""
+    if request.compare_with is None:
+        return {"judgement": judgement(text, finish_reason, request.judgement_mode, judge_version)}
+    return {"comparison": compared(text, finish_reason, request.judgement_mode, judge_version)}
 
 
 def judgement(
@@ -130,6 +154,21 @@ def judgement(
     }
 
 
+def compared(
+    text: str, finish_reason: str | None, mode: JudgementMode, judge_version: str
+) -> dict[str, Any]:
+    """The parsed form of one written comparison. No judgement, so not counted as one."""
+    preference, reason = comparison.parse(text, finish_reason)
+    return {
+        "status": "undecided" if preference is None else "decided",
+        "preference": preference,
+        "reason": reason,
+        "mode": mode,
+        "rubric_version": comparison.COMPARISON_VERSION,
+        "judge_version": judge_version,
+    }
+
+
 async def _chain(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
     yield first
     async for line in rest:
@@ -139,7 +178,7 @@ async def _chain(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
 async def _stream(
     upstream: httpx.AsyncClient, body: dict[str, Any], request: JudgeRequest
 ) -> AsyncIterator[str]:
-    """The engine's chunks, each choice's last one with its judgement."""
+    """The engine's chunks, each choice's last one with its judgement or comparison."""
     texts: dict[int, str] = {}
     try:
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
@@ -175,7 +214,7 @@ def _judged_chunk(
         index = choice["index"]
         texts[index] = texts.get(index, "") + (choice["delta"].get("content") or "")
         if choice.get("finish_reason"):
-            choice["judgement"] = judgement(
-                texts[index], choice["finish_reason"], request.judgement_mode, _judge_version(chunk)
+            choice |= _reading(
+                texts[index], choice["finish_reason"], request, _judge_version(chunk)
             )
     return {**chunk, "model": "judge", "created": chunk.get("created", int(time.time()))}

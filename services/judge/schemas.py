@@ -1,4 +1,4 @@
-"""The judge's requests, in the OpenAI chat format plus `judgement_mode`."""
+"""The judge's requests, in the OpenAI chat format plus `judgement_mode` and `compare_with`."""
 
 from typing import Annotated, Any, Literal
 
@@ -43,3 +43,5 @@ class JudgeRequest(BaseModel):
     user: str | None = None
     judgement_mode: JudgementMode = JudgementMode.FREE
     """`free`: the judge writes as it likes; `constrained`: its form is forced."""
+    compare_with: str | None = None
+    """A second response to the same request: the last turn is compared with it, not scored."""

@@ -1,8 +1,9 @@
 """Runs a module of this room in a child process and listens to what it reports.
 
-The child gets its task as one JSON object on stdin, and reports JSON objects on
+The child gets its task as one line of JSON on stdin, and reports JSON objects on
 stdout, one a line; what libraries print goes to stderr. An object with the key
-`error` is the last one of a failure.
+`error` is the last one of a failure. One with the key `validation` is a question:
+the child waits for one line of JSON on stdin.
 """
 
 import asyncio
@@ -10,15 +11,22 @@ import errno
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rewardloop.errors import DiskFull, TrainingFailed
 
+Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
-async def run_child(module: str, task: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+
+async def run_child(
+    module: str, task: dict[str, Any], answer: Answer | None = None
+) -> AsyncIterator[dict[str, Any]]:
     """Start `python -m module`, yield its reports, and end with it.
+
+    A question goes to `answer` instead of being yielded, and what comes back to the child.
+    Without `answer` the child's stdin ends after the task, so that a question fails there.
 
     Raises:
         DiskFull, TrainingFailed: what the child reported, or that it died without a word.
@@ -35,19 +43,29 @@ async def run_child(module: str, task: dict[str, Any]) -> AsyncIterator[dict[str
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        child.stdin.write(json.dumps(task).encode())
-        child.stdin.write_eof()
+        child.stdin.write(_line(task))
+        if answer is None:
+            child.stdin.write_eof()
         async for line in child.stdout:
-            yield _checked(line)
+            said = _checked(line)
+            if answer is not None and "validation" in said:
+                child.stdin.write(_line(await answer(said["validation"])))
+            else:
+                yield said
         if await child.wait():
             raise TrainingFailed(
                 f"the training process ended with status {child.returncode} and no word; "
                 "was it short of memory? Its log is above this line in the trainer's log"
             )
     finally:
+        child.stdin.close()
         if child.returncode is None:
             child.kill()
             await child.wait()
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    return json.dumps(fields).encode() + b"\n"
 
 
 def _checked(line: bytes) -> dict[str, Any]:
@@ -68,9 +86,19 @@ def report(stream: TextIO, **fields: Any) -> None:
     stream.flush()
 
 
+def ask(stream: TextIO, **fields: Any) -> dict[str, Any]:
+    """Called in the child: send a question to the parent and wait for what it says."""
+    report(stream, **fields)
+    line = sys.stdin.readline()
+    if not line:
+        raise RuntimeError("the trainer service ended before it answered")
+    said: dict[str, Any] = json.loads(line)
+    return said
+
+
 def open_channel() -> tuple[dict[str, Any], TextIO]:
     """Called in the child: the task, and the stream to report on."""
-    task: dict[str, Any] = json.load(sys.stdin)
+    task: dict[str, Any] = json.loads(sys.stdin.readline())
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return task, channel

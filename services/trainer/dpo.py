@@ -1,42 +1,23 @@
 """DPO with TRL, in a child process. Yuan et al., section 3.1.2, for the values.
 
-What TRL would do unasked, and we undo or say:
-- `disable_dropout=True` cancels the paper's dropout: set to False, and the rate put
-  into the model's config (Llama-like models have dropout on attention only);
-- its schedule decays to zero: a polynomial of power 1 ends at the floor instead;
-- `max_length` 1024: taken from the config;
-- weights held in bf16 lose updates at a learning rate of 1e-6: they stay float32,
-  with bf16 autocast in the forward pass.
+The task names `base`, `output`, `config`, `seed` and `pairs` (TRL's conversational preference
+format), and may name `label_smoothing` and `early_stopping`. The reference is `base`, its
+log-probabilities computed once before training: that spares a forward pass per step and a
+copy of the weights.
+
+TRL's `disable_dropout=True` would cancel the paper's dropout: it is off.
 """
 
-import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import torch
 from datasets import Dataset
-from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from services.trainer.child import open_channel, report, reported_errors
+from services.trainer import early_stopping, optimisation
+from services.trainer.child import open_channel, reported_errors
 from services.trainer.whole_model import save
-
-
-class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Sends what TRL logs to the parent, as it is logged."""
-
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        report(self._channel, num_steps=state.max_steps)
-
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        metrics = {k: v for k, v in (logs or {}).items() if math.isfinite(v)}
-        report(self._channel, step=state.global_step, metrics=metrics)
 
 
 def main() -> None:
@@ -45,68 +26,88 @@ def main() -> None:
         train(task, channel)
 
 
-def train(task: dict[str, Any], channel: Any) -> None:
+def train(task: dict[str, Any], channel: TextIO) -> None:
     """Train on `task["pairs"]` from `task["base"]` and write the model to `task["output"]`."""
-    config, output = task["config"], Path(task["output"])
+    trainer = build(task, channel)
+    trainer.train()
+    save(trainer.model, trainer.processing_class, Path(task["output"]))
+
+
+def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
+    """TRL's trainer for the task, its pairs tokenised and the reference computed.
+
+    Raises:
+        ValueError: no pair leaves a token to learn, or the loss is not one of ours.
+    """
+    config = task["config"]
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
-    trainer = DPOTrainer(
-        model=_load(task["base"], config["dropout"]),
-        args=arguments(config, len(task["pairs"]), task["seed"], output / "trainer"),
-        train_dataset=Dataset.from_list(task["pairs"]),
+    pairs = optimisation.with_room(task["pairs"], tokenizer, config["max_length"], channel)
+    return DPOTrainer(
+        model=optimisation.load_model(task["base"], config["dropout"]),
+        args=_arguments(task, len(pairs)),
+        train_dataset=Dataset.from_list(pairs),
         processing_class=tokenizer,
-        peft_config=_lora(config["weights"]),
-        callbacks=[Reporter(channel)],
+        peft_config=optimisation.lora(config["weights"]),
+        callbacks=[
+            optimisation.Reporter(channel),
+            *early_stopping.callbacks(task, tokenizer, channel),
+        ],
     )
-    trainer.train()
-    save(trainer.model, tokenizer, output)
 
 
-def _load(path: str, dropout: float) -> Any:
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, attention_dropout=dropout
-    )
-    model.config.use_cache = False
-    return model
-
-
-def arguments(config: dict[str, Any], num_pairs: int, seed: int, output: Path) -> DPOConfig:
-    """TRL's arguments for one epoch or more over `num_pairs` pairs."""
-    micro = min(config["micro_batch_size"], num_pairs)
-    accumulation = max(1, min(config["batch_size"], num_pairs) // micro)
+def _arguments(task: dict[str, Any], num_pairs: int) -> DPOConfig:
+    config = task["config"]
     return DPOConfig(
-        output_dir=str(output),
-        learning_rate=config["learning_rate"],
-        lr_scheduler_type="polynomial",
-        lr_scheduler_kwargs={"lr_end": config["learning_rate_floor"], "power": 1.0},
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=accumulation,
-        num_train_epochs=config["num_epochs"],
-        beta=config["beta"],
+        **optimisation.arguments(config, num_pairs, task["seed"], Path(task["output"])),
+        **optimisation.schedule("linear", config["learning_rate_floor"]),
+        **loss_arguments(config, task.get("label_smoothing", 0.0)),
         disable_dropout=False,
-        max_length=config["max_length"],
         precompute_ref_log_probs=True,
-        bf16=True,
-        gradient_checkpointing=torch.cuda.is_available(),
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        seed=seed,
-        data_seed=seed,
-        use_cpu=not torch.cuda.is_available(),
-        disable_tqdm=True,
     )
 
 
-def _lora(weights: dict[str, Any]) -> LoraConfig | None:
-    if weights["kind"] == "full":
-        return None
-    return LoraConfig(
-        r=weights["rank"],
-        lora_alpha=weights["alpha"],
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
+def loss_arguments(config: dict[str, Any], label_smoothing: float = 0.0) -> dict[str, Any]:
+    """TRL's names for the loss of a pair, in nats (Rafailov et al., equation 7).
+
+    With h = beta [(log pi(c) - log ref(c)) - (log pi(r) - log ref(r))], each log-probability
+    the sum over the response's tokens, and e the label smoothing (the probability that the
+    label is wrong):
+
+        L = -(1 - e) log sigmoid(h) - e log sigmoid(-h)
+
+    averaged over the pairs of a step. With likelihood (Iterative RPO, equation 1) the term
+    -weight * log pi(c) / |c| is added. TRL's "sft" takes that mean over all chosen tokens of
+    a forward pass together, the end-of-turn tokens with them, so there long answers count
+    by their length; with `micro_batch_size` 1 it is the paper's.
+
+    TRL's `label_smoothing` does not act on "sigmoid". It acts on "robust", which with the
+    smoothing q is [(1 - q) L+ - q L-] / (1 - 2q), L+ and L- being the loss of the label as it
+    stands and turned around: it sharpens where we soften. At q = 1/4 that is (3 L+ - L-) / 2,
+    so L = (1 + 2e) sigmoid - 2e robust, exactly.
+
+    Raises:
+        ValueError: the smoothing is not from 0 to 0.5, or the loss is not a DPO loss.
+    """
+    if not 0 <= label_smoothing <= 0.5:
+        raise ValueError(
+            f"label_smoothing {label_smoothing} is not from 0 to 0.5: "
+            "above 0.5 the labels should be turned around instead"
+        )
+    kind = config["loss"]["kind"]
+    if kind not in ("dpo", "dpo_likelihood"):
+        raise ValueError(f"{kind!r} is not a DPO loss; services.trainer.sft trains on winners")
+    weights = {"sigmoid": 1.0}
+    if label_smoothing:
+        weights = {"sigmoid": 1 + 2 * label_smoothing, "robust": -2 * label_smoothing}
+    if kind == "dpo_likelihood":
+        weights["sft"] = config["loss"]["weight"]
+    return {
+        "beta": config["beta"],
+        "loss_type": list(weights),
+        "loss_weights": list(weights.values()),
+        "label_smoothing": 0.25,
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One training job: pairs out of Postgres, DPO in a child, a published checkpoint, a commit."""
+"""One training job: its plan out of Postgres, TRL in a child, a published checkpoint, a commit."""
 
 import asyncio
 import logging
@@ -6,17 +6,20 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version as package_version
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
 
 from rewardloop import checkpoints, telemetry
-from rewardloop.config import RunConfig, Settings
+from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError, UpstreamUnavailable
 from rewardloop.queue import relay
-from rewardloop.store import Store, iterations, pairs, runs, training, versions
-from rewardloop.store.models import Iteration, Run, TrainingJob
+from rewardloop.store import Store, iterations, training, versions
+from rewardloop.store.models import TrainingJob
 from services.trainer.child import run_child
+from services.trainer.plan import Plan, plan_of
+from services.trainer.validation import Validation
 
 logger = logging.getLogger("rewardloop.trainer")
 
@@ -34,7 +37,7 @@ async def work_on(
     try:
         with telemetry.phase_timer("train"):
             async with _lease_kept(store, job, owner):
-                version, manifest, parent = await _train(store, settings, job)
+                plan, manifest = await _train(store, settings, job)
     except RewardloopError as error:
         if error.transient:
             raise  # the lease runs out and the job is taken again
@@ -43,8 +46,10 @@ async def work_on(
             await training.fail(session, job, error.message)
     else:
         async with store.transaction() as session:
-            await versions.add(session, version, kind="dpo", parent=parent, manifest=manifest)
-            await training.succeed(session, job, version)
+            await versions.add(
+                session, plan.version, kind=plan.kind, parent=plan.parent, manifest=manifest
+            )
+            await training.succeed(session, job, plan.version)
     await relay(store, app)
 
 
@@ -72,72 +77,31 @@ async def _lease_kept(store: Store, job: TrainingJob, owner: str) -> AsyncIterat
         keeper.cancel()
 
 
-async def _train(
-    store: Store, settings: Settings, job: TrainingJob
-) -> tuple[str, dict[str, Any], str]:
-    """Returns the new version, its manifest and its parent."""
+async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Plan, dict[str, Any]]:
+    """Returns what was done and the published checkpoint's manifest."""
     async with store.transaction() as session:
-        iteration = await iterations.get(session, job.iteration_id)
-        run = await runs.get(session, iteration.run_id)
-        rows = await pairs.page(session, run.id, iteration=iteration.index, limit=10**7)
-    assert iteration.base_version_id is not None
-    base = checkpoints.folder_of(settings.checkpoint_root, iteration.base_version_id)
+        plan = await plan_of(session, job)
+    base = checkpoints.folder_of(settings.checkpoint_root, plan.parent)
     checkpoints.verify(base)
     checkpoints.require_space(
         settings.checkpoint_root, int(checkpoints.size_of(base) * SPACE_FACTOR)
     )
-    version = version_name(run, iteration)
-    final = checkpoints.folder_of(settings.checkpoint_root, version)
+    final = checkpoints.folder_of(settings.checkpoint_root, plan.version)
     if final.exists():  # published by an attempt that died before it could commit
-        return version, checkpoints.verify(final), iteration.base_version_id
-    staging = settings.checkpoint_root / f".{version}.attempt-{job.num_attempts}"
-    task = {
-        "base": str(base),
-        "output": str(staging),
-        "config": run.config["training"],
-        "seed": int(run.config["seed"]) + iteration.index,
-        "pairs": [_example(row) for row in rows],
-    }
+        return plan, checkpoints.verify(final)
+    staging = settings.checkpoint_root / f".{plan.version}.attempt-{job.num_attempts}"
     try:
-        await _run_and_record(store, job, task)
+        await _run_and_record(store, settings, job, plan, base, staging)
         manifest = await asyncio.to_thread(
             checkpoints.publish,
             settings.checkpoint_root,
-            version,
+            plan.version,
             lambda folder: _move_files(staging, folder),
-            _about(run, iteration, len(rows)),
+            plan.about | {"software": {name: package_version(name) for name in PACKAGES}},
         )
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return version, manifest, iteration.base_version_id
-
-
-def version_name(run: Run, iteration: Iteration) -> str:
-    """Names lineage at a glance; unique because run and index are."""
-    return f"run-{run.id.hex[:12]}-m{iteration.index}"
-
-
-def _example(row: dict[str, Any]) -> dict[str, Any]:
-    """One row in TRL's conversational preference format."""
-    return {
-        "prompt": row["prompt"],
-        "chosen": [{"role": "assistant", "content": row["chosen"]}],
-        "rejected": [{"role": "assistant", "content": row["rejected"]}],
-    }
-
-
-def _about(run: Run, iteration: Iteration, num_pairs: int) -> dict[str, Any]:
-    config = RunConfig.model_validate(run.config)
-    return {
-        "kind": "dpo",
-        "parent": iteration.base_version_id,
-        "run_id": str(run.id),
-        "iteration": iteration.index,
-        "config_sha256": run.config_sha256,
-        "seed": config.seed + iteration.index,
-        "num_pairs": num_pairs,
-        "software": {name: package_version(name) for name in PACKAGES},
-    }
+    return plan, manifest
 
 
 def _move_files(source: Any, target: Any) -> None:
@@ -145,8 +109,13 @@ def _move_files(source: Any, target: Any) -> None:
         path.rename(target / path.name)
 
 
-async def _run_and_record(store: Store, job: TrainingJob, task: dict[str, Any]) -> None:
-    async for report in run_child("services.trainer.dpo", task):
+async def _run_and_record(
+    store: Store, settings: Settings, job: TrainingJob, plan: Plan, base: Path, output: Path
+) -> None:
+    task = {**plan.task, "base": str(base), "output": str(output)}
+    validation = _validation(settings, plan)
+    answer = validation.answer if validation is not None else None
+    async for report in run_child(plan.child, task, answer):
         async with store.transaction() as session:
             if "num_steps" in report:
                 await training.set_num_steps(session, job.id, report["num_steps"])
@@ -154,3 +123,17 @@ async def _run_and_record(store: Store, job: TrainingJob, task: dict[str, Any]) 
                 # TRL closes with a summary that is no step and has no loss.
                 telemetry.TRAIN_STEPS.inc(int("loss" in report["metrics"]))
                 await training.add_metrics(session, job, report["step"], report["metrics"])
+            if not {"num_steps", "metrics", "validation"} & set(report):
+                await iterations.add_to_report(
+                    session, job.iteration_id, f"training_{job.stage}", report
+                )
+            if validation is not None and validation.results:
+                result = validation.results.pop()
+                await training.add_metrics(session, job, result.pop("step"), result)
+
+
+def _validation(settings: Settings, plan: Plan) -> Validation | None:
+    if not plan.task.get("early_stopping"):
+        return None
+    prompts = plan.task["early_stopping"]["prompts"]
+    return Validation(settings, prompts, plan.config.judging.mode)

@@ -8,11 +8,14 @@ import logging
 from datetime import UTC, datetime
 
 from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
 from rewardloop.queue import relay
 from rewardloop.records import Phase
-from rewardloop.store import Store, iterations, outbox, rollouts
+from rewardloop.store import Store, evaluations, iterations, outbox, rollouts
+from rewardloop.store.models import Iteration
+from services.worker import assess, evaluate, prompts
 
 logger = logging.getLogger("rewardloop.worker")
 
@@ -26,10 +29,28 @@ async def run(store: Store, app: Celery) -> None:
             for iteration_id in await iterations.unfinished(session):
                 outbox.add(session, queue_names.ADVANCE, iteration_id)
                 iteration = await iterations.get(session, iteration_id)
-                if iteration.phase == Phase.ROLLOUT and await rollouts.is_stalled(
-                    session, iteration_id
-                ):
-                    outbox.add(session, queue_names.ROLLOUT, iteration_id)
+                await _remind_workers(store, session, iteration)
+            for evaluation_id in await evaluations.unfinished(session):
+                if await _is_free(store, evaluate.lock_name(evaluation_id)):
+                    outbox.add(session, queue_names.EVALUATE, evaluation_id)
         if num_expired:
             logger.warning("took back %d expired leases at %s", num_expired, datetime.now(UTC))
         await relay(store, app)
+
+
+async def _remind_workers(store: Store, session: AsyncSession, iteration: Iteration) -> None:
+    """Where a phase is nobody's work any more, send for a worker again."""
+    if iteration.phase == Phase.ROLLOUT:
+        if await rollouts.is_stalled(session, iteration.id):
+            outbox.add(session, queue_names.ROLLOUT, iteration.id)
+    elif iteration.phase == Phase.PROMPTS:
+        if await _is_free(store, prompts.lock_name(iteration.id)):
+            outbox.add(session, queue_names.PROMPTS, iteration.id)
+    elif iteration.phase in assess.PHASES and await _is_free(store, assess.lock_name(iteration.id)):
+        outbox.add(session, queue_names.ASSESS, iteration.id)
+
+
+async def _is_free(store: Store, lock_name: str) -> bool:
+    """Whether no task holds the lock, which also means that none works."""
+    async with store.advisory_lock(lock_name) as free:
+        return free

@@ -24,34 +24,29 @@ from rewardloop.config import RunConfig, Settings
 from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
-from rewardloop.store import Store, iterations, outbox, rollouts, runs
+from rewardloop.store import Store, iterations, outbox, rollouts
 from rewardloop.store.rollouts import LeasedPrompt, StoredResponse
+from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 
 logger = logging.getLogger("rewardloop.worker")
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
-WORK_SECONDS = 200.0
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
     """Work on the iteration's pending prompts until none is left or time is up."""
-    config = await _config(store, iteration_id)
-    if config is None:
+    found = await running_in(store, iteration_id, Phase.ROLLOUT)
+    if found is None:
         return
+    _, config = found
     key = settings.api_key.get_secret_value()
     async with (
+        failures_noted(store, iteration_id),
         GeneratorClient(settings.generator_urls, key) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
-        rollout = Rollout(store, generator, judge, config, iteration_id)
-        try:
-            await rollout.work()
-        except RewardloopError as error:
-            async with store.transaction() as session:
-                iteration = await iterations.get(session, iteration_id, lock=True)
-                await iterations.note_failure(session, iteration, error)
-            raise
+        await Rollout(store, generator, judge, config, iteration_id).work()
     async with store.transaction() as session:
         await iterations.note_progress(session, iteration_id)
         if await rollouts.has_pending(session, iteration_id):
@@ -59,16 +54,6 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         elif await rollouts.is_complete(session, iteration_id):
             outbox.add(session, queue_names.ADVANCE, iteration_id)
     await relay(store, app)
-
-
-async def _config(store: Store, iteration_id: UUID) -> RunConfig | None:
-    """The run's config while the iteration is rolling out, else None."""
-    async with store.transaction() as session:
-        iteration = await iterations.get(session, iteration_id)
-        if iteration.state != "running" or iteration.phase != Phase.ROLLOUT:
-            return None
-        run_row = await runs.get(session, iteration.run_id)
-    return RunConfig.model_validate(run_row.config)
 
 
 @dataclass

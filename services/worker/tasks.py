@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +11,21 @@ from celery import Celery
 from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app
-from rewardloop.queue_names import ADVANCE, RECONCILE, ROLLOUT
+from rewardloop.queue_names import ADVANCE, ASSESS, EVALUATE, PROMPTS, RECONCILE, ROLLOUT
 from rewardloop.store import Store
-from services.worker import advance, reconcile, rollout
+from services.worker import advance, assess, evaluate, prompts, reconcile, rollout
 
 logger = logging.getLogger("rewardloop.worker")
+
+Work = Callable[[Store, Celery, Settings, UUID], Coroutine[Any, Any, None]]
+WORK: dict[str, Work] = {
+    ROLLOUT: rollout.run,
+    PROMPTS: prompts.run,
+    ASSESS: assess.run,
+    EVALUATE: evaluate.run,
+    ADVANCE: advance.run,
+}
+"""What each task does for the iteration or the evaluation that its message names."""
 
 
 def bind(settings: Settings) -> Celery:
@@ -31,13 +41,14 @@ def bind(settings: Settings) -> Celery:
             # Recorded where it can be; the reconciler brings the work back.
             logger.error("%s: %s", name, error.message, extra={"fields": error.problem()})
 
-    @app.task(name=ROLLOUT)  # type: ignore[untyped-decorator]
-    def roll_out(iteration_id: str) -> None:
-        shell(rollout.run(store, app, settings, UUID(iteration_id)), ROLLOUT)
+    def on_subject(name: str, work: Work) -> None:
+        def task(subject_id: str) -> None:
+            shell(work(store, app, settings, UUID(subject_id)), name)
 
-    @app.task(name=ADVANCE)  # type: ignore[untyped-decorator]
-    def advance_iteration(iteration_id: str) -> None:
-        shell(advance.run(store, app, settings, UUID(iteration_id)), ADVANCE)
+        app.task(name=name)(task)
+
+    for name, work in WORK.items():
+        on_subject(name, work)
 
     @app.task(name=RECONCILE)  # type: ignore[untyped-decorator]
     def reconcile_all() -> None:

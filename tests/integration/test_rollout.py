@@ -354,7 +354,7 @@ async def test_nothing_is_sampled_outside_the_phase_rollout(world: Any, iteratio
 async def test_a_request_for_the_wrong_key_is_refused(world: Any, iteration_id: UUID) -> None:
     engine = world.serve()
     url = world.settings.generator_urls[0]
-    config = await rollout._config(world.store, iteration_id)
+    found = await phase.running_in(world.store, iteration_id, Phase.ROLLOUT)
     assert config is not None
     async with GeneratorClient([url], "not the key") as client:
         with pytest.raises(RewardloopError, match="key"):

@@ -31,18 +31,23 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
-    """Dotted key to default, through nested models and unions of them."""
+    """Dotted key to default, through nested models, optional ones and unions of them."""
     found: dict[str, Any] = {}
     for name, field in model.model_fields.items():
-        default = field.default
-        if isinstance(default, BaseModel):
-            for part in get_args(field.annotation) or (field.annotation,):
-                kind = part.model_fields.get("kind")
-                variant = f"{name}[{kind.default}]" if kind else name
-                found |= keys(part, f"{prefix}{variant}.")
-        else:
-            found[prefix + name] = default
+        parts = [
+            part for part in get_args(field.annotation) or (field.annotation,) if is_model(part)
+        ]
+        if not isinstance(field.default, BaseModel):
+            found[prefix + name] = None if field.is_required() else field.default
+        for part in parts:
+            kind = part.model_fields.get("kind")
+            variant = f"{name}[{kind.default}]" if kind else name
+            found |= keys(part, f"{prefix}{variant}.")
     return found
+
+
+def is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def test_the_keys_and_defaults_are_frozen() -> None:

@@ -30,6 +30,10 @@ STATUS = {
     "disk-full": 507,
     "training-failed": 500,
     "no-preference-pairs": 500,
+    "no-training-examples": 500,
+    "too-few-prompts": 500,
+    "judge-collapsed": 500,
+    "evaluation-failed": 500,
     "environment-unfit": 500,
 }
 """Clients know errors by these words: a change breaks them."""

@@ -1,79 +1,238 @@
-"""Best mean score against worst, checked by hand."""
+"""Pair policies: hand-written cases in golden/pairs.json, laws, and agreement checked by hand."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
-from rewardloop.config import Pairing
-from rewardloop.pairing import best_against_worst
-from rewardloop.records import ScoredResponse
+from rewardloop.config import (
+    Anchored,
+    BestWorst,
+    Consistency,
+    LengthControl,
+    Pairing,
+    PairPolicy,
+    SeveralPairs,
+)
+from rewardloop.pairing import PairedPrompt, Unpaired, consistency, label_smoothing, pair
+from rewardloop.records import PreferencePair, ScoredResponse
 
-ANY = Pairing()
+CASES = json.loads((Path(__file__).parent / "golden" / "pairs.json").read_text())["cases"]
+MARGINS_IN_THIRDS = st.sampled_from([0, 1, 1.5, 6])
+"""Three scores from 0 to 5 have means in thirds; so counted, they compare exactly."""
 
 
-def responses(*scores: float | None) -> list[ScoredResponse]:
-    """Responses 1, 2, ... with these scores."""
-    return [ScoredResponse(i, f"answer {i}", score) for i, score in enumerate(scores, start=1)]
+def responses(rows: Sequence[tuple[int, int, float | None]]) -> list[ScoredResponse]:
+    """From rows of id, number of characters and mean score."""
+    return [ScoredResponse(id_, "x" * num_characters, score) for id_, num_characters, score in rows]
 
 
-def ids(found: list[ScoredResponse], config: Pairing = ANY) -> tuple[int, int] | None:
-    pair = best_against_worst(found, config)
-    return (pair.chosen.response_id, pair.rejected.response_id) if pair else None
+def ids(found: PairedPrompt) -> list[list[int]]:
+    return [[p.chosen.response_id, p.rejected.response_id] for p in found.pairs]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_golden_pairs(case: dict[str, Any]) -> None:
+    config = Pairing.model_validate(
+        {"policy": case["policy"], "min_margin": case.get("min_margin", 0)}
+    )
+    found = pair(responses(case["responses"]), config, responses(case.get("anchors", [])))
+    assert (ids(found), found.unpaired) == (case.get("pairs", []), case.get("unpaired"))
+
+
+def test_the_golden_cases_see_every_policy_and_every_reason() -> None:
+    kinds = {policy.model_fields["kind"].default for policy in PairPolicy.__args__}
+    assert {case["policy"]["kind"] for case in CASES} == kinds
+    assert {case["unpaired"] for case in CASES if "unpaired" in case} == set(Unpaired)
+
+
+def test_a_pair_knows_its_texts_and_margin() -> None:
+    found = pair(responses([(1, 3, 1.0), (2, 5, 3.5), (3, 4, 2.0)]), Pairing())
+    (best_worst,) = found.pairs
+    assert (best_worst.chosen.text, best_worst.rejected.text) == ("xxxxx", "xxx")
+    assert best_worst.margin == 2.5
+
+
+def test_a_prompt_has_pairs_or_a_reason() -> None:
+    low, high = responses([(1, 1, 0.0), (2, 1, 1.0)])
+    with pytest.raises(AssertionError):
+        PairedPrompt((), None)
+    with pytest.raises(AssertionError):
+        PairedPrompt((PreferencePair(high, low),), Unpaired.TIED)
+
+
+POLICIES = st.sampled_from(
+    [
+        BestWorst(),
+        LengthControl(rho=0.0),
+        LengthControl(rho=0.2),
+        LengthControl(rho=0.49),
+        SeveralPairs(max_pairs_per_prompt=1),
+        SeveralPairs(max_pairs_per_prompt=5),
+        Consistency(),
+        Anchored(),
+    ]
+)
+PAIRINGS = st.builds(
+    Pairing, min_margin=MARGINS_IN_THIRDS.map(lambda thirds: thirds / 3), policy=POLICIES
+)
+SCORES = st.none() | st.integers(0, 15).map(lambda thirds: thirds / 3)
+
+
+def answers(first_id: int) -> st.SearchStrategy[list[ScoredResponse]]:
+    """Up to eight, with ids from `first_id` on, in any order."""
+    rows = st.lists(st.tuples(st.integers(0, 4), SCORES), max_size=8)
+    return rows.map(
+        lambda rows: responses([(i, *row) for i, row in enumerate(rows, start=first_id)])
+    ).flatmap(st.permutations)
+
+
+@given(answers(first_id=11), answers(first_id=1), PAIRINGS)
+def test_the_order_of_the_input_changes_nothing(
+    found: list[ScoredResponse], anchors: list[ScoredResponse], config: Pairing
+) -> None:
+    def in_order(responses: list[ScoredResponse]) -> list[ScoredResponse]:
+        return sorted(responses, key=lambda r: r.response_id)
+
+    assert pair(found, config, anchors) == pair(in_order(found), config, in_order(anchors))
+
+
+@given(answers(first_id=11), answers(first_id=1), PAIRINGS)
+def test_the_chosen_side_is_above_by_more_than_the_margin(
+    found: list[ScoredResponse], anchors: list[ScoredResponse], config: Pairing
+) -> None:
+    pairs = pair(found, config, anchors).pairs
+    rejectable = anchors if isinstance(config.policy, Anchored) else found
+    for p in pairs:
+        assert p.chosen in found
+        assert p.rejected in rejectable
+        assert p.chosen.score is not None
+        assert p.rejected.score is not None
+        assert p.chosen.score > p.rejected.score
+        assert p.margin > config.min_margin
+    assert len({(p.chosen.response_id, p.rejected.response_id) for p in pairs}) == len(pairs)
+
+
+@given(answers(first_id=1), MARGINS_IN_THIRDS)
+def test_there_is_a_pair_exactly_where_scores_lie_apart(
+    found: list[ScoredResponse], margin: float
+) -> None:
+    thirds = sorted(round(3 * r.score) for r in found if r.score is not None)
+    apart = len(thirds) > 1 and thirds[-1] - thirds[0] > margin
+    for policy in (BestWorst(), Consistency(), SeveralPairs(), LengthControl(rho=0)):
+        paired = pair(found, Pairing(min_margin=margin / 3, policy=policy))
+        assert bool(paired.pairs) == apart
+        if apart:
+            first = paired.pairs[0]
+            assert (first.chosen.score, first.rejected.score) == (thirds[-1] / 3, thirds[0] / 3)
+
+
+@given(answers(first_id=1), MARGINS_IN_THIRDS)
+def test_the_widest_of_several_is_the_best_against_the_worst(
+    found: list[ScoredResponse], margin: float
+) -> None:
+    one = SeveralPairs(max_pairs_per_prompt=1)
+    several = pair(found, Pairing(min_margin=margin / 3, policy=one))
+    assert several == pair(found, Pairing(min_margin=margin / 3, policy=BestWorst()))
+
+
+@given(answers(first_id=1), MARGINS_IN_THIRDS, st.integers(1, 30))
+def test_several_takes_the_widest_margins(
+    found: list[ScoredResponse], margin: float, limit: int
+) -> None:
+    policy = SeveralPairs(max_pairs_per_prompt=limit)
+    pairs = pair(found, Pairing(min_margin=margin / 3, policy=policy)).pairs
+    known = [round(3 * r.score) for r in found if r.score is not None]
+    thirds = (a - b for a in known for b in known if a - b > margin)
+    assert [round(3 * p.margin) for p in pairs] == sorted(thirds, reverse=True)[:limit]
+
+
+def judged(*scores_by_response: tuple[float | None, ...]) -> list[ScoredResponse]:
+    """One prompt; each response's scores by judge index."""
+    return [
+        ScoredResponse(i, "x", None, scores) for i, scores in enumerate(scores_by_response, start=1)
+    ]
 
 
 @pytest.mark.parametrize(
     ("scores", "expected"),
     [
-        ((1.0, 4.0, 2.0, 3.0), (2, 1)),
-        ((5.0, 0.0), (1, 2)),
-        ((0.0, 5.0), (2, 1)),
-        ((3.0, 3.0, 3.0, 3.0), None),
-        ((4.0, 4.0, 1.0, 1.0), (1, 3)),
-        ((1.0, 1.0, 4.0, 4.0), (3, 1)),
-        ((None, 4.0, 2.0, None), (2, 3)),
-        ((None, 4.0, None, None), None),
-        ((None, None, None, None), None),
-        ((None, 3.0, 3.0), None),
-        ((0.0, None), None),
-        ((0.0, None, 1.0), (3, 1)),
-        ((3.3333333333333335, 3.6666666666666665), (2, 1)),
-        ((), None),
-        ((4.0,), None),
+        # Two judgements, three responses: 3 pairs of responses.
+        pytest.param([(1, 2), (2, 3), (3, 5)], 1.0, id="one order"),
+        pytest.param([(1, 5), (2, 3), (3, 2)], 0.0, id="opposite orders"),
+        pytest.param([(1, 1), (2, 3), (3, 2)], (1 / 3 + 1) / 2, id="two agree, one does not"),
+        pytest.param([(1, 1), (2, 1), (3, 2)], (2 / 3 + 1) / 2, id="a tie of one counts 0"),
+        pytest.param([(1, 1), (1, 1), (3, 2)], (2 / 3 + 1) / 2, id="a tie of both counts 0"),
+        pytest.param([(4, 4), (4, 4)], 0.5, id="nothing but ties is chance"),
+        # Three judgements: 0 and 1 agree (tau 1), 2 reverses both (tau -1, -1).
+        pytest.param([(1, 1, 3), (2, 2, 2), (3, 3, 1)], (-1 / 3 + 1) / 2, id="three judgements"),
+        pytest.param([(1, 2), (2, 3), (3, None)], 1.0, id="an unparsed score leaves out its pair"),
+        # 0 and 1 share the first two (tau 1), 0 and 2 the last two (tau -1), 1 and 2 only one.
+        pytest.param(
+            [(1, 1, None), (2, 2, 5), (3, None, 4)], 0.5, id="each two by what they share"
+        ),
+        pytest.param([(1, 5), (2, 2), ()], 0.0, id="a response without judgements"),
+        pytest.param([(1,), (2,)], 1.0, id="one judgement is not in doubt"),
+        pytest.param([(1, None), (None, 2)], 1.0, id="nothing in common"),
+        pytest.param([(1, 5)], 1.0, id="one response"),
+        pytest.param([], 1.0, id="no response"),
     ],
 )
-def test_golden_pairs(scores: tuple[float | None, ...], expected: tuple[int, int] | None) -> None:
-    assert ids(responses(*scores)) == expected
+def test_consistency_by_hand(scores: list[tuple[float | None, ...]], expected: float) -> None:
+    assert consistency([judged(*scores)]) == pytest.approx(expected)
+
+
+def test_each_prompt_counts_once_and_silent_ones_not_at_all() -> None:
+    agreeing = judged((1, 1, 1), (2, 2, 2))
+    opposed = judged((1, 2), (2, 1))
+    silent = judged((3, None), (4, 1))
+    assert consistency([agreeing, opposed, silent, []]) == 0.5
+    assert consistency([agreeing, agreeing, opposed]) == pytest.approx(2 / 3)
+    assert consistency([]) == 1.0
+
+
+JUDGED = st.lists(st.tuples(*[st.none() | st.integers(0, 5)] * 3), max_size=6).map(
+    lambda rows: judged(*rows)
+)
+
+
+@given(st.lists(JUDGED, max_size=4).flatmap(lambda p: st.tuples(st.just(p), st.permutations(p))))
+def test_consistency_lies_in_its_range_whatever_the_order(
+    prompts: tuple[list[list[ScoredResponse]], list[list[ScoredResponse]]],
+) -> None:
+    in_order, shuffled = prompts
+    value = consistency(in_order)
+    assert 0 <= value <= 1
+    assert consistency([responses[::-1] for responses in shuffled]) == value
+
+
+@given(
+    st.integers(2, 8).flatmap(
+        lambda n: st.tuples(*[st.permutations([float(i) for i in range(n)])] * 3)
+    )
+)
+def test_without_ties_it_is_scipys_kendall_tau(by_judge: tuple[list[float], ...]) -> None:
+    a, b, c = by_judge
+    taus = [kendalltau(x, y).statistic for x, y in ((a, b), (a, c), (b, c))]
+    ours = consistency([judged(*zip(*by_judge, strict=True))])
+    assert ours == pytest.approx((sum(taus) / 3 + 1) / 2)
 
 
 @pytest.mark.parametrize(
-    ("margin", "expected"), [(0.0, (1, 2)), (1.4, (1, 2)), (1.5, None), (2.0, None)]
+    ("agreement", "expected"), [(1.0, 0.0), (0.9, 0.1), (0.5, 0.5), (0.3, 0.5), (0.0, 0.5)]
 )
-def test_a_pair_needs_more_than_the_margin(margin: float, expected: tuple[int, int] | None) -> None:
-    assert ids(responses(3.5, 2.0), Pairing(min_margin=margin)) == expected
-
-
-def test_a_pair_knows_its_texts_and_margin() -> None:
-    pair = best_against_worst(responses(1.0, 3.5, 2.0), ANY)
-    assert pair is not None
-    assert (pair.chosen.text, pair.rejected.text, pair.margin) == ("answer 2", "answer 1", 2.5)
-
-
-SCORES = st.lists(st.none() | st.integers(0, 15).map(lambda thirds: thirds / 3), max_size=8)
-
-
-@given(SCORES.flatmap(lambda scores: st.permutations(responses(*scores))))
-def test_the_order_of_the_responses_changes_nothing(shuffled: list[ScoredResponse]) -> None:
-    in_order = sorted(shuffled, key=lambda response: response.response_id)
-    assert best_against_worst(shuffled, ANY) == best_against_worst(in_order, ANY)
-
-
-@given(SCORES, st.sampled_from([0.0, 0.5, 2.0]))
-def test_there_is_a_pair_exactly_where_scores_lie_apart(
-    scores: list[float | None], margin: float
+def test_labels_are_softened_by_the_doubt_and_never_turned_round(
+    agreement: float, expected: float
 ) -> None:
-    pair = best_against_worst(responses(*scores), Pairing(min_margin=margin))
-    known = [score for score in scores if score is not None]
-    apart = len(known) > 1 and max(known) - min(known) > margin
-    assert (pair is not None) == apart
-    if pair is not None:
-        assert (pair.chosen.score, pair.rejected.score) == (max(known), min(known))
+    assert label_smoothing(agreement) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("agreement", [-0.1, 1.1, float("nan")])
+def test_a_consistency_out_of_range_is_refused(agreement: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        label_smoothing(agreement)

@@ -32,7 +32,15 @@ def test_the_margin_is_chosen_minus_rejected() -> None:
     ("words", "expected"),
     [
         (records.IterationState, "queued running succeeded failed"),
-        (records.Phase, "waiting prepare rollout pairing train swap done"),
+        (
+            records.Phase,
+            "waiting train_baseline swap_baseline judge_ranked select_eft prompt_model prompts "
+            "prepare rollout pairing train swap assess done",
+        ),
+        (records.IterationKind, "bootstrap improve"),
+        (records.Stage, "baseline model"),
+        (records.Purpose, "eft health"),
+        (records.Preference, "first second tie"),
         (records.PromptState, "pending leased done rejected"),
         (records.JobState, "queued running succeeded failed"),
         (records.JudgementMode, "free constrained"),

@@ -315,13 +315,6 @@ def test_the_demos_summary_is_taken_from_the_views() -> None:
     }
 
 
-def test_the_demos_config_is_valid() -> None:
-    from rewardloop.config import parse_run_config
-
-    config = parse_run_config(demo.DEMO)
-    assert (config.sampling.num_samples, config.judging.num_judgements) == (4, 3)
-
-
 def test_a_long_answer_is_shown_short_and_its_brackets_as_they_are() -> None:
     assert demo._short("a\n\n b [red]") == "a b \\[red]"
     assert demo._short("x" * 300, 10) == "x" * 10 + "…"

@@ -19,7 +19,16 @@ from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.config import Judging, Sampling
 from rewardloop.embedded.process import free_port
-from rewardloop.records import JudgementMode, Message, PromptRecord, Sample, UnscoredReason, Verdict
+from rewardloop.records import (
+    JudgementMode,
+    Message,
+    Preference,
+    PromptRecord,
+    Sample,
+    UnscoredReason,
+    Verdict,
+    WrittenComparison,
+)
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 KEY = "a-key-of-16-chars"
@@ -305,6 +314,77 @@ async def test_a_judge_that_is_down_is_an_error_and_never_a_score(
     async with JudgeClient(await serve(Script(BUSY)), KEY) as client:
         with pytest.raises(errors.UpstreamUnavailable):
             await client.judge([HI], "Hello", Judging(), 3)
+
+
+COMPARE: dict[str, Any] = {"mode": JudgementMode.FREE, "max_tokens": 64}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ({"status": "decided", "preference": "second", "reason": None}, (Preference.SECOND, None)),
+        (
+            {"status": "undecided", "preference": None, "reason": "truncated"},
+            (None, UnscoredReason.TRUNCATED),
+        ),
+    ],
+)
+async def test_a_comparison(
+    serve: Serve,
+    found: dict[str, Any],
+    expected: tuple[Preference | None, UnscoredReason | None],
+) -> None:
+    answer = completion("As it is.")
+    answer["choices"][0]["comparison"] = {**found, "mode": "constrained", "judge_version": "m1"}
+    script = Script((200, answer))
+    async with JudgeClient(await serve(script), KEY) as client:
+        written = await client.compare(
+            [HI], "Hello", "Hey", mode=JudgementMode.CONSTRAINED, max_tokens=48, temperature=0.3
+        )
+    assert written == WrittenComparison("As it is.", *expected, "m1")
+    ((_, _, asked),) = script.requests
+    assert asked == {
+        "model": "judge",
+        "messages": [HI, {"role": "assistant", "content": "Hello"}],
+        "compare_with": "Hey",
+        "n": 1,
+        "temperature": 0.3,
+        "max_tokens": 48,
+        "judgement_mode": "constrained",
+    }
+
+
+async def test_a_comparison_is_greedy_unless_told_otherwise(serve: Serve) -> None:
+    script = Script((422, errors.PromptTooLong("too long").openai()))
+    async with JudgeClient(await serve(script), KEY) as client:
+        await client.compare([HI], "Hello", "Hey", **COMPARE)
+    assert script.requests[0][2]["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.PromptTooLong("too long"),
+        errors.UpstreamRejected("too long"),
+        errors.TooLarge("too long"),
+    ],
+)
+async def test_what_the_judge_refuses_to_compare_is_settled_without_a_preference(
+    serve: Serve, error: errors.RewardloopError
+) -> None:
+    async with JudgeClient(await serve(Script((error.status, error.openai()))), KEY) as client:
+        found = await client.compare([HI], "Hello", "Hey", **COMPARE)
+    assert found == WrittenComparison("too long", None, UnscoredReason.REFUSED, "none")
+
+
+@pytest.mark.parametrize("error", [errors.Unauthorized("key"), errors.UpstreamUnavailable("down")])
+async def test_a_judge_that_cannot_be_asked_is_never_a_preference(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, error: errors.RewardloopError
+) -> None:
+    monkeypatch.setattr("rewardloop.clients.judge.RETRY_SECONDS", 0.01)
+    async with JudgeClient(await serve(Script((error.status, error.openai()))), KEY) as client:
+        with pytest.raises(type(error)):
+            await client.compare([HI], "Hello", "Hey", **COMPARE)
 
 
 async def test_a_replica_is_asked_for_its_weights_and_for_a_swap(serve: Serve) -> None:

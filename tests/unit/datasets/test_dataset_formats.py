@@ -123,7 +123,26 @@ def test_oasst_without_ranks_has_no_reference(replies: Any) -> None:
     assert oasst.record(tree(replies))[0].reference is None
 
 
-@pytest.mark.parametrize("change", [{"deleted": True}, {"text": " "}, {"lang": "de"}])
+def test_oasst_of_equal_ranks_the_first_in_the_file_is_the_reference() -> None:
+    replies = [reply("worse", 1), reply("zebra", 0), reply("aardvark", 0)]
+    assert oasst.record(tree(replies))[0].reference == "zebra"
+
+
+def test_oasst_passes_over_an_overlong_reply() -> None:
+    replies = [reply("x" * 200_000, 0), reply("short", 1)]
+    assert oasst.record(tree(replies))[0].reference == "short"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"deleted": True},
+        {"deleted": True, "text": None},
+        {"text": " "},
+        {"lang": "de"},
+        {"text": "x" * 200_000},
+    ],
+)
 def test_oasst_filters_unwanted_prompts(change: dict[str, Any]) -> None:
     assert oasst.record(tree(**change), "en") == []
 
@@ -140,6 +159,11 @@ def test_oasst_of_any_language() -> None:
         (tree(role="assistant"), '"prompt" has the role "assistant", not "prompter"'),
         (tree(lang=None), '"lang" is null, not a text'),
         (tree([{"rank": 0}]), '"text" is missing'),
+        (tree({"rank": 0}), '"replies" is an object, not a list'),
+        (
+            tree([reply("good", 0), reply("bad", True)]),
+            'the "rank" of reply 2 is a boolean, not a whole number from 0 to 2147483647',
+        ),
     ],
 )
 def test_oasst_problems(raw: dict[str, Any], problem: str) -> None:

@@ -15,6 +15,12 @@ SHARED = Path(__file__).parents[3].parent / "shared" / "data"
 
 SEED = {"id": "s1", "category": "writing", "prompt": "Write.", "response": "Done."}
 ALPACA = {"instruction": "Add.", "input": "1 and 2", "output": "3"}
+RANKED = {
+    "id": "r1",
+    "category": "writing",
+    "prompt": "Write.",
+    "responses": [{"rank": 1, "text": "Later."}, {"rank": 0, "text": "Done."}],
+}
 
 
 def tree(number: int, lang: str) -> dict[str, Any]:
@@ -45,6 +51,8 @@ def jsonl(folder: Path, rows: Sequence[object], name: str = "prompts.jsonl") -> 
         ({"prompt": "A"}, Format.TRL),
         ({"prompt": "A", "prompt_id": "p"}, Format.TRL),
         ({"instruction": "A", "instances": [{"input": "", "output": "B"}]}, Format.SELF_INSTRUCT),
+        (RANKED, Format.RANKED),
+        ({"prompt": "A", "responses": []}, Format.RANKED),
     ],
 )
 def test_the_format_is_recognised_and_can_be_named(
@@ -182,7 +190,7 @@ def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
     assert caught.value.message == (
         f"{path}: line 2 is of no known format, by its keys (question_id, turns). "
         "Name the format with --format, or convert the file; "
-        "the formats are seed, oasst, alpaca, sharegpt, trl, self_instruct."
+        "the formats are seed, oasst, alpaca, sharegpt, trl, self_instruct, ranked."
     )
 
 
@@ -191,6 +199,32 @@ def test_an_unknown_object_without_or_with_many_keys(tmp_path: Path) -> None:
         read_prompts(jsonl(tmp_path, [{}]))
     with pytest.raises(InvalidInput, match=r"key_10, key_11, \.\.\.\)"):
         read_prompts(jsonl(tmp_path, [{f"key_{n:02}": n for n in range(20)}]))
+
+
+def test_of_a_ranked_record_the_best_response_is_the_reference(tmp_path: Path) -> None:
+    (found,) = read_prompts(jsonl(tmp_path, [RANKED])).prompts
+    assert found.messages == ({"role": "user", "content": "Write."},)
+    assert (found.reference, found.source) == ("Done.", "ranked:r1")
+
+
+def test_a_ranked_record_with_one_response_or_none_is_a_prompt(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "A", "responses": []},
+        {"prompt": "B", "responses": [{"rank": 4, "text": "b"}]},
+    ]
+    found = read_prompts(jsonl(tmp_path, rows)).prompts
+    assert [(p.reference, p.source) for p in found] == [(None, "ranked:#1"), ("b", "ranked:#2")]
+
+
+def test_a_ranked_record_whose_prompt_is_left_out_is_filtered(tmp_path: Path) -> None:
+    rows = [RANKED, RANKED | {"prompt": " "}, RANKED | {"prompt": "x" * 20_001}]
+    found = read_prompts(jsonl(tmp_path, rows))
+    assert (len(found.prompts), found.num_filtered) == (1, 2)
+
+
+def test_a_response_beside_responses_is_ambiguous(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"may be any of ranked, seed, by its keys"):
+        read_prompts(jsonl(tmp_path, [RANKED | {"response": "B"}]))
 
 
 def test_a_prompt_with_foreign_keys_is_not_taken_for_prompt_only(tmp_path: Path) -> None:

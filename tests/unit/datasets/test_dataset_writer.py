@@ -1,4 +1,4 @@
-"""`write_preference_jsonl`: its lines, and that half a file is never seen."""
+"""What is written for TRL and for AlpacaEval, and that half a file is never seen."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rewardloop.datasets import Format, read_prompts
-from rewardloop.datasets.writer import write_preference_jsonl
+from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.errors import InvalidInput
 
 
@@ -119,3 +119,72 @@ def test_a_score_that_is_no_number(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"no is not a folder\. Make it"):
         write_preference_jsonl([row()], tmp_path / "no" / "pairs.jsonl")
+
+
+def output(**change: Any) -> dict[str, Any]:
+    return {
+        "dataset": "evaluation",
+        "instruction": "Grüße?",
+        "output": "Hallo.\nWie geht's?",
+        "generator": "m1",
+    } | change
+
+
+def test_answers_are_one_array_of_alpaca_evals_model_outputs(tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    assert write_alpaca_eval([output(), output(output="", prompt_id=3)], path) == 2
+    text = path.read_text(encoding="utf-8")
+    assert json.loads(text) == [output(), output(output="")]
+    assert "Grüße" in text
+
+
+def test_no_answers_are_an_empty_array(tmp_path: Path) -> None:
+    assert write_alpaca_eval([], tmp_path / "answers.json") == 0
+    assert json.loads((tmp_path / "answers.json").read_text()) == []
+
+
+def test_the_answers_appear_only_when_all_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "answers.json"
+    path.write_text("old")
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield output()
+        assert path.read_text() == "old"
+        raise RuntimeError("the API went away")
+
+    with pytest.raises(RuntimeError, match="went away"):
+        write_alpaca_eval(rows(), path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_answer_that_lacks_a_key(tmp_path: Path) -> None:
+    lacking = output()
+    del lacking["generator"]
+    with pytest.raises(ValueError, match=r"^row 2 lacks 'generator'$"):
+        write_alpaca_eval([output(), lacking], tmp_path / "answers.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_want_a_folder_that_exists(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"no is not a folder\. Make it"):
+        write_alpaca_eval([output()], tmp_path / "no" / "answers.json")
+
+
+def test_a_text_is_written_whole_and_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "report.md"
+    path.write_text("old")
+    write_text("# Grüße\r\n", path)
+    assert path.read_bytes() == "# Grüße\r\n".encode()
+    assert list(tmp_path.iterdir()) == [path]
+    with pytest.raises(InvalidInput, match="is not a folder"):
+        write_text("x", tmp_path / "no" / "report.md")
+
+
+def test_written_answers_can_be_imported_as_prompts(tmp_path: Path) -> None:
+    """AlpacaEval's own prompts come in this form, so they can be answered in turn."""
+    path = tmp_path / "answers.json"
+    write_alpaca_eval([output()], path)
+    found = read_prompts(path)
+    assert found.format is Format.ALPACA
+    assert found.prompts[0].messages == ({"role": "user", "content": "Grüße?"},)

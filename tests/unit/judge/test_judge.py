@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from rewardloop import rubric
+from rewardloop import comparison, rubric
 from rewardloop.config import Settings
 from rewardloop.errors import PromptTooLong, UpstreamUnavailable
 from rewardloop.records import JudgementMode
@@ -35,9 +36,10 @@ class Engine:
     error: tuple[int, dict[str, Any]] | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=lambda: {"weight_version": "m1"})
+    key: str = KEY
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        assert request.headers["authorization"] == f"Bearer {KEY}"
+        assert request.headers["authorization"] == f"Bearer {self.key}"
         assert request.path == "/v1/chat/completions"
         self.requests.append(await request.json())
         if self.error:
@@ -80,18 +82,17 @@ class Judge:
         return await self.client.post("/v1/chat/completions", json=body)
 
 
-@pytest.fixture
-async def judge(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Judge]:
-    monkeypatch.setattr(judge_app, "UPSTREAM_RETRY_SECONDS", 0.01)
-    engine = Engine()
+@asynccontextmanager
+async def judging(engine: Engine, url: str, upstream_key: str | None) -> AsyncIterator[Judge]:
     settings = Settings(
         database_url=SecretStr("postgresql://x"),
         broker_url=SecretStr("redis://x"),
         api_key=SecretStr(KEY),
         admin_key=SecretStr("b" * 16),
         checkpoint_root=Path("/nowhere"),
-        judge_upstream_url=await serve(engine),
+        judge_upstream_url=url,
         judge_upstream_model="policy",
+        judge_upstream_key=None if upstream_key is None else SecretStr(upstream_key),
     )
     app = judge_app.make_app(settings)
     async with (
@@ -103,6 +104,14 @@ async def judge(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         ) as client,
     ):
         yield Judge(engine, client)
+
+
+@pytest.fixture
+async def judge(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Judge]:
+    monkeypatch.setattr(judge_app, "UPSTREAM_RETRY_SECONDS", 0.01)
+    engine = Engine()
+    async with judging(engine, await serve(engine), None) as judge:
+        yield judge
 
 
 async def test_each_choice_carries_its_judgement(judge: Judge) -> None:
@@ -254,6 +263,7 @@ async def test_a_wrong_key_is_refused(judge: Judge) -> None:
         ({"temperature": -1}, "temperature"),
         ({"max_tokens": 1}, "max_tokens"),
         ({"judgement_mode": "strict"}, "judgement_mode"),
+        ({"compare_with": 5}, "compare_with"),
         ({"seeds": 1}, "seeds"),
         ({"messages": [REQUEST, {"role": "tool", "content": "x"}]}, "role"),
     ],
@@ -274,6 +284,107 @@ async def test_what_is_no_response_cannot_be_judged(
     answer = await judge.judge(*messages)
     assert answer.status_code == 422
     assert "end in the assistant's response" in answer.json()["detail"]
+
+
+ABOUT_COMPARISON = {
+    "mode": "free",
+    "rubric_version": comparison.COMPARISON_VERSION,
+    "judge_version": "m1",
+}
+
+
+async def test_each_choice_carries_its_comparison(judge: Judge) -> None:
+    judge.engine.texts = ["Right.\nBetter: first", "Better: tie", "Better: first\nBetter: tie", "-"]
+    answer = (await judge.judge(compare_with="Red.")).json()
+    assert answer["model"] == "judge"
+    assert [choice["comparison"] for choice in answer["choices"]] == [
+        {"status": "decided", "preference": "first", "reason": None, **ABOUT_COMPARISON},
+        {"status": "decided", "preference": "tie", "reason": None, **ABOUT_COMPARISON},
+        {"status": "undecided", "preference": None, "reason": "conflicting", **ABOUT_COMPARISON},
+        {"status": "undecided", "preference": None, "reason": "no_score", **ABOUT_COMPARISON},
+    ]
+    assert all("judgement" not in choice for choice in answer["choices"])
+
+
+async def test_the_last_turn_is_the_first_response_and_compare_with_the_second(
+    judge: Judge,
+) -> None:
+    await judge.judge(compare_with="Red.")
+    (asked,) = judge.engine.requests
+    assert asked["messages"] == comparison.render(
+        [{"role": "user", "content": "Name a colour."}],
+        "Blue.\nScore: 5",
+        "Red.",
+        JudgementMode.FREE,
+    )
+    assert asked["n"] == 3
+    assert "structured_outputs" not in asked
+
+
+async def test_an_empty_response_can_be_compared_with(judge: Judge) -> None:
+    judge.engine.texts = ["Better: first"]
+    (choice,) = (await judge.judge(compare_with="")).json()["choices"]
+    assert choice["comparison"]["preference"] == "first"
+
+
+async def test_the_constrained_mode_forces_a_comparisons_form(judge: Judge) -> None:
+    judge.engine.texts = ["Blue is a colour.\nBetter: first"]
+    answer = (await judge.judge(compare_with="Red.", judgement_mode="constrained")).json()
+    (asked,) = judge.engine.requests
+    assert asked["structured_outputs"] == {"regex": comparison.CONSTRAINED_PATTERN}
+    assert answer["choices"][0]["comparison"]["mode"] == "constrained"
+
+
+async def test_a_cut_comparison_is_truncated(judge: Judge) -> None:
+    judge.engine.texts, judge.engine.finish_reason = ["It is"], "length"
+    (choice,) = (await judge.judge(compare_with="Red.")).json()["choices"]
+    assert choice["comparison"]["reason"] == "truncated"
+
+
+async def test_a_streamed_comparison_comes_with_the_last_chunk(judge: Judge) -> None:
+    judge.engine.texts = ["Fine.\nBetter: second", "Nothing."]
+    choices = [chunk["choices"][0] for chunk in await events(judge, n=2, compare_with="Red.")]
+    assert ["comparison" in choice for choice in choices] == [False, True, False, True]
+    assert choices[1]["comparison"] == {
+        "status": "decided",
+        "preference": "second",
+        "reason": None,
+        **ABOUT_COMPARISON,
+    }
+    assert choices[3]["comparison"]["reason"] == "no_score"
+    assert not any("judgement" in choice for choice in choices)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("messages", [[RESPONSE, REQUEST], [RESPONSE, RESPONSE]])
+async def test_what_is_no_response_cannot_be_compared(
+    judge: Judge, messages: list[dict[str, Any]], stream: bool
+) -> None:
+    answer = await judge.judge(*messages, compare_with="Red.", stream=stream)
+    assert answer.status_code == 422
+    assert "end in the assistant's response" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_engines_error_passes_for_a_comparison_too(judge: Judge, stream: bool) -> None:
+    judge.engine.error = (422, PromptTooLong("too long").openai())
+    answer = await judge.judge(compare_with="Red.", stream=stream)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (422, "prompt-too-long")
+
+
+async def test_a_foreign_engine_has_a_key_of_its_own(serve: Serve) -> None:
+    engine = Engine(key="foreign-key")
+    async with judging(engine, await serve(engine), "foreign-key") as judge:
+        assert (await judge.judge()).status_code == 200
+        judge.client.headers["authorization"] = "Bearer foreign-key"
+        assert (await judge.judge()).status_code == 401
+    assert len(engine.requests) == 1
+
+
+async def test_an_empty_upstream_key_is_none(serve: Serve) -> None:
+    engine = Engine()
+    async with judging(engine, await serve(engine), "") as judge:
+        assert (await judge.judge()).status_code == 200
 
 
 async def test_the_judge_is_the_only_model(judge: Judge) -> None:

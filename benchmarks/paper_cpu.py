@@ -1,0 +1,135 @@
+"""The paper's whole chain on this machine: SFT baseline -> M1 -> M2 -> M3.
+
+    python -m benchmarks.paper_cpu [--trees FILE] [--home DIR] [--preset paper-cpu]
+
+One run on the embedded stack, with nothing simulated. Human rankings come from `--trees`
+(Open Assistant trees, or a file like the shipped one) or ship with the project. Cut off
+and called again with the same home and data, it goes on where it was. It prints the table
+of judge metrics on the held-out rankings, writes `report.html` into the home, and its last
+line is one JSON object: how often M1 judges so that its score can be parsed, and every
+version's metrics.
+"""
+
+import argparse
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from rewardloop import presets
+from rewardloop.cli.demo import import_seeds
+from rewardloop.cli.progress import follow, iterations_of
+from rewardloop.cli.remote import client
+from rewardloop.clients.api import ApiClient
+from rewardloop.config import RunConfig, parse_run_config
+from rewardloop.datasets import read_ranked
+from rewardloop.datasets.writer import write_text
+from rewardloop.embedded.home import DEFAULT, Home
+from rewardloop.embedded.stack import running
+from rewardloop.errors import TrainingFailed
+from rewardloop.report import render
+
+NUM_ITERATIONS = 2
+METRICS = ("parse_rate", "pairwise_accuracy", "five_best", "exact_order", "spearman", "kendall_tau")
+console = Console()
+
+
+async def chain(home: Home, preset: str, trees: Path | None) -> dict[str, Any]:
+    async with running(home, port=None, tell=console.print) as stack, client(home) as api:
+        await import_seeds(api)
+        config = presets.load(preset)
+        if trees is not None:
+            config = await _with_trees(api, config, trees)
+        run_id = await _run(api, config)
+        views = await follow(api, run_id, console, stack.require_alive)
+        failed = [view["error"] for view in views if view["state"] == "failed"]
+        await _evaluated(api, run_id)
+        report = await api.get(f"/v1/runs/{run_id}/report")
+        write_text(render(report), home.folder / "report.html")
+        console.print(f"report: {home.folder / 'report.html'}", soft_wrap=True)
+        if failed:
+            raise TrainingFailed(failed[0])
+    return report
+
+
+async def _with_trees(api: ApiClient, config: dict[str, Any], trees: Path) -> dict[str, Any]:
+    """The config with the file's rankings instead of the shipped ones."""
+    read = read_ranked(trees)
+    dataset = f"trees-{trees.stem}"[:100].replace(" ", "-")
+    added = await api.add_ranked(dataset, read.prompts)
+    console.print(f"{dataset}: {added} new of {len(read.prompts)}; left out: {read.left_out}")
+    ours = {"bootstrap": {"dataset": dataset}, "prompts": {"dataset": dataset}}
+    return presets.merged(config, ours)
+
+
+async def _run(api: ApiClient, config: dict[str, Any]) -> str:
+    """The home's run of this config that did not fail, or a new one."""
+    wanted = parse_run_config(config)
+    for run in (await api.get("/v1/runs", limit=1000))["items"]:
+        views = await iterations_of(api, run["id"])
+        same = RunConfig.model_validate({**run["config"], "base_version": None}) == wanted
+        if same and views and all(view["state"] != "failed" for view in views):
+            console.print(f"going on with run {run['id']}")
+            return str(run["id"])
+    created = await api.post("/v1/runs", config)
+    await api.post(f"/v1/runs/{created['id']}/iterations", {"count": NUM_ITERATIONS})
+    return str(created["id"])
+
+
+async def _evaluated(api: ApiClient, run_id: str) -> None:
+    """Wait for the head-to-heads that the last iteration asked for."""
+    while True:
+        items = (await api.get("/v1/evaluations", run_id=run_id, limit=200))["items"]
+        if all(item["state"] in ("succeeded", "failed") for item in items):
+            return
+        await asyncio.sleep(1)
+
+
+def judges(report: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
+    """Each version's metrics as a judge of the held-out rankings."""
+    return {
+        item["label"].lower(): {name: item["metrics"][name] for name in METRICS}
+        for item in report["assessments"]
+        if item["purpose"] == "health" and item["mode"] == mode and item["metrics"]
+    }
+
+
+def show(report: dict[str, Any]) -> None:
+    for mode in dict.fromkeys(item["mode"] for item in report["assessments"]):
+        found = judges(report, mode)
+        if not found:
+            continue
+        table = Table(f"{mode} judging", *(label.upper() for label in found), box=None)
+        for name in METRICS:
+            table.add_row(name.replace("_", " "), *(_shown(row[name]) for row in found.values()))
+        console.print(table)
+    for item in report["evaluations"]:
+        if item["result"]:
+            r = item["result"]
+            console.print(
+                f"{item['a']} against {item['b']}: {r['num_wins']} won, {r['num_losses']} lost, "
+                f"{r['num_ties']} ties, {r['num_undecided']} undecided"
+            )
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trees", type=Path, help="human-ranked data instead of the shipped set")
+    parser.add_argument("--home", type=Path, default=DEFAULT.with_name(".rewardloop-paper-cpu"))
+    parser.add_argument("--preset", default="paper-cpu")
+    options = parser.parse_args()
+    report = asyncio.run(chain(Home(options.home), options.preset, options.trees))
+    show(report)
+    free = judges(report, "free")
+    print(json.dumps({"m1_free_parse_rate": free["m1"]["parse_rate"], "judge": free}))
+
+
+if __name__ == "__main__":
+    main()

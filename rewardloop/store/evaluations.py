@@ -1,0 +1,315 @@
+"""Evaluations: two versions' answers to held-out prompts, compared in both orders."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from rewardloop import queue_names
+from rewardloop.config import Evaluation as EvaluationConfig
+from rewardloop.errors import InvalidInput, NotFound, RewardloopError
+from rewardloop.evaluation import ComparedPrompt, head_to_head
+from rewardloop.records import Message, Preference, WrittenComparison
+from rewardloop.store import events, iterations, outbox, prompts, versions
+from rewardloop.store.models import Comparison, Evaluation, EvaluationAnswer, Prompt
+from rewardloop.store.rollouts import storable
+
+
+@dataclass(frozen=True, slots=True)
+class Uncompared:
+    """A prompt with both answers that one order of is not judged yet."""
+
+    prompt_id: int
+    messages: tuple[Message, ...]
+    first: str
+    second: str
+    a_first: bool
+
+
+async def create(
+    session: AsyncSession,
+    version_a: str,
+    version_b: str,
+    config: EvaluationConfig,
+    run_id: UUID | None = None,
+) -> Evaluation:
+    """Queue an evaluation of A against B.
+
+    Raises:
+        NotFound: a version does not exist, or the dataset is empty.
+        InvalidInput: A and B are the same.
+    """
+    if version_a == version_b:
+        raise InvalidInput(f"{version_a!r} cannot be compared with itself; name two versions")
+    for version in {version_a, version_b, config.judge_version or version_a}:
+        await versions.get(session, version)
+    await prompts.take(session, config.dataset, 0, 1)
+    evaluation = Evaluation(
+        id=uuid4(),
+        run_id=run_id,
+        version_a_id=version_a,
+        version_b_id=version_b,
+        config=config.model_dump(mode="json"),
+    )
+    session.add(evaluation)
+    await session.flush()
+    outbox.add(session, queue_names.EVALUATE, evaluation.id)
+    return evaluation
+
+
+async def get(session: AsyncSession, evaluation_id: UUID, *, lock: bool = False) -> Evaluation:
+    """
+    Raises:
+        NotFound: there is no such evaluation.
+    """
+    found = await session.get(Evaluation, evaluation_id, with_for_update=lock)
+    if found is None:
+        raise NotFound(f"there is no evaluation {evaluation_id}; GET /v1/evaluations lists them")
+    return found
+
+
+async def list_newest(
+    session: AsyncSession, limit: int, run_id: UUID | None = None
+) -> list[Evaluation]:
+    query = select(Evaluation).order_by(Evaluation.created_at.desc(), Evaluation.id)
+    if run_id is not None:
+        query = query.where(Evaluation.run_id == run_id)
+    return list(await session.scalars(query.limit(limit)))
+
+
+async def unfinished(session: AsyncSession) -> list[UUID]:
+    found = await session.scalars(
+        select(Evaluation.id)
+        .where(Evaluation.state.in_(["queued", "running"]))
+        .order_by(Evaluation.created_at)
+    )
+    return list(found)
+
+
+async def try_start(session: AsyncSession, evaluation_id: UUID) -> bool:
+    """Whether the evaluation has the engines: it has started, or starts now."""
+    await iterations.lock_engines(session)
+    evaluation = await get(session, evaluation_id, lock=True)
+    if evaluation.state == "running":
+        return True
+    if evaluation.state != "queued" or await iterations.engines_busy(session):
+        return False
+    evaluation.state = "running"
+    events.record(session, "evaluation.started", run_id=evaluation.run_id, id=str(evaluation.id))
+    return True
+
+
+def sampling_of(config: EvaluationConfig) -> dict[str, Any]:
+    """What an answer depends on; evaluations that agree in it share answers."""
+    return {
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_tokens": config.max_tokens,
+    }
+
+
+async def unanswered(
+    session: AsyncSession, version: str, config: EvaluationConfig
+) -> list[tuple[int, tuple[Message, ...]]]:
+    """(id, conversation) of the evaluation prompts that the version has not answered."""
+    ids = await prompts.take(session, config.dataset, 0, config.num_prompts)
+    answered = select(EvaluationAnswer.prompt_id).where(
+        EvaluationAnswer.version_id == version, EvaluationAnswer.sampling == sampling_of(config)
+    )
+    rows = await session.execute(
+        select(Prompt.id, Prompt.messages)
+        .where(Prompt.id.in_(ids), Prompt.id.not_in(answered))
+        .order_by(Prompt.id)
+    )
+    return [(prompt_id, tuple(messages)) for prompt_id, messages in rows]  # type: ignore[arg-type]
+
+
+async def add_answer(
+    session: AsyncSession,
+    version: str,
+    prompt_id: int,
+    config: EvaluationConfig,
+    *,
+    answer: str | None,
+    reason: str | None,
+) -> None:
+    """Store an answer, or why there is none; one that is there stays."""
+    await session.execute(
+        insert(EvaluationAnswer)
+        .values(
+            version_id=version,
+            prompt_id=prompt_id,
+            sampling=sampling_of(config),
+            text=None if answer is None else storable(answer),
+            reason=reason,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def answers(session: AsyncSession, version: str, dataset: str) -> list[dict[str, Any]]:
+    """The version's newest stored answer to each prompt of the dataset, in the prompts' order.
+
+    Raises:
+        NotFound: there is none.
+    """
+    rows = await session.execute(
+        select(Prompt.messages, EvaluationAnswer.text, EvaluationAnswer.sampling)
+        .join(Prompt, Prompt.id == EvaluationAnswer.prompt_id)
+        .where(
+            EvaluationAnswer.version_id == version,
+            Prompt.dataset == dataset,
+            EvaluationAnswer.text.is_not(None),
+        )
+        .order_by(Prompt.id, EvaluationAnswer.id.desc())
+        .distinct(Prompt.id)
+    )
+    found = [
+        {"messages": messages, "answer": answer, "sampling": sampling}
+        for messages, answer, sampling in rows
+    ]
+    if not found:
+        raise NotFound(
+            f"{version} has no stored answers to the dataset {dataset!r}; an evaluation makes "
+            f"them: `rewardloop evaluate {version} OTHER --dataset {dataset}`"
+        )
+    return found
+
+
+async def _both_answers(
+    session: AsyncSession, evaluation: Evaluation, config: EvaluationConfig
+) -> Sequence[Any]:
+    """(prompt id, messages, A's answer, B's answer) of every prompt that both answered."""
+    ids = await prompts.take(session, config.dataset, 0, config.num_prompts)
+    a, b = aliased(EvaluationAnswer), aliased(EvaluationAnswer)
+    sampling = sampling_of(config)
+    rows = await session.execute(
+        select(Prompt.id, Prompt.messages, a.text, b.text)
+        .join(a, a.prompt_id == Prompt.id)
+        .join(b, b.prompt_id == Prompt.id)
+        .where(
+            Prompt.id.in_(ids),
+            a.version_id == evaluation.version_a_id,
+            b.version_id == evaluation.version_b_id,
+            a.sampling == sampling,
+            b.sampling == sampling,
+            a.text.is_not(None),
+            b.text.is_not(None),
+        )
+        .order_by(Prompt.id)
+    )
+    return rows.all()
+
+
+async def uncompared(
+    session: AsyncSession, evaluation: Evaluation, config: EvaluationConfig
+) -> list[Uncompared]:
+    """Every order of every prompt that no judgement is stored of."""
+    rows = await session.execute(
+        select(Comparison.prompt_id, Comparison.a_first).where(
+            Comparison.evaluation_id == evaluation.id
+        )
+    )
+    done = set(rows.all())
+    return [
+        Uncompared(
+            prompt_id,
+            tuple(messages),
+            first=a if a_first else b,
+            second=b if a_first else a,
+            a_first=a_first,
+        )
+        for prompt_id, messages, a, b in await _both_answers(session, evaluation, config)
+        for a_first in (True, False)
+        if (prompt_id, a_first) not in done
+    ]
+
+
+async def add_comparison(
+    session: AsyncSession, evaluation_id: UUID, item: Uncompared, written: WrittenComparison
+) -> None:
+    await session.execute(
+        insert(Comparison)
+        .values(
+            evaluation_id=evaluation_id,
+            prompt_id=item.prompt_id,
+            a_first=item.a_first,
+            raw_text=storable(written.raw_text),
+            preference=written.preference,
+            reason=written.reason,
+            judge_version=written.judge_version,
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def succeed(
+    session: AsyncSession, evaluation_id: UUID, config: EvaluationConfig
+) -> dict[str, Any]:
+    """Count, store the result, and let what waits have the engines."""
+    evaluation = await get(session, evaluation_id, lock=True)
+    stored = await session.execute(
+        select(Comparison.prompt_id, Comparison.a_first, Comparison.preference).where(
+            Comparison.evaluation_id == evaluation_id
+        )
+    )
+    preferences = {
+        (prompt_id, a_first): None if preference is None else Preference(preference)
+        for prompt_id, a_first, preference in stored
+    }
+    rows = [
+        ComparedPrompt(
+            a_first=preferences.get((prompt_id, True)),
+            b_first=preferences.get((prompt_id, False)),
+            length_a=len(a),
+            length_b=len(b),
+        )
+        for prompt_id, _, a, b in await _both_answers(session, evaluation, config)
+    ]
+    if not rows:
+        raise InvalidInput(
+            f"no prompt of the dataset {config.dataset!r} was answered by both versions; "
+            "its prompts may be too long for the model"
+        )
+    result = asdict(head_to_head(rows))
+    evaluation.result = result
+    evaluation.state = "succeeded"
+    evaluation.finished_at = datetime.now(UTC)
+    events.record(session, "evaluation.succeeded", run_id=evaluation.run_id, id=str(evaluation_id))
+    await session.flush()
+    await iterations.wake_all(session)
+    return result
+
+
+async def note_failure(session: AsyncSession, evaluation_id: UUID, error: RewardloopError) -> None:
+    """Fail the evaluation, unless the error may pass by itself and has not lasted too long."""
+    evaluation = await get(session, evaluation_id, lock=True)
+    if evaluation.state != "running":
+        return
+    if error.transient and evaluation.num_failures < iterations.MAX_FAILURES:
+        evaluation.num_failures += 1
+        return
+    evaluation.state = "failed"
+    evaluation.error = error.message
+    evaluation.finished_at = datetime.now(UTC)
+    events.record(
+        session,
+        "evaluation.failed",
+        run_id=evaluation.run_id,
+        id=str(evaluation_id),
+        error=error.message,
+    )
+    await session.flush()
+    await iterations.wake_all(session)
+
+
+async def note_progress(session: AsyncSession, evaluation_id: UUID) -> None:
+    """Work went on, so failures before it were passing ones."""
+    evaluation = await get(session, evaluation_id, lock=True)
+    evaluation.num_failures = 0

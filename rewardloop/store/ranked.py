@@ -1,0 +1,357 @@
+"""Human-ranked responses, who judged them, and which judgements became EFT examples.
+
+A run's split decides once which ranked prompts it learns from and which it only measures
+its judges by; nothing of the held-out part is ever trained on, IFT included.
+"""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop import rubric
+from rewardloop.agreement import JudgedRanking, agreement
+from rewardloop.config import Bootstrap, Eft
+from rewardloop.eft import Judged, JudgedResponse
+from rewardloop.eft import select as select_eft
+from rewardloop.errors import InvalidInput
+from rewardloop.records import (
+    JudgementMode,
+    Message,
+    Purpose,
+    RankedPrompt,
+    UnscoredReason,
+    WrittenJudgement,
+)
+from rewardloop.store import prompts
+from rewardloop.store.models import (
+    Assessment,
+    EftExample,
+    Prompt,
+    RankedJudgement,
+    RankedResponse,
+    RankedSplit,
+)
+from rewardloop.store.rollouts import storable
+
+MIN_PROMPTS = 4
+"""Ranked prompts below which a split into learning and measuring makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unjudged:
+    """A ranked response that an assessment still wants judgements of."""
+
+    ranked_response_id: int
+    messages: tuple[Message, ...]
+    text: str
+    missing: tuple[int, ...]
+    """Judge indices that are not settled yet."""
+
+
+async def add(session: AsyncSession, dataset: str, ranked: Sequence[RankedPrompt]) -> int:
+    """Add ranked prompts to a dataset and return how many were new.
+
+    A prompt whose ranked responses are stored already keeps them.
+    """
+    await prompts.add(session, dataset, [item.prompt for item in ranked])
+    ids = await prompts.ids_of(session, dataset, [item.prompt for item in ranked])
+    known = set(
+        await session.scalars(
+            select(RankedResponse.prompt_id).where(RankedResponse.prompt_id.in_(ids)).distinct()
+        )
+    )
+    num_new = 0
+    for prompt_id, item in zip(ids, ranked, strict=True):
+        if prompt_id in known:
+            continue
+        known.add(prompt_id)
+        num_new += 1
+        session.add_all(
+            RankedResponse(prompt_id=prompt_id, position=n, rank=r.rank, text=storable(r.text))
+            for n, r in enumerate(sorted(item.responses, key=lambda r: r.rank))
+        )
+    await session.flush()
+    return num_new
+
+
+async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: int) -> None:
+    """Hold out a part of the dataset's ranked prompts for this run.
+
+    Raises:
+        InvalidInput: there are too few ranked prompts.
+    """
+    ids = list(
+        await session.scalars(
+            select(RankedResponse.prompt_id)
+            .join(Prompt, Prompt.id == RankedResponse.prompt_id)
+            .where(Prompt.dataset == config.dataset)
+            .distinct()
+            .order_by(RankedResponse.prompt_id)
+        )
+    )
+    if len(ids) < MIN_PROMPTS:
+        raise InvalidInput(
+            f"the dataset {config.dataset!r} has {len(ids)} prompts with human-ranked responses, "
+            f"and a bootstrap needs at least {MIN_PROMPTS}; fill it with "
+            f"`rewardloop import-ranked FILE --dataset {config.dataset}`"
+        )
+    num_held_out = max(1, round(len(ids) * config.eft.held_out_fraction))
+    held_out = set(random.Random(seed).sample(ids, num_held_out))
+    session.add_all(RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out) for i in ids)
+
+
+async def ift_examples(
+    session: AsyncSession, run_id: UUID, config: Bootstrap
+) -> list[dict[str, Any]]:
+    """(prompt, best human answer) of every prompt of the dataset that is not held out."""
+    held_out = select(RankedSplit.prompt_id).where(
+        RankedSplit.run_id == run_id, RankedSplit.held_out
+    )
+    rows = await session.execute(
+        select(Prompt.messages, Prompt.reference)
+        .where(
+            Prompt.dataset == config.dataset,
+            Prompt.reference.is_not(None),
+            Prompt.id.not_in(held_out),
+        )
+        .order_by(Prompt.id)
+        .limit(config.max_ift_examples)
+    )
+    return [{"prompt": messages, "completion": reference} for messages, reference in rows]
+
+
+async def held_out_texts(session: AsyncSession, run_id: UUID) -> list[str]:
+    rows = await session.scalars(
+        select(Prompt.messages)
+        .join(RankedSplit, RankedSplit.prompt_id == Prompt.id)
+        .where(RankedSplit.run_id == run_id, RankedSplit.held_out)
+    )
+    return [messages[-1]["content"] for messages in rows]
+
+
+async def open_assessments(
+    session: AsyncSession,
+    iteration_id: UUID,
+    version: str,
+    wanted: Iterable[tuple[Purpose, JudgementMode]],
+) -> None:
+    """Ask for the version's judgements; twice changes nothing."""
+    for purpose, mode in wanted:
+        await session.execute(
+            insert(Assessment)
+            .values(iteration_id=iteration_id, version_id=version, purpose=purpose, mode=mode)
+            .on_conflict_do_nothing()
+        )
+
+
+async def unsettled(session: AsyncSession, iteration_id: UUID) -> list[Assessment]:
+    """The iteration's assessments that lack judgements, oldest first."""
+    found = await session.scalars(
+        select(Assessment)
+        .where(Assessment.iteration_id == iteration_id, Assessment.metrics.is_(None))
+        .order_by(Assessment.id)
+    )
+    return list(found)
+
+
+async def unjudged(
+    session: AsyncSession, run_id: UUID, assessment: Assessment, num_judgements: int
+) -> list[Unjudged]:
+    """What the assessment still wants, prompt by prompt."""
+    settled = (
+        select(
+            RankedJudgement.ranked_response_id,
+            func.array_agg(RankedJudgement.judge_index).label("indices"),
+        )
+        .where(RankedJudgement.assessment_id == assessment.id)
+        .group_by(RankedJudgement.ranked_response_id)
+        .subquery()
+    )
+    rows = await session.execute(
+        select(RankedResponse.id, Prompt.messages, RankedResponse.text, settled.c.indices)
+        .join(Prompt, Prompt.id == RankedResponse.prompt_id)
+        .join(RankedSplit, RankedSplit.prompt_id == Prompt.id)
+        .outerjoin(settled, settled.c.ranked_response_id == RankedResponse.id)
+        .where(
+            RankedSplit.run_id == run_id,
+            RankedSplit.held_out == (assessment.purpose == Purpose.HEALTH),
+        )
+        .order_by(RankedResponse.prompt_id, RankedResponse.position)
+    )
+    wanted = set(range(num_judgements))
+    return [
+        Unjudged(response_id, tuple(messages), answer, tuple(sorted(wanted - set(indices or ()))))
+        for response_id, messages, answer, indices in rows
+        if wanted - set(indices or ())
+    ]
+
+
+async def add_judgements(
+    session: AsyncSession,
+    assessment_id: int,
+    item: Unjudged,
+    written: Sequence[WrittenJudgement],
+) -> None:
+    """Store judgements under the item's missing indices; one that is there stays."""
+    await session.execute(
+        insert(RankedJudgement)
+        .values(
+            [
+                {
+                    "assessment_id": assessment_id,
+                    "ranked_response_id": item.ranked_response_id,
+                    "judge_index": index,
+                    "raw_text": storable(judgement.raw_text),
+                    "score": judgement.verdict.score,
+                    "reason": judgement.verdict.reason,
+                    "rubric_version": judgement.rubric_version,
+                    "judge_version": judgement.judge_version,
+                }
+                for index, judgement in zip(item.missing, written, strict=True)
+            ]
+        )
+        .on_conflict_do_nothing()
+    )
+
+
+async def settle(session: AsyncSession, assessment: Assessment) -> dict[str, Any]:
+    """Compute and store the agreement of a complete assessment with the humans."""
+    by_prompt = await _judged(session, assessment.id)
+    rankings = [
+        JudgedRanking(
+            ranks=tuple(r.rank for r in responses), scores=tuple(_mean(r) for r in responses)
+        )
+        for responses in by_prompt.values()
+    ]
+    judgements = [j for responses in by_prompt.values() for r in responses for j in r.judgements]
+    num_parsed = sum(j.score is not None for j in judgements)
+    metrics = {
+        **asdict(agreement(rankings)),
+        "num_judgements": len(judgements),
+        "num_parsed": num_parsed,
+        "parse_rate": num_parsed / len(judgements) if judgements else None,
+    }
+    await session.execute(
+        update(Assessment).where(Assessment.id == assessment.id).values(metrics=metrics)
+    )
+    return metrics
+
+
+async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[JudgedResponse]]:
+    """The assessment's judgements by prompt and response, best human rank first."""
+    rows = await session.execute(
+        select(
+            RankedResponse.prompt_id,
+            RankedResponse.id,
+            RankedResponse.rank,
+            RankedJudgement.id,
+            RankedJudgement.score,
+            RankedJudgement.reason,
+        )
+        .join(RankedJudgement, RankedJudgement.ranked_response_id == RankedResponse.id)
+        .where(RankedJudgement.assessment_id == assessment_id)
+        .order_by(RankedResponse.prompt_id, RankedResponse.position, RankedJudgement.judge_index)
+    )
+    ranks: dict[tuple[int, int], int] = {}
+    judged: dict[tuple[int, int], list[Judged]] = {}
+    for prompt_id, response_id, rank, judgement_id, score, reason in rows:
+        ranks[prompt_id, response_id] = rank
+        judged.setdefault((prompt_id, response_id), []).append(
+            Judged(judgement_id, score, UnscoredReason(reason) if reason else None)
+        )
+    by_prompt: dict[int, list[JudgedResponse]] = {}
+    for (prompt_id, response_id), found in judged.items():
+        by_prompt.setdefault(prompt_id, []).append(
+            JudgedResponse(ranks[prompt_id, response_id], tuple(found))
+        )
+    return by_prompt
+
+
+def _mean(response: JudgedResponse) -> float | None:
+    scores = [j.score for j in response.judgements if j.score is not None]
+    return sum(scores) / len(scores) if scores else None
+
+
+async def select_examples(
+    session: AsyncSession, iteration_id: UUID, config: Eft, seed: int
+) -> dict[str, Any]:
+    """Keep the judgements that agree with the humans as EFT examples; returns the report."""
+    assessment = (
+        await session.scalars(
+            select(Assessment).where(
+                Assessment.iteration_id == iteration_id, Assessment.purpose == Purpose.EFT
+            )
+        )
+    ).one()
+    selection = select_eft(await _judged(session, assessment.id), config, seed)
+    if selection.kept:
+        await session.execute(
+            insert(EftExample)
+            .values(
+                [{"iteration_id": iteration_id, "ranked_judgement_id": i} for i in selection.kept]
+            )
+            .on_conflict_do_nothing()
+        )
+    return asdict(selection.report)
+
+
+async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
+    """(judge's prompt, written judgement) of every kept judgement.
+
+    The prompt is that of free judging, which is what M1 will be asked.
+    """
+    rows = await session.execute(
+        select(Prompt.messages, RankedResponse.text, RankedJudgement.raw_text)
+        .join(RankedResponse, RankedResponse.prompt_id == Prompt.id)
+        .join(RankedJudgement, RankedJudgement.ranked_response_id == RankedResponse.id)
+        .join(EftExample, EftExample.ranked_judgement_id == RankedJudgement.id)
+        .where(EftExample.iteration_id == iteration_id)
+        .order_by(RankedJudgement.id)
+    )
+    return [
+        {
+            "prompt": rubric.render(
+                [*messages, {"role": "assistant", "content": answer}],  # type: ignore[list-item]
+                JudgementMode.FREE,
+            ),
+            "completion": judgement,
+        }
+        for messages, answer, judgement in rows
+    ]
+
+
+async def assessments_of(session: AsyncSession, iteration_id: UUID) -> list[Assessment]:
+    found = await session.scalars(
+        select(Assessment).where(Assessment.iteration_id == iteration_id).order_by(Assessment.id)
+    )
+    return list(found)
+
+
+async def health_of(
+    session: AsyncSession, version: str, mode: JudgementMode
+) -> dict[str, Any] | None:
+    """The version's latest settled agreement with held-out human rankings, if there is any."""
+    return await session.scalar(
+        select(Assessment.metrics)
+        .where(
+            Assessment.version_id == version,
+            Assessment.purpose == Purpose.HEALTH,
+            Assessment.mode == mode,
+            Assessment.metrics.is_not(None),
+        )
+        .order_by(Assessment.id.desc())
+        .limit(1)
+    )
+
+
+async def has_split(session: AsyncSession, run_id: UUID) -> bool:
+    found = await session.scalar(
+        select(RankedSplit.prompt_id).where(RankedSplit.run_id == run_id).limit(1)
+    )
+    return found is not None

@@ -1,0 +1,88 @@
+"""`/v1/evaluations`: head to head of two model versions; `/v1/models/{id}/answers`."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict
+
+from rewardloop.config import Evaluation as EvaluationConfig
+from rewardloop.store import evaluations, versions
+from rewardloop.store.models import Evaluation
+from services.api.context import Ctx
+
+router = APIRouter(tags=["evaluations"])
+
+
+class EvaluationRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    version_a: str
+    version_b: str
+    config: EvaluationConfig = EvaluationConfig()
+    run_id: UUID | None = None
+
+
+class EvaluationView(BaseModel):
+    id: UUID
+    run_id: UUID | None
+    version_a: str
+    version_b: str
+    config: dict[str, Any]
+    state: str
+    result: dict[str, Any] | None
+    error: str | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def _view(evaluation: Evaluation) -> EvaluationView:
+    return EvaluationView(
+        id=evaluation.id,
+        run_id=evaluation.run_id,
+        version_a=evaluation.version_a_id,
+        version_b=evaluation.version_b_id,
+        config=evaluation.config,
+        state=evaluation.state,
+        result=evaluation.result,
+        error=evaluation.error,
+        created_at=evaluation.created_at,
+        finished_at=evaluation.finished_at,
+    )
+
+
+@router.post("/evaluations", status_code=201)
+async def create_evaluation(ctx: Ctx, request: EvaluationRequest) -> EvaluationView:
+    """Queue A against B; it begins when no iteration runs."""
+    async with ctx.store.transaction() as session:
+        evaluation = await evaluations.create(
+            session, request.version_a, request.version_b, request.config, request.run_id
+        )
+        view = _view(await evaluations.get(session, evaluation.id))
+    await ctx.relay()
+    return view
+
+
+@router.get("/evaluations")
+async def list_evaluations(
+    ctx: Ctx,
+    limit: Annotated[int, Query(ge=1, le=200)] = 20,
+    run_id: UUID | None = None,
+) -> dict[str, list[EvaluationView]]:
+    """Evaluations, newest first."""
+    async with ctx.store.transaction() as session:
+        return {"items": [_view(e) for e in await evaluations.list_newest(session, limit, run_id)]}
+
+
+@router.get("/evaluations/{evaluation_id}")
+async def get_evaluation(ctx: Ctx, evaluation_id: UUID) -> EvaluationView:
+    async with ctx.store.transaction() as session:
+        return _view(await evaluations.get(session, evaluation_id))
+
+
+@router.get("/models/{version}/answers")
+async def list_answers(ctx: Ctx, version: str, dataset: str) -> dict[str, list[dict[str, Any]]]:
+    """A version's stored answers to a dataset's prompts, as evaluations left them."""
+    async with ctx.store.transaction() as session:
+        await versions.get(session, version)
+        return {"items": await evaluations.answers(session, version, dataset)}

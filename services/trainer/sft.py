@@ -1,0 +1,86 @@
+"""Supervised fine-tuning with TRL, in a child process. Yuan et al., section 3.1.2, for the values.
+
+The task names `base`, `output`, `config`, `seed` and `examples`, each a `prompt` (messages)
+and a `completion` (text); and may name `schedule`, "cosine" as in the paper's SFT (left out)
+or "linear" as in its DPO, for SFT on the winners in DPO's place, and `early_stopping`.
+
+The loss is the negative log-likelihood of the completion, and of the end-of-turn tokens that
+the chat template puts behind it, given the prompt: over the N tokens of completions in one
+optimizer step, L = -(1/N) sum log pi(token | what stands before it), in nats per token. A
+completion that `max_length` cuts has no end-of-turn token and teaches none.
+
+Of each step's random batch, examples of like length share a forward pass: on a CPU padding
+costs as much as text. The batch and its loss stay what they are.
+"""
+
+from pathlib import Path
+from typing import Any, TextIO
+
+from datasets import Dataset
+from transformers import AutoTokenizer, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from services.trainer import early_stopping, optimisation
+from services.trainer.child import open_channel, reported_errors
+from services.trainer.whole_model import save
+
+
+def main() -> None:
+    task, channel = open_channel()
+    with reported_errors(channel):
+        train(task, channel)
+
+
+def train(task: dict[str, Any], channel: TextIO) -> None:
+    """Train on `task["examples"]` from `task["base"]` and write the model to `task["output"]`."""
+    trainer = build(task, channel)
+    trainer.train()
+    save(trainer.model, trainer.processing_class, Path(task["output"]))
+
+
+def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
+    """TRL's trainer for the task, its examples tokenised.
+
+    Raises:
+        ValueError: no example leaves a token to learn.
+    """
+    config = task["config"]
+    set_seed(task["seed"])
+    tokenizer = AutoTokenizer.from_pretrained(task["base"])
+    examples = optimisation.with_room(task["examples"], tokenizer, config["max_length"], channel)
+    return SFTTrainer(
+        model=optimisation.load_model(task["base"], config["dropout"]),
+        args=_arguments(task, len(examples)),
+        train_dataset=Dataset.from_list([_conversational(example) for example in examples]),
+        processing_class=tokenizer,
+        peft_config=optimisation.lora(config["weights"]),
+        callbacks=[
+            optimisation.Reporter(channel),
+            *early_stopping.callbacks(task, tokenizer, channel),
+        ],
+    )
+
+
+def _arguments(task: dict[str, Any], num_examples: int) -> SFTConfig:
+    config = task["config"]
+    return SFTConfig(
+        **optimisation.arguments(config, num_examples, task["seed"], Path(task["output"])),
+        **optimisation.schedule(task.get("schedule", "cosine"), config["learning_rate_floor"]),
+        completion_only_loss=True,
+        packing=False,
+        train_sampling_strategy="batch_rebalance",
+        # That strategy's own seed is fixed; this one is `seed`.
+        shuffle_dataset=True,
+    )
+
+
+def _conversational(example: dict[str, Any]) -> dict[str, Any]:
+    """One example in TRL's conversational prompt-completion format."""
+    return {
+        "prompt": example["prompt"],
+        "completion": [{"role": "assistant", "content": example["completion"]}],
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""From M_t to M_t+1: new prompts, roll-out, pairs, DPO (Yuan et al., section 2.3)."""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+from rewardloop import queue_names
+from rewardloop.agreement import Agreement
+from rewardloop.errors import JudgeCollapsed, NoPairs
+from rewardloop.health import collapse
+from rewardloop.records import Phase, Stage
+from rewardloop.store import iterations, outbox, pairs, ranked, rollouts, runs, training
+from services.worker.steps import Step, Steps
+
+
+class Improving(Steps):
+    def _steps(self) -> dict[Phase, Step]:
+        return super()._steps() | {
+            Phase.PROMPT_MODEL: self._serve_prompt_model,
+            Phase.PROMPTS: self._await_prompts,
+            Phase.PREPARE: self._prepare,
+            Phase.ROLLOUT: self._await_rollout,
+            Phase.PAIRING: self._pair,
+        }
+
+    async def _serve_prompt_model(self) -> bool:
+        """The prompt model is fixed: an upstream of its own, or the run's base version."""
+        if self.settings.prompt_upstream_url is None:
+            async with self.store.transaction() as session:
+                run = await runs.get(session, self.iteration.run_id)
+            await self._serve(run.base_version_id)
+        async with self.store.transaction() as session:
+            await self._enter(session, Phase.PROMPTS)
+            outbox.add(session, queue_names.PROMPTS, self.iteration.id)
+        return False
+
+    async def _await_prompts(self) -> bool:
+        async with self.store.transaction() as session:
+            if "prompts" not in self.iteration.report:
+                return False
+            return await self._enter(session, Phase.PREPARE)
+
+    async def _prepare(self) -> bool:
+        assert self.iteration.base_version_id is not None
+        await self._serve(self.iteration.base_version_id)
+        async with self.store.transaction() as session:
+            await self._enter(session, Phase.ROLLOUT)
+            outbox.add(
+                session,
+                queue_names.ROLLOUT,
+                self.iteration.id,
+                times=self.config.rollout.num_tasks,
+            )
+        return False
+
+    async def _await_rollout(self) -> bool:
+        async with self.store.transaction() as session:
+            if not await rollouts.is_complete(session, self.iteration.id):
+                return False
+            return await self._enter(session, Phase.PAIRING)
+
+    async def _pair(self) -> bool:
+        await self._check_health()
+        async with self.store.transaction() as session:
+            report = await pairs.build(session, self.iteration, self.config.pairing)
+            await iterations.add_to_report(session, self.iteration.id, "pairing", report)
+            if report["num_pairs"]:
+                await training.add(session, self.iteration.id, Stage.MODEL)
+                return await self._enter(session, Phase.TRAIN)
+        told = ", ".join(f"{count} {why}" for why, count in report["unpaired"].items())
+        raise NoPairs(
+            f"no prompt gave a preference pair ({told or 'there is no prompt'}). See "
+            f"GET /v1/iterations/{self.iteration.id}/scores; judge with more samples, another "
+            "judge, or judging.mode 'constrained' if scores are missing"
+        )
+
+    async def _check_health(self) -> None:
+        """
+        Raises:
+            JudgeCollapsed: a threshold of `health` is passed; the figures are stored.
+        """
+        assert self.iteration.base_version_id is not None
+        async with self.store.transaction() as session:
+            found = await pairs.health(session, self.iteration)
+            measured = await ranked.health_of(
+                session, self.iteration.base_version_id, self.config.judging.mode
+            )
+            reasons = collapse(found, _agreement(measured), self.config.health)
+            await iterations.add_to_report(
+                session, self.iteration.id, "health", {**asdict(found), "collapse": reasons}
+            )
+        if reasons:
+            raise JudgeCollapsed(
+                "the judge's scores are not worth training on: " + " ".join(reasons)
+            )
+
+
+def _agreement(measured: dict[str, Any] | None) -> Agreement | None:
+    if measured is None:
+        return None
+    return Agreement(**{field.name: measured[field.name] for field in fields(Agreement)})

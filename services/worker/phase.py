@@ -1,0 +1,73 @@
+"""What the tasks that work for one phase of an iteration have in common."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from uuid import UUID
+
+from rewardloop.config import RunConfig
+from rewardloop.errors import RewardloopError
+from rewardloop.records import IterationState, Phase
+from rewardloop.store import Store, iterations, runs
+from rewardloop.store.models import Iteration
+
+WORK_SECONDS = 200.0
+"""A task takes no new work after this and sends for a successor, so that none grows old."""
+
+T = TypeVar("T")
+
+
+async def running_in(
+    store: Store, iteration_id: UUID, *phases: Phase
+) -> tuple[Iteration, RunConfig] | None:
+    """The iteration and its run's config while it is in one of `phases`, else None."""
+    async with store.transaction() as session:
+        iteration = await iterations.get(session, iteration_id)
+        run_row = await runs.get(session, iteration.run_id)
+    if iteration.state != IterationState.RUNNING or iteration.phase not in phases:
+        return None
+    return iteration, RunConfig.model_validate(run_row.config)
+
+
+@asynccontextmanager
+async def failures_noted(store: Store, iteration_id: UUID) -> AsyncIterator[None]:
+    """An error within the block is recorded at the iteration, then raised."""
+    try:
+        yield
+    except RewardloopError as error:
+        async with store.transaction() as session:
+            iteration = await iterations.get(session, iteration_id, lock=True)
+            await iterations.note_failure(session, iteration, error)
+        raise
+
+
+async def work_through(
+    items: Iterable[T], work: Callable[[T], Awaitable[None]], *, limit: int
+) -> None:
+    """Work on the items, `limit` at once, and take none after WORK_SECONDS.
+
+    Raises:
+        RewardloopError: the first one of an item; the others are cancelled.
+    """
+    deadline = time.monotonic() + WORK_SECONDS
+    waiting = iter(items)
+
+    async def lane() -> None:
+        for item in waiting:
+            await work(item)
+            if time.monotonic() > deadline:
+                return
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(limit):
+                group.create_task(lane())
+    except* RewardloopError as failures:
+        raise _first(failures) from failures
+
+
+def _first(failures: BaseExceptionGroup[RewardloopError]) -> RewardloopError:
+    found = failures.exceptions[0]
+    return found if isinstance(found, RewardloopError) else _first(found)

@@ -1,0 +1,150 @@
+"""Self-instruct: the fixed prompt model writes new prompts until an iteration has enough.
+
+One task at a time works on an iteration (an advisory lock). Every written prompt is
+stored, with its reason where it is rejected, so that a task that dies loses one batch at
+most. The filter is made anew from what is stored.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from celery import Celery
+from rewardloop.instruct import STOP, PromptFilter, choose_shots, few_shot_prompt, written_prompt
+
+from rewardloop import queue_names, telemetry
+from rewardloop.clients.generator import GeneratorClient
+from rewardloop.config import RunConfig, SelfInstruct, Settings
+from rewardloop.errors import TooFewPrompts
+from rewardloop.queue import relay
+from rewardloop.records import Phase
+from rewardloop.store import Store, candidates, iterations, outbox, prompts, ranked
+from rewardloop.store.candidates import Candidate
+from rewardloop.store.models import Iteration
+from services.worker.phase import WORK_SECONDS, failures_noted, running_in
+
+BATCH_SIZE = 32
+"""Prompts that are written at once; the shots of a batch know only the batches before."""
+
+
+def lock_name(iteration_id: UUID) -> str:
+    return f"prompts:{iteration_id}"
+
+
+async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
+    """Write prompts until the iteration has enough, attempts run out, or time is up."""
+    async with store.advisory_lock(lock_name(iteration_id)) as held:
+        found = await running_in(store, iteration_id, Phase.PROMPTS)
+        if not held or found is None:
+            return
+        iteration, config = found
+        assert config.prompts.self_instruct is not None
+        async with failures_noted(store, iteration_id), prompt_model(settings) as model:
+            writing = Writing(store, model, config, config.prompts.self_instruct, iteration)
+            done = await writing.work()
+        async with store.transaction() as session:
+            await iterations.note_progress(session, iteration_id)
+            task = queue_names.ADVANCE if done else queue_names.PROMPTS
+            outbox.add(session, task, iteration_id)
+    await relay(store, app)
+
+
+def prompt_model(settings: Settings) -> GeneratorClient:
+    """The fixed prompt model: its own upstream, or the generators (which serve it now)."""
+    if settings.prompt_upstream_url is None:
+        return GeneratorClient(settings.generator_urls, settings.api_key.get_secret_value())
+    key = settings.prompt_upstream_key or settings.api_key
+    return GeneratorClient(
+        [settings.prompt_upstream_url],
+        key.get_secret_value(),
+        model=settings.prompt_upstream_model,
+    )
+
+
+@dataclass
+class Writing:
+    """One iteration's new prompts."""
+
+    store: Store
+    model: GeneratorClient
+    config: RunConfig
+    how: SelfInstruct
+    iteration: Iteration
+
+    async def work(self) -> bool:
+        """Returns whether the iteration has its prompts now.
+
+        Raises:
+            TooFewPrompts: attempts ran out with fewer than `min_fraction` of the prompts.
+        """
+        await self._load()
+        deadline = time.monotonic() + WORK_SECONDS
+        wanted = self.config.prompts.num_per_iteration
+        max_written = wanted * self.how.max_attempts_per_prompt
+        while self.num_accepted < wanted and self.num_written < max_written:
+            if time.monotonic() > deadline:
+                return False
+            await self._write_batch(min(BATCH_SIZE, max_written - self.num_written), wanted)
+        return await self._finish(wanted)
+
+    async def _load(self) -> None:
+        """The shots to choose from, and a filter that knows everything so far."""
+        async with self.store.transaction() as session:
+            self.human = await candidates.human_shots(session, self.config.prompts.dataset)
+            known = await prompts.texts(session, self.config.prompts.dataset)
+            self.generated = await candidates.accepted_texts(session, self.iteration.run_id)
+            evaluation = await ranked.held_out_texts(session, self.iteration.run_id)
+            for dataset in _evaluation_datasets(self.config):
+                evaluation += await prompts.texts(session, dataset)
+            so_far = await candidates.progress(session, self.iteration.id)
+        self.filter = PromptFilter(self.how, [*known, *self.generated], evaluation)
+        self.num_written = int(so_far["num_written"])
+        self.num_accepted = int(so_far["num_accepted"])
+
+    async def _write_batch(self, size: int, wanted: int) -> None:
+        attempts = range(self.num_written, self.num_written + size)
+        texts = await asyncio.gather(*(self._write(attempt) for attempt in attempts))
+        found = []
+        for attempt, written in zip(attempts, texts, strict=True):
+            if self.num_accepted == wanted:
+                break
+            found.append(self._filtered(attempt, written))
+        async with self.store.transaction() as session:
+            await candidates.add(session, self.iteration, found)
+        self.num_written += len(found)
+
+    async def _write(self, attempt: int) -> str:
+        seed = (self.config.seed + self.iteration.index) * 1_000_003 + attempt
+        shots = choose_shots(self.human, self.generated, self.how, seed)
+        completion = await self.model.complete(few_shot_prompt(shots), self.how, STOP)
+        return written_prompt(completion)
+
+    def _filtered(self, attempt: int, written: str) -> Candidate:
+        rejected = self.filter.admit(written)
+        telemetry.CANDIDATE_PROMPTS.labels(rejected.reason if rejected else "accepted").inc()
+        if rejected is not None:
+            return Candidate(attempt, written, rejected.reason, rejected.detail)
+        self.generated.append(written)
+        self.num_accepted += 1
+        return Candidate(attempt, written, None, None)
+
+    async def _finish(self, wanted: int) -> bool:
+        async with self.store.transaction() as session:
+            found = await candidates.finish(session, self.iteration)
+        if self.num_accepted < wanted * self.how.min_fraction:
+            told = ", ".join(f"{n} {reason}" for reason, n in found["rejected"].items())
+            raise TooFewPrompts(
+                f"the prompt model wrote {found['num_written']} prompts, of which "
+                f"{self.num_accepted} of {wanted} wanted passed the filters (rejected: {told}); "
+                "see them in candidate_prompts, use a better prompt model "
+                "(REWARDLOOP_PROMPT_UPSTREAM_URL), or loosen prompts.self_instruct"
+            )
+        return True
+
+
+def _evaluation_datasets(config: RunConfig) -> list[str]:
+    found = [] if config.evaluation is None else [config.evaluation.dataset]
+    if config.training.early_stopping is not None:
+        found.append(config.training.early_stopping.dataset)
+    return found

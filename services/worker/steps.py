@@ -1,0 +1,142 @@
+"""The steps that every kind of iteration takes."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop import queue_names, telemetry
+from rewardloop.config import RunConfig, Settings
+from rewardloop.errors import TrainingFailed
+from rewardloop.records import IterationKind, JobState, JudgementMode, Phase, Purpose, Stage
+from rewardloop.store import (
+    Store,
+    evaluations,
+    events,
+    iterations,
+    outbox,
+    ranked,
+    training,
+    versions,
+)
+from rewardloop.store.models import Iteration
+from services.worker.swap import activate_everywhere
+
+logger = logging.getLogger("rewardloop.worker")
+
+Step = Callable[[], Awaitable[bool]]
+"""Returns whether another step can be taken at once."""
+
+
+@dataclass
+class Steps:
+    """One iteration as it was when the controller looked."""
+
+    store: Store
+    settings: Settings
+    config: RunConfig
+    iteration: Iteration
+
+    def of(self, phase: Phase) -> Step:
+        """The step that leads out of `phase`."""
+        return self._steps()[phase]
+
+    def _steps(self) -> dict[Phase, Step]:
+        return {
+            Phase.WAITING: self._start,
+            Phase.TRAIN: lambda: self._await_training(Stage.MODEL, Phase.SWAP),
+            Phase.SWAP: self._swap,
+            Phase.ASSESS: self._await_assessment,
+        }
+
+    async def _start(self) -> bool:
+        async with self.store.transaction() as session:
+            return await iterations.try_start(session, self.iteration.id)
+
+    async def _enter(self, session: AsyncSession, phase: Phase) -> bool:
+        current = await iterations.get(session, self.iteration.id, lock=True)
+        await self._observe(session, current.phase)
+        await iterations.enter(session, current, phase)
+        return True
+
+    async def _observe(self, session: AsyncSession, phase: str) -> None:
+        seconds = await iterations.phase_seconds(session, self.iteration.id)
+        if phase in seconds:
+            telemetry.PHASE_SECONDS.labels(phase).observe(seconds[phase])
+
+    async def _serve(self, version: str) -> None:
+        """Every replica serves `version`; another run may have left its own."""
+        async with self.store.transaction() as session:
+            serving = await versions.serving(session)
+        reports = await activate_everywhere(self.settings, version, fallback=serving)
+        async with self.store.transaction() as session:
+            await versions.set_serving(session, version)
+            events.record(
+                session,
+                "version.served",
+                run_id=self.iteration.run_id,
+                iteration_id=self.iteration.id,
+                version=version,
+                replicas=reports,
+            )
+
+    async def _await_training(self, stage: Stage, then: Phase) -> bool:
+        async with self.store.transaction() as session:
+            job = await training.of(session, self.iteration.id, stage)
+            if job.state == JobState.FAILED:
+                raise TrainingFailed(job.error or "the trainer gave no reason")
+            if job.state != JobState.SUCCEEDED:
+                return False
+            return await self._enter(session, then)
+
+    async def _swap(self) -> bool:
+        version = self.iteration.new_version_id
+        assert version is not None
+        await self._serve(version)
+        async with self.store.transaction() as session:
+            if not await ranked.has_split(session, self.iteration.run_id):
+                return await self._finish(session)
+            await self._ask_health(session, version)
+            await self._enter(session, Phase.ASSESS)
+        return False
+
+    async def _ask_health(self, session: AsyncSession, version: str) -> None:
+        """`version` shall judge the held-out rankings, in every mode that is wanted."""
+        wanted = [(Purpose.HEALTH, mode) for mode in health_modes(self.config)]
+        await ranked.open_assessments(session, self.iteration.id, version, wanted)
+        outbox.add(session, queue_names.ASSESS, self.iteration.id)
+
+    async def _await_assessment(self) -> bool:
+        async with self.store.transaction() as session:
+            if await ranked.unsettled(session, self.iteration.id):
+                return False
+            return await self._finish(session)
+
+    async def _finish(self, session: AsyncSession) -> bool:
+        """The iteration is done, and its version meets those before it."""
+        await self._ask_evaluations(session)
+        current = await iterations.get(session, self.iteration.id, lock=True)
+        await self._observe(session, current.phase)
+        await iterations.succeed(session, current)
+        return False
+
+    async def _ask_evaluations(self, session: AsyncSession) -> None:
+        if self.config.evaluation is None:
+            return
+        new, base = self.iteration.new_version_id, self.iteration.base_version_id
+        assert new is not None
+        whole = await iterations.of_run(session, self.iteration.run_id)
+        baseline = next(
+            (i.baseline_version_id for i in whole if i.kind == IterationKind.BOOTSTRAP), None
+        )
+        for opponent in dict.fromkeys([base, baseline]):
+            is_pretrained = self.iteration.kind == IterationKind.BOOTSTRAP and opponent == base
+            if opponent is not None and not is_pretrained:
+                await evaluations.create(
+                    session, new, opponent, self.config.evaluation, self.iteration.run_id
+                )
+
+
+def health_modes(config: RunConfig) -> list[JudgementMode]:
+    return list(dict.fromkeys([config.judging.mode, *config.health.also_assess]))
