@@ -123,7 +123,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     """Spearman's rho, -1 to 1; None where either side does not vary."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return None
-    from scipy.stats import spearmanr  # type: ignore[import-untyped]
+    from scipy.stats import spearmanr
 
     return float(spearmanr(x, y).statistic)
 

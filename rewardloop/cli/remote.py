@@ -15,6 +15,7 @@ from rewardloop.clients.api import ApiClient
 from rewardloop.datasets import Format, read_prompts, read_ranked
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.embedded.home import Home
+from rewardloop.enclosure import transcript
 from rewardloop.errors import InvalidInput, NotFound
 from rewardloop.report import render
 
@@ -126,7 +127,15 @@ async def evaluate(
 async def export_answers(home: Home, version: str, dataset: str, output: Path) -> None:
     async with client(home) as api:
         found = (await api.get(f"/v1/models/{version}/answers", dataset=dataset))["items"]
-    rows = [{**item, "dataset": dataset, "generator": version} for item in found]
+    rows = [
+        {
+            "dataset": dataset,
+            "instruction": transcript(item["messages"]),
+            "output": item["answer"],
+            "generator": version,
+        }
+        for item in found
+    ]
     written = write_alpaca_eval(rows, output)
     console.print(f"{written} answers written to {output}", soft_wrap=True)
 

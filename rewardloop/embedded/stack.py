@@ -5,7 +5,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from rewardloop.embedded import postgres, valkey
@@ -25,8 +25,9 @@ class Stack:
     addresses: Addresses
     """Known once the servers have started."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, settings: Mapping[str, str]) -> None:
         self.home = home
+        self.settings = settings
         self.processes: list[Process] = []
 
     def require_alive(self) -> None:
@@ -44,12 +45,18 @@ class Stack:
 
 @asynccontextmanager
 async def running(
-    home: Home, *, port: int | None, tell: Tell, generator: str = "generator"
+    home: Home,
+    *,
+    port: int | None,
+    tell: Tell,
+    generator: str = "generator",
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
     """The whole stack for the block; `port` is the API's, None takes any.
 
     `generator` names the module under `services` that serves: vLLM, or the stub engine
-    in tests of faults.
+    in tests of faults. `settings` are environment variables of the services on top of the
+    stack's own, say another REWARDLOOP_JUDGE_UPSTREAM_URL.
 
     Raises:
         Conflict: the home or the port is in use.
@@ -58,7 +65,7 @@ async def running(
     if port:
         require_free(port)
     with home.locked():
-        stack = Stack(home)
+        stack = Stack(home, settings or {})
         try:
             await _start_servers(stack, port, tell)
             await _start_services(stack, generator, tell)
@@ -120,7 +127,7 @@ def _service(stack: Stack, module: str, *arguments: str, name: str | None = None
     process = Process(
         name,
         [sys.executable, "-m", f"services.{module}", *arguments],
-        environment(stack.home, stack.addresses),
+        {**environment(stack.home, stack.addresses), **stack.settings},
         stack.home.logs / f"{name}.log",
     )
     stack.processes.append(process)
@@ -138,6 +145,8 @@ def environment(home: Home, addresses: Addresses) -> dict[str, str]:
         "REWARDLOOP_GENERATOR_URLS": f'["{addresses.generator}"]',
         "REWARDLOOP_JUDGE_URL": addresses.judge,
         "REWARDLOOP_JUDGE_UPSTREAM_URL": addresses.generator,
+        # Not what the user's shell may say of another deployment:
+        "REWARDLOOP_JUDGE_UPSTREAM_KEY": "",
         "REWARDLOOP_CHECKPOINT_ROOT": str(home.checkpoints),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -102,9 +102,16 @@ def curve(title: str, points: Sequence[tuple[float, float]], x_name: str = "step
     return _svg(title, _HEIGHT, marks)
 
 
-def trend(title: str, labels: Sequence[str], series: Sequence[Series]) -> Markup:
-    """Values side by side over a few labels; at least one value is there."""
+def trend(
+    title: str,
+    labels: Sequence[str],
+    series: Sequence[Series],
+    shown: Sequence[float] = (),
+) -> Markup:
+    """Values side by side over a few labels; at least one value is there. The axis takes
+    in the values `shown` too."""
     known = [value for one in series for value in one.values if value is not None]
+    known += shown
     grid = ticks(min(known), max(known))
     y = _Scale(grid[0], grid[-1], _HEIGHT - _BOTTOM, _TOP + 8)
     x = _Scale(-0.5, len(labels) - 0.5, _LEFT, WIDTH - _RIGHT)
@@ -176,11 +183,11 @@ def win_bars(title: str, rows: Sequence[WinBar]) -> Markup:
             _rect(x(0), at, won - x(0), 16, "won"),
             _rect(won, at, tied - won, 16, "tied"),
             _rect(tied, at, x(1) - tied, 16, "lost"),
+            _line(x(0.5), at - 2, x(0.5), at + 18, "half"),
         ]
         if row.low is not None and row.high is not None:
             marks.append(_whisker(x(row.low), x(row.high), at + 8))
     quarters = (0, 0.25, 0.5, 0.75, 1)
-    marks.append(_line(x(0.5), 18, x(0.5), bottom, "half"))
     marks += [_text(x(t), bottom + 16, f"{t:.0%}", anchor="middle") for t in quarters]
     return _svg(title, bottom + 22, marks)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rewardloop.records import IterationKind, IterationState, Purpose
+from rewardloop.report.wording import plain, spaced
 
 Tree = Mapping[str, Any]
 
@@ -41,7 +42,7 @@ def version_after(iteration: Tree) -> str:
 
 
 def name(iteration: Tree) -> str:
-    first = "Bootstrap" if is_bootstrap(iteration) else f"Iteration {iteration.get('index')}"
+    first = "Bootstrap" if is_bootstrap(iteration) else f"Iteration {plain(iteration.get('index'))}"
     return f"{first} ({version_before(iteration)} to {version_after(iteration)})"
 
 
@@ -73,7 +74,7 @@ def newest_evaluation(data: Tree, a: str, b: str) -> Tree | None:
 
 def absence(iteration: Tree) -> str:
     """Why a part of an iteration is missing."""
-    state, phase = iteration.get("state"), iteration.get("phase")
+    state, phase = iteration.get("state"), spaced(iteration.get("phase"))
     if state == IterationState.FAILED:
         return f"{name(iteration)} failed in phase {phase}; its error stands under Progress."
     if state == IterationState.QUEUED:

@@ -4,6 +4,7 @@ Invariant: what is missing, infinite or not a number is spelled `ABSENT`, so a p
 says None or nan. Knows nothing of the page.
 """
 
+import json
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -33,16 +34,22 @@ def fixed(value: Any) -> str:
     return ABSENT if found is None else f"{found:.3f}"
 
 
+def hundredths(value: Any) -> str:
+    """Two decimals, for scores."""
+    found = finite(value)
+    return ABSENT if found is None else f"{found:.2f}"
+
+
 def percent(value: Any) -> str:
     """A share, 0 to 1."""
     found = finite(value)
-    return ABSENT if found is None else f"{100 * found:.1f} %"
+    return ABSENT if found is None else f"{100 * found:.1f}\N{NO-BREAK SPACE}%"
 
 
 def points(value: Any) -> str:
     """A difference of two shares, -1 to 1, with its sign."""
     found = finite(value)
-    return ABSENT if found is None else f"{100 * found:+.1f} %"
+    return ABSENT if found is None else f"{100 * found:+.1f}\N{NO-BREAK SPACE}%"
 
 
 def interval(low: Any, high: Any) -> str:
@@ -85,3 +92,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}" if isfinite(value) else ABSENT
     return value
+
+
+def document(value: Any) -> str:
+    """Nested values as indented JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -32,14 +32,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rewardloop import checkpoints
+from rewardloop import checkpoints, comparison, rubric
 from rewardloop.config import load_settings
-from rewardloop.rubric import CONSTRAINED_PATTERN
 from services.generator import gate
 from services.generator.__main__ import serving_version
 
 JUDGE_PROMPT_END = "Score: <total>"
 """How the rubric's prompt ends; an answer to it ends in a score."""
+COMPARISON_PROMPT_END = "Better: <which>"
+"""How a comparison's prompt ends; an answer to it ends in a preference."""
+PATTERNS = {
+    rubric.CONSTRAINED_PATTERN: JUDGE_PROMPT_END,
+    comparison.CONSTRAINED_PATTERN: COMPARISON_PROMPT_END,
+}
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "kettle"]
 
 
@@ -61,11 +66,13 @@ class Faults:
     error_rate: float = 0.0
     """Share of requests answered with status 500; which ones follows from their number."""
     unscored_rate: float = 0.0
-    """Share of judgements in free mode that end without a score line."""
+    """Share of judgements and comparisons in free mode that end without their last line."""
     fixed_score: int | None = None
     """Every judgement gives this score, so that all responses are tied."""
     writes_nul: bool = False
     """Every text holds a NUL, which Postgres does not store."""
+    repeats_itself: bool = False
+    """Whatever is asked, the words are the same."""
 
 
 class Refused(Exception):
@@ -165,19 +172,27 @@ class StubEngine:
         if Random(f"error {self.num_requests}").random() < self.faults.error_rate:
             raise Refused(500, "InternalServerError", "EngineCore encountered an issue.")
 
-    def write(self, prompt: str, index: int, *, constrained: bool) -> str:
-        """The text of sample `index` of `prompt`. It names the weights that are loaded."""
-        chance = Random(f"{self._folder.name}\0{prompt}\0{index}")
+    def write(self, prompt: str, index: int, *, pattern: str | None = None) -> str:
+        """The text of sample `index` of `prompt`, in the form of `pattern` if one is given.
+
+        Free text names the weights that are loaded.
+        """
+        asked = "" if self.faults.repeats_itself else f"{prompt}\0{index}"
+        chance = Random(f"{self._folder.name}\0{asked}")
         words = " ".join(chance.choices(WORDS, k=chance.randint(4, 24)))
         score = chance.randint(0, 5) if self.faults.fixed_score is None else self.faults.fixed_score
-        if constrained:
-            return f"The answer {words[:40].rstrip()}.\nScore: {score}"
+        last_lines = {
+            JUDGE_PROMPT_END: f"Score: {score}",
+            COMPARISON_PROMPT_END: f"Better: {chance.choice(['first', 'second', 'tie'])}",
+        }
+        if pattern is not None:
+            return f"The answer {words[:40].rstrip()}.\n{last_lines[PATTERNS[pattern]]}"
         text = f"[{self._folder.name}] {words}"
         if self.faults.writes_nul:
             text += " \x00"
-        if prompt.rstrip().endswith(JUDGE_PROMPT_END):
-            scored = chance.random() >= self.faults.unscored_rate
-            return f"{text}\nScore: {score}" if scored else text
+        for end, last_line in last_lines.items():
+            if prompt.rstrip().endswith(end) and chance.random() >= self.faults.unscored_rate:
+                return f"{text}\n{last_line}"
         return text
 
     def prompt_logprobs(self, tokens: list[int]) -> list[dict[str, dict[str, float]] | None]:
@@ -298,10 +313,11 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         answer = _Written(chat, num_words, [("stub", "length")]).body()
         answer["choices"][0]["prompt_logprobs"] = logprobs
         return JSONResponse(answer)
-    constrained = _is_constrained(body)
+    pattern = _pattern(body)
     async with engine.request(num_words):
         num = body.get("n") or 1
-        texts = [engine.write(prompt, index, constrained=constrained) for index in range(num)]
+        whole = [engine.write(prompt, index, pattern=pattern) for index in range(num)]
+    texts = [_stopped(text, body.get("stop")) for text in whole]
     asked = body.get("max_tokens") or body.get("max_completion_tokens") or engine.max_model_len
     room = min(asked, engine.max_model_len - num_words)
     written = _Written(chat, num_words, [_cut(text, room) for text in texts])
@@ -318,11 +334,18 @@ def _prompt(body: dict[str, Any]) -> str:
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
 
-def _is_constrained(body: dict[str, Any]) -> bool:
-    pattern = (body.get("structured_outputs") or {}).get("regex")
-    if pattern not in (None, CONSTRAINED_PATTERN):
-        raise Refused(400, "BadRequestError", "the stub only knows the rubric's pattern")
-    return pattern is not None
+def _pattern(body: dict[str, Any]) -> str | None:
+    pattern: str | None = (body.get("structured_outputs") or {}).get("regex")
+    if pattern is not None and pattern not in PATTERNS:
+        raise Refused(400, "BadRequestError", "the stub only knows the judge's patterns")
+    return pattern
+
+
+def _stopped(text: str, stop: str | list[str] | None) -> str:
+    """The text up to the first stop string, without it."""
+    for end in [stop] if isinstance(stop, str) else stop or []:
+        text = text.partition(end)[0]
+    return text
 
 
 def _cut(text: str, num_words: int) -> tuple[str, str]:
@@ -344,6 +367,7 @@ def main() -> None:
     parser.add_argument("--unscored-rate", type=float, default=0.0)
     parser.add_argument("--fixed-score", type=int, choices=range(6))
     parser.add_argument("--writes-nul", action="store_true")
+    parser.add_argument("--repeats-itself", action="store_true")
     options = parser.parse_args()
     settings = load_settings()
     version = asyncio.run(serving_version(settings))

@@ -79,11 +79,11 @@ def loss_arguments(config: dict[str, Any], label_smoothing: float = 0.0) -> dict
     averaged over the pairs of a step. With likelihood (Iterative RPO, equation 1) the term
     -weight * log pi(c) / |c| is added. TRL's "sft" takes that mean over all chosen tokens of
     a forward pass together, the end-of-turn tokens with them, so there long answers count
-    by their length; with `micro_batch_size` 1 it is the paper's.
+    more; with `micro_batch_size` 1 it is the paper's.
 
     TRL's `label_smoothing` does not act on "sigmoid". It acts on "robust", which with the
     smoothing q is [(1 - q) L+ - q L-] / (1 - 2q), L+ and L- being the loss of the label as it
-    stands and turned around: it sharpens where we soften. At q = 1/4 that is (3 L+ - L-) / 2,
+    stands and turned around; it sharpens where we soften. At q = 1/4 that is (3 L+ - L-) / 2,
     so L = (1 + 2e) sigmoid - 2e robust, exactly.
 
     Raises:
@@ -106,7 +106,7 @@ def loss_arguments(config: dict[str, Any], label_smoothing: float = 0.0) -> dict
         "beta": config["beta"],
         "loss_type": list(weights),
         "loss_weights": list(weights.values()),
-        "label_smoothing": 0.25,
+        "label_smoothing": 0.25,  # the q above; "sigmoid" and "sft" do not read it
     }
 
 

@@ -80,7 +80,10 @@ def schedule(kind: str, floor: float) -> dict[str, Any]:
 
 
 def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) -> dict[str, Any]:
-    """TRL's arguments, less loss and schedule. Fewer rows than a batch are one batch."""
+    """TRL's arguments, less loss and schedule.
+
+    Fewer rows than a batch make a smaller batch, of as many whole forward passes as there are.
+    """
     micro = min(config["micro_batch_size"], num_rows)
     accumulation = max(1, min(config["batch_size"], num_rows) // micro)
     return {

@@ -79,7 +79,12 @@ async def _child_and_data(
         winners = {row["chosen_response_id"]: row for row in rows}.values()
         examples = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in winners]
         settings = training.model_dump(mode="json", exclude={"loss", "beta", "early_stopping"})
-        return SFT, {"config": settings, "schedule": "linear", "examples": examples}
+        return SFT, {
+            "config": settings,
+            "schedule": "linear",
+            "examples": examples,
+            "early_stopping": await _early_stopping(session, training),
+        }
     return DPO, {
         "config": training.model_dump(mode="json", exclude={"early_stopping"}),
         "pairs": [_pair(row) for row in rows],

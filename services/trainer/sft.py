@@ -10,7 +10,8 @@ optimizer step, L = -(1/N) sum log pi(token | what stands before it), in nats pe
 completion that `max_length` cuts has no end-of-turn token and teaches none.
 
 Of each step's random batch, examples of like length share a forward pass: on a CPU padding
-costs as much as text. The batch and its loss stay what they are.
+costs as much as text. The batch and its loss stay what they are, but for the last step of
+an epoch: where it has fewer examples than forward passes, some are taken again.
 """
 
 from pathlib import Path

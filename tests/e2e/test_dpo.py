@@ -1,6 +1,8 @@
-"""The trainer's child on a tiny random model: TRL does what the config says."""
+"""DPO on a tiny random model: TRL does what the config says. For the loss itself see
+test_dpo_reference.py."""
 
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -8,45 +10,29 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from rewardloop.config import Training
+from services.trainer import dpo
 from services.trainer.child import run_child
-from tests.e2e.real_demo import Demo
+from tests.e2e.tiny_model import in_float64, response_logprobs, user, write_tiny_model
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1000)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PAIR = {
-    "prompt": [{"role": "user", "content": "Say yes."}],
+    "prompt": user("Say yes."),
     "chosen": [{"role": "assistant", "content": "Yes, gladly."}],
     "rejected": [{"role": "assistant", "content": "No, never ever."}],
 }
+LORA = {"kind": "lora", "rank": 4, "alpha": 8}
 
 
 @pytest.fixture(scope="module")
-def tiny(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer Llama with the demo model's tokenizer."""
-    base = demo.home / "checkpoints" / demo.summary["iterations"][0]["base_version"]
-    folder = tmp_path_factory.mktemp("tiny")
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
-def train(tiny: Path, output: Path, **changes: Any) -> list[dict[str, Any]]:
-    """Four steps of DPO on one pair over and over; returns what was logged."""
+def task_of(tiny: Path, output: Path, **changes: Any) -> dict[str, Any]:
+    """Four steps of DPO on one pair over and over."""
     config = Training(
         **{
             "learning_rate": 3e-3,
@@ -58,7 +44,7 @@ def train(tiny: Path, output: Path, **changes: Any) -> list[dict[str, Any]]:
             **changes,
         }
     )
-    task = {
+    return {
         "base": str(tiny),
         "output": str(output),
         "config": config.model_dump(mode="json"),
@@ -66,14 +52,24 @@ def train(tiny: Path, output: Path, **changes: Any) -> list[dict[str, Any]]:
         "pairs": [PAIR] * 16,
     }
 
+
+def train(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """Train in this process; returns the reports."""
+    channel = io.StringIO()
+    dpo.train(task, channel)
+    return [json.loads(line) for line in channel.getvalue().splitlines()]
+
+
+def losses(reports: list[dict[str, Any]]) -> list[float]:
+    return [r["metrics"]["loss"] for r in reports if "loss" in r.get("metrics", {})]
+
+
+def test_a_child_follows_the_config(tiny: Path, tmp_path: Path) -> None:
     async def collect() -> list[dict[str, Any]]:
+        task = task_of(tiny, tmp_path / "out")
         return [report async for report in run_child("services.trainer.dpo", task)]
 
-    return asyncio.run(collect())
-
-
-def test_full_training_follows_the_config(tiny: Path, tmp_path: Path) -> None:
-    reports = train(tiny, tmp_path / "out")
+    reports = asyncio.run(collect())
     assert reports[0] == {"num_steps": 4}
     steps = [r["metrics"] for r in reports if "loss" in r.get("metrics", {})]
     assert steps[0]["loss"] == pytest.approx(0.6931, abs=0.005)
@@ -88,21 +84,47 @@ def test_full_training_follows_the_config(tiny: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
 
 
-def test_dropout_is_in_force(tiny: Path, tmp_path: Path) -> None:
+def test_dropout_is_in_force_and_not_published(tiny: Path, tmp_path: Path) -> None:
     """With dropout the policy differs from its reference before the first step."""
-    reports = train(tiny, tmp_path / "out", dropout=0.5)
-    losses = [r["metrics"]["loss"] for r in reports if "loss" in r.get("metrics", {})]
-    assert losses[0] != pytest.approx(0.6931, abs=1e-4)
-    config = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert config["attention_dropout"] == 0.0
+    first = losses(train(task_of(tiny, tmp_path, dropout=0.5)))[0]
+    assert abs(first - 0.6931) > 0.01
+    assert json.loads((tmp_path / "config.json").read_text())["attention_dropout"] == 0.0
 
 
 def test_lora_is_merged_into_whole_weights(tiny: Path, tmp_path: Path) -> None:
-    reports = train(tiny, tmp_path / "out", weights={"kind": "lora", "rank": 4, "alpha": 8})
-    losses = [r["metrics"]["loss"] for r in reports if "loss" in r.get("metrics", {})]
-    assert losses[-1] < losses[0]
+    found = losses(train(task_of(tiny, tmp_path, weights=LORA)))
+    assert found[-1] < found[0]
     before = load_file(tiny / "model.safetensors")
-    after = load_file(tmp_path / "out" / "model.safetensors")
+    after = load_file(tmp_path / "model.safetensors")
     assert set(before) == set(after)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {name for name in before if "_proj." in name}
+
+
+def test_the_likelihood_term_is_the_chosen_answers_mean_per_token(
+    tiny: Path, tmp_path: Path
+) -> None:
+    loss = {"kind": "dpo_likelihood", "weight": 0.5}
+    first = losses(train(task_of(tiny, tmp_path, loss=loss)))[0]
+    per_token = -response_logprobs(in_float64(tiny), "Say yes.", "Yes, gladly.").mean().item()
+    assert first == pytest.approx(0.6931 + 0.5 * per_token, rel=0.01)
+
+
+def test_smoothed_labels_are_learnt_less(tiny: Path, tmp_path: Path) -> None:
+    plain = train(task_of(tiny, tmp_path / "plain"))
+    smoothed = train({**task_of(tiny, tmp_path / "smoothed"), "label_smoothing": 0.3})
+    assert losses(smoothed)[0] == pytest.approx(0.6931, abs=0.01)
+    assert losses(smoothed)[-1] > losses(plain)[-1] + 0.1
+
+
+def test_a_pair_whose_prompt_fills_max_length_is_dropped_and_reported(
+    tiny: Path, tmp_path: Path
+) -> None:
+    task = task_of(tiny, tmp_path)
+    task["pairs"] = [{**PAIR, "prompt": user("x" * 200)}, *[PAIR] * 4]
+    reports = train(task)
+    assert reports[0]["num_dropped"] == 1
+    assert "128" in reports[0]["why"]
+    assert reports[1] == {"num_steps": 1}
+    with pytest.raises(ValueError, match="nothing is left"):
+        train({**task, "pairs": task["pairs"][:1]})

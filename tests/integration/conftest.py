@@ -5,20 +5,22 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
 
+import httpx
 import kombu.pools
 import psycopg
 import pytest
 import redis
 import uvicorn
 from celery import Celery
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from rewardloop import checkpoints
 from rewardloop.clients import generator as generator_client
@@ -28,14 +30,17 @@ from rewardloop.embedded import postgres, valkey
 from rewardloop.embedded.home import Home
 from rewardloop.embedded.process import free_port
 from rewardloop.queue import make_app
-from rewardloop.records import PromptRecord
-from rewardloop.store import Store, iterations, prompts, runs, training, versions
-from rewardloop.store.models import Base, Iteration
+from rewardloop.records import PromptRecord, RankedPrompt, RankedText
+from rewardloop.store import Store, iterations, prompts, ranked, runs, training, versions
+from rewardloop.store.models import Base, Iteration, Judgement, Response
+from services.api.app import make_app as make_api
 from services.generator import gate
 from services.generator.stub_engine import Faults, StubEngine
 from services.generator.stub_engine import make_app as make_generator
 from services.judge import app as judge_app
-from services.worker import advance, rollout
+from services.trainer.plan import plan_of
+from services.worker import advance, assess, evaluate, rollout
+from services.worker import prompts as writing
 
 API_KEY = "api-key-of-the-tests"
 ADMIN_KEY = "admin-key-of-the-tests"
@@ -171,9 +176,11 @@ class World:
         (only,) = row.values()
         return only
 
-    async def publish(self, version: str, parent: str | None = None) -> None:
+    async def publish(
+        self, version: str, parent: str | None = None, kind: str | None = None
+    ) -> None:
         """Publish a small checkpoint and commit its row."""
-        kind = "dpo" if parent else "base"
+        kind = kind or ("dpo" if parent else "base")
         manifest = checkpoints.publish(
             self.settings.checkpoint_root,
             version,
@@ -203,6 +210,10 @@ class World:
         found = await self.rows("SELECT id FROM prompts WHERE dataset = :d ORDER BY id", d=dataset)
         return [row["id"] for row in found]
 
+    async def add_ranked(self, *prompts: RankedPrompt, dataset: str = "ranked") -> None:
+        async with self.store.transaction() as session:
+            await ranked.add(session, dataset, prompts)
+
     async def new_run(self, count: int = 1, **config: Any) -> list[UUID]:
         """Create a run and return the ids of its `count` iterations."""
         async with self.store.transaction() as session:
@@ -221,6 +232,29 @@ class World:
             iteration = await iterations.get(session, iteration_id)
             await iterations.enter(session, iteration, iterations.Phase.ROLLOUT)
 
+    async def judged(
+        self, iteration_id: UUID, scores: Mapping[int, Sequence[Sequence[float | None]]]
+    ) -> None:
+        """End a roll-out by hand: by prompt id, each response's scores (None: unparsed).
+
+        Responses grow longer with their index.
+        """
+        await self.in_rollout(iteration_id)
+        async with self.store.transaction() as session:
+            for prompt_id, of_prompt in scores.items():
+                for index, of_response in enumerate(of_prompt):
+                    row = response_row(iteration_id, prompt_id, index)
+                    response_id = await session.scalar(
+                        insert(Response).values(row).returning(Response.id)
+                    )
+                    for judge_index, score in enumerate(of_response):
+                        row = judgement_row(response_id, judge_index, score)
+                        await session.execute(insert(Judgement).values(row))
+        await self.rows(
+            "UPDATE iteration_prompts SET state = 'done' WHERE iteration_id = :i RETURNING 1",
+            i=iteration_id,
+        )
+
     async def advance(self, iteration_id: UUID) -> Iteration:
         await advance.run(self.store, self.celery, self.settings, iteration_id)
         return await self.iteration(iteration_id)
@@ -228,17 +262,49 @@ class World:
     async def roll_out(self, iteration_id: UUID) -> None:
         await rollout.run(self.store, self.celery, self.settings, iteration_id)
 
+    async def assess(self, iteration_id: UUID) -> None:
+        await assess.run(self.store, self.celery, self.settings, iteration_id)
+
+    async def write_prompts(self, iteration_id: UUID) -> None:
+        await writing.run(self.store, self.celery, self.settings, iteration_id)
+
+    async def evaluate(self, evaluation_id: UUID) -> None:
+        await evaluate.run(self.store, self.celery, self.settings, evaluation_id)
+
     async def train(self, iteration_id: UUID) -> str:
-        """What the trainer does, but for the training."""
+        """What the trainer does in either stage, but for the training."""
         async with self.store.transaction() as session:
             job = await training.lease(session, "test", 60)
             assert job is not None
             assert job.iteration_id == iteration_id
-        iteration = await self.iteration(iteration_id)
-        version = f"run-{iteration.run_id.hex[:12]}-m{iteration.index}"
-        await self.publish(version, iteration.base_version_id)
+            plan = await plan_of(session, job)
+        await self.publish(plan.version, plan.parent, plan.kind)
         async with self.store.transaction() as session:
-            await training.succeed(session, job, version)
+            await training.succeed(session, job, plan.version)
+        return plan.version
+
+    async def bootstrap(self, iteration_id: UUID) -> tuple[str, str]:
+        """Take a queued bootstrap to its end; returns the SFT baseline and M1."""
+        await self.advance(iteration_id)
+        baseline = await self.train(iteration_id)
+        await self.advance(iteration_id)
+        await self.assess(iteration_id)
+        await self.advance(iteration_id)
+        version = await self.train(iteration_id)
+        await self.advance(iteration_id)
+        await self.assess(iteration_id)
+        await self.advance(iteration_id)
+        return baseline, version
+
+    async def improve(self, iteration_id: UUID) -> str:
+        """Take a queued iteration of the kind `improve` to its end; returns the new version."""
+        await self.advance(iteration_id)
+        await self.roll_out(iteration_id)
+        await self.advance(iteration_id)
+        version = await self.train(iteration_id)
+        if (await self.advance(iteration_id)).phase == "assess":
+            await self.assess(iteration_id)
+            await self.advance(iteration_id)
         return version
 
     def serve_generator(
@@ -267,9 +333,59 @@ class World:
         """Stop what was served last."""
         self.served.pop().stop()
 
+    @asynccontextmanager
+    async def api(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client with the key, of an API without a server in between."""
+        app = make_api(self.settings)
+        key = self.settings.api_key.get_secret_value()
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app=app),
+                base_url="http://api",
+                headers={"authorization": f"Bearer {key}"},
+            ) as client,
+        ):
+            yield client
+
     def messages(self, queue: str) -> int:
         """How many messages wait in a Celery queue."""
         return int(self.broker.llen(queue))  # type: ignore[arg-type]
+
+
+def ranked_prompt(content: str, *texts: str, reference: str | None = "…") -> RankedPrompt:
+    """A prompt whose responses `texts` humans put in this order, the best one first."""
+    record = PromptRecord(({"role": "user", "content": content},), reference, "test")
+    return RankedPrompt(record, tuple(RankedText(text, rank) for rank, text in enumerate(texts)))
+
+
+def response_row(iteration_id: UUID, prompt_id: int, index: int) -> dict[str, Any]:
+    return {
+        "iteration_id": iteration_id,
+        "prompt_id": prompt_id,
+        "sample_index": index,
+        "text": f"answer {index} to prompt {prompt_id}" + " and on" * index,
+        "sampling": {},
+        "prompt_tokens": 7,
+        "completion_tokens": 5,
+        "finish_reason": "stop",
+        "weight_version": "base",
+    }
+
+
+def judgement_row(response_id: int | None, index: int, score: float | None) -> dict[str, Any]:
+    return {
+        "response_id": response_id,
+        "judge_index": index,
+        "raw_text": "…",
+        "score": score,
+        "reason": "no_score" if score is None else None,
+        "mode": "free",
+        "rubric_version": "r",
+        "judge_version": "base",
+        "prompt_tokens": 11,
+        "completion_tokens": 2,
+    }
 
 
 def write_checkpoint(folder: Path, version: str) -> None:
@@ -293,6 +409,9 @@ def write_checkpoint(folder: Path, version: str) -> None:
 async def world(
     settings: Settings, broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[World]:
+    # The stub's texts follow from version names, and those from the ids of runs: let them repeat.
+    chance = Random(0)
+    monkeypatch.setattr(runs, "uuid4", lambda: UUID(int=chance.getrandbits(128), version=4))
     store = Store(settings.database_url.get_secret_value())
     celery = make_app(settings)
     made = World(settings, store, celery, broker, monkeypatch)

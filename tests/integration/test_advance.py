@@ -103,14 +103,16 @@ async def test_another_run_gets_its_own_base_version_back(ready: Any) -> None:
 
 async def test_ties_everywhere_fail_the_run_and_let_the_next_one_start(ready: Any) -> None:
     ready.serve(Faults(fixed_score=3))
-    first, second = await ready.new_run(count=2)
+    # Without the threshold, which would call the judge collapsed: see test_health.
+    first, second = await ready.new_run(count=2, health={"max_tie_rate": None})
     (other,) = await ready.new_run()
     await ready.advance(first)
     assert stands(await ready.advance(other)) == ("queued", "waiting")
     await ready.roll_out(first)
     failed = await ready.advance(first)
     assert stands(failed) == ("failed", "pairing")
-    assert "tied" in failed.error
+    assert "no prompt gave a preference pair (3 tied)" in failed.error
+    assert failed.report["pairing"]["unpaired"] == {"tied": 3}
     assert failed.finished_at is not None
     behind = await ready.iteration(second)
     assert (behind.state, behind.error) == ("failed", "iteration 1 failed before it")

@@ -14,10 +14,10 @@ import pytest
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
 from rewardloop.errors import RewardloopError
-from rewardloop.records import Message, PromptRecord, Sample
+from rewardloop.records import Message, Phase, PromptRecord, Sample
 from rewardloop.store import prompts, rollouts
 from services.generator.stub_engine import Faults
-from services.worker import rollout
+from services.worker import phase, rollout
 
 PROMPTS = [f"question {number}" for number in range(6)]
 
@@ -355,7 +355,8 @@ async def test_a_request_for_the_wrong_key_is_refused(world: Any, iteration_id: 
     engine = world.serve()
     url = world.settings.generator_urls[0]
     found = await phase.running_in(world.store, iteration_id, Phase.ROLLOUT)
-    assert config is not None
+    assert found is not None
+    _, config = found
     async with GeneratorClient([url], "not the key") as client:
         with pytest.raises(RewardloopError, match="key"):
             await client.sample([{"role": "user", "content": "x"}], config.sampling, 1)

@@ -14,7 +14,7 @@ from rewardloop import checkpoints
 from rewardloop.errors import DiskFull, TrainingFailed
 from rewardloop.store import training
 from services.trainer import job as trainer
-from services.trainer.child import run_child
+from services.trainer.child import Answer, run_child
 
 Write = Callable[[str], str]
 HEADER = """
@@ -134,9 +134,11 @@ async def work(
     """Work on the job with `name` in the place of DPO; returns the tasks it was given."""
     tasks: list[dict[str, Any]] = []
 
-    def instead(_: str, task: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    def instead(
+        _: str, task: dict[str, Any], answer: Answer | None
+    ) -> AsyncIterator[dict[str, Any]]:
         tasks.append(task)
-        return run_child(name, task)
+        return run_child(name, task, answer)
 
     monkeypatch.setattr(trainer, "run_child", instead)
     await trainer.work_on(world.store, world.celery, world.settings, job, "me")

@@ -162,7 +162,7 @@ def test_a_preference_before_the_cut_counts() -> None:
     assert comparison.parse("Better: tie\n\nBecause", "length") == (TIE, None)
 
 
-@given(st.text(alphabet="Bbeter :=-*_#>.firſstcondhas\n\r\t"))
+@given(st.text(alphabet="Bbeter :=-*_#>.fir\u017fstcondhas\n\r\t"))
 def test_any_text_near_a_preference_is_read_or_has_a_reason(completion: str) -> None:
     preference, reason = comparison.parse(completion)
     assert (preference is None) != (reason is None)

@@ -128,14 +128,16 @@ def test_swapping_a_and_b_swaps_wins_and_losses_and_nothing_else(
         win_rate=ours.loss_rate,
         loss_rate=ours.win_rate,
         net_win_rate=negative(ours.net_win_rate),
-        net_low=pytest.approx(negative(ours.net_high)),
-        net_high=pytest.approx(negative(ours.net_low)),
+        net_low=theirs.net_low,
+        net_high=theirs.net_high,
         win_low=low,
         win_high=high,
         mean_length_a=ours.mean_length_b,
         mean_length_b=ours.mean_length_a,
     )
     assert theirs == expected
+    assert theirs.net_low == pytest.approx(negative(ours.net_high))
+    assert theirs.net_high == pytest.approx(negative(ours.net_low))
 
 
 def negative(value: float | None) -> float | None:

@@ -1,0 +1,413 @@
+"""From a pretrained M0 to M1, on the stub engine; only the training is simulated."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from rewardloop.clients.judge import JudgeClient
+from rewardloop.errors import UpstreamUnavailable
+from rewardloop.records import PromptRecord, RankedPrompt, RankedText, Stage
+from rewardloop.store import training
+from rewardloop.store.models import Iteration
+from services.generator.stub_engine import Faults
+from services.trainer.plan import plan_of
+from tests.integration.conftest import ranked_prompt
+
+NUM_JUDGEMENTS = 4
+BOOTSTRAP = {"eft": {"judging": {"num_judgements": NUM_JUDGEMENTS}, "held_out_fraction": 0.25}}
+TOPICS = ["tides", "bread", "chess", "rivers", "clocks", "bees", "glass"]
+
+
+@pytest.fixture
+async def ready(world: Any) -> Any:
+    """M0 and 8 ranked prompts, the last with a tie of two; no service runs yet.
+
+    25 % are 2 prompts held out, and 6 to learn from.
+    """
+    await world.with_base()
+    await world.add_prompts("one", "two", "three")
+    three = [
+        ranked_prompt(f"about {t}", f"good {t}", f"fair {t}", f"poor {t}", reference=f"best {t}")
+        for t in TOPICS
+    ]
+    tied = RankedPrompt(
+        PromptRecord(({"role": "user", "content": "about kites"},), "best kites", "test"),
+        (RankedText("good kites", 0), RankedText("poor kites", 1), RankedText("bad kites", 1)),
+    )
+    await world.add_ranked(*three, tied)
+    return world
+
+
+def stands(iteration: Iteration) -> tuple[str, str]:
+    return iteration.state, iteration.phase
+
+
+async def until_judged(world: Any, bootstrap: UUID) -> str:
+    """Take a queued bootstrap to where its baseline shall judge; returns the baseline."""
+    await world.advance(bootstrap)
+    baseline = await world.train(bootstrap)
+    assert stands(await world.advance(bootstrap)) == ("running", "judge_ranked")
+    return baseline
+
+
+async def num_judgements(world: Any) -> int:
+    return await world.value("SELECT count(*) FROM ranked_judgements")
+
+
+async def held_out(world: Any) -> set[str]:
+    rows = await world.rows(
+        "SELECT messages->-1->>'content' AS text FROM prompts"
+        " JOIN ranked_splits s ON s.prompt_id = prompts.id WHERE s.held_out"
+    )
+    return {row["text"] for row in rows}
+
+
+async def test_a_bootstrap_goes_from_phase_to_phase(ready: Any) -> None:
+    ready.serve()
+    bootstrap, first = await ready.new_run(bootstrap=BOOTSTRAP)
+    assert stands(await ready.iteration(bootstrap)) == ("queued", "waiting")
+    assert stands(await ready.advance(first)) == ("queued", "waiting")  # not its turn
+
+    assert stands(await ready.advance(bootstrap)) == ("running", "train_baseline")
+    assert stands(await ready.advance(bootstrap)) == ("running", "train_baseline")
+    baseline = await ready.train(bootstrap)
+    assert stands(await ready.advance(bootstrap)) == ("running", "judge_ranked")
+    assert await ready.serving() == baseline
+    assert stands(await ready.advance(bootstrap)) == ("running", "judge_ranked")
+    await ready.assess(bootstrap)
+    assert stands(await ready.advance(bootstrap)) == ("running", "train")
+
+    version = await ready.train(bootstrap)
+    assert stands(await ready.advance(bootstrap)) == ("running", "assess")
+    assert await ready.serving() == version
+    await ready.assess(bootstrap)
+    done = await ready.advance(bootstrap)
+    assert stands(done) == ("succeeded", "done")
+    assert (done.base_version_id, done.baseline_version_id, done.new_version_id) == (
+        "base",
+        baseline,
+        version,
+    )
+    spans = await ready.rows("SELECT phase, ended_at FROM phase_spans ORDER BY started_at")
+    assert [span["phase"] for span in spans] == [
+        *("train_baseline", "swap_baseline", "judge_ranked", "select_eft"),
+        *("train", "swap", "assess"),
+    ]
+    assert all(span["ended_at"] is not None for span in spans)
+    # Both come from M0, and iteration 1 goes on from M1.
+    name = f"run-{done.run_id.hex[:12]}"
+    made = await ready.rows("SELECT id, kind, parent_id FROM model_versions WHERE id <> 'base'")
+    assert {tuple(row.values()) for row in made} == {
+        (f"{name}-sft", "sft", "base"),
+        (f"{name}-m1", "sft", "base"),
+    }
+    assert (baseline, version) == (f"{name}-sft", f"{name}-m1")
+    assert stands(await ready.advance(first)) == ("running", "rollout")
+    assert (await ready.iteration(first)).base_version_id == version
+
+
+async def test_every_judgement_is_asked_for_exactly_once(ready: Any) -> None:
+    """EFT judgements of the training part alone; held-out ones by SFT and by M1, in each mode."""
+    engine = ready.serve()
+    bootstrap, _ = await ready.new_run(
+        bootstrap=BOOTSTRAP, health={"also_assess": ["constrained"]}
+    )
+    baseline, version = await ready.bootstrap(bootstrap)
+    rows = await ready.rows(
+        "SELECT a.purpose, a.version_id, a.mode, s.held_out, count(*),"
+        " count(DISTINCT j.ranked_response_id) AS responses"
+        " FROM ranked_judgements j JOIN assessments a ON a.id = j.assessment_id"
+        " JOIN ranked_responses r ON r.id = j.ranked_response_id"
+        " JOIN ranked_splits s ON s.prompt_id = r.prompt_id GROUP BY 1, 2, 3, 4"
+    )
+    assert {tuple(row.values()) for row in rows} == {
+        ("eft", baseline, "free", False, 18 * NUM_JUDGEMENTS, 18),
+        ("health", baseline, "free", True, 6 * 3, 6),
+        ("health", baseline, "constrained", True, 6 * 3, 6),
+        ("health", version, "free", True, 6 * 3, 6),
+        ("health", version, "constrained", True, 6 * 3, 6),
+    }
+    # Each by the version that it is said to be by.
+    assert await ready.rows(
+        "SELECT DISTINCT a.version_id <> j.judge_version AS wrong FROM ranked_judgements j"
+        " JOIN assessments a ON a.id = j.assessment_id"
+    ) == [{"wrong": False}]
+    assert engine.num_requests == 18 + 4 * 6
+
+
+async def test_nothing_that_is_held_out_is_trained_on(ready: Any) -> None:
+    ready.serve()
+    bootstrap, _ = await ready.new_run(bootstrap=BOOTSTRAP)
+    await ready.bootstrap(bootstrap)
+    kept_away = await held_out(ready)
+    assert len(kept_away) == 2
+    assert await ready.rows(
+        "SELECT 1 FROM eft_examples e JOIN ranked_judgements j ON j.id = e.ranked_judgement_id"
+        " JOIN ranked_responses r ON r.id = j.ranked_response_id"
+        " JOIN ranked_splits s ON s.prompt_id = r.prompt_id WHERE s.held_out"
+    ) == []
+    for stage in Stage:
+        async with ready.store.transaction() as session:
+            plan = await plan_of(session, await training.of(session, bootstrap, stage))
+        asked = [example["prompt"][-1]["content"] for example in plan.task["examples"]]
+        assert len(asked) >= 6
+        assert not [text for text in asked for topic in kept_away if topic in text]
+
+
+async def test_eft_examples_agree_with_the_human_order(ready: Any) -> None:
+    """Without thinning, the kept judgements of a prompt are whole sets: its responses have
+    equally many, and the k-th highest ones fall with the human rank, for each k."""
+    ready.serve()
+    eft = {**BOOTSTRAP["eft"], "max_score_share": 1.0}
+    bootstrap, _ = await ready.new_run(bootstrap={"eft": eft})
+    await until_judged(ready, bootstrap)
+    await ready.assess(bootstrap)
+    await ready.advance(bootstrap)
+    kept = (
+        "WITH kept AS (SELECT r.prompt_id, r.id, r.rank, j.score, row_number() OVER"
+        " (PARTITION BY r.id ORDER BY j.score DESC) AS k FROM eft_examples e"
+        " JOIN ranked_judgements j ON j.id = e.ranked_judgement_id"
+        " JOIN ranked_responses r ON r.id = j.ranked_response_id) "
+    )
+    assert await ready.value(kept + "SELECT count(DISTINCT prompt_id) FROM kept") >= 3
+    assert await ready.rows(
+        kept + "SELECT 1 FROM kept a JOIN kept b USING (prompt_id, k)"
+        " WHERE a.rank < b.rank AND a.score <= b.score"
+    ) == []
+    per_response = await ready.rows(
+        kept + "SELECT prompt_id, r.id, count(kept.id) FROM ranked_responses r"
+        " LEFT JOIN kept USING (prompt_id, id) GROUP BY 1, 2"
+    )
+    by_prompt: dict[int, set[int]] = {}
+    for row in per_response:
+        by_prompt.setdefault(row["prompt_id"], set()).add(row["count"])
+    assert all(len(counts) == 1 for counts in by_prompt.values())
+
+
+async def test_the_report_adds_up(ready: Any) -> None:
+    ready.serve(Faults(unscored_rate=0.1))
+    eft = {**BOOTSTRAP["eft"], "max_score_share": 0.25, "max_examples": 8}
+    bootstrap, _ = await ready.new_run(bootstrap={"eft": eft})
+    await until_judged(ready, bootstrap)
+    await ready.assess(bootstrap)
+    report = (await ready.advance(bootstrap)).report
+    eft = report["eft"]
+    assert report["ift"] == {"num_examples": 6}
+    assert eft["num_prompts"] == 6 == (
+        eft["num_prompts_without_order"]
+        + eft["num_prompts_unjudged"]
+        + eft["num_prompts_agreeing"]
+        + eft["num_prompts_disagreeing"]
+    )
+    assert eft["num_judgements"] == 18 * NUM_JUDGEMENTS == (
+        sum(eft["num_unparsed"].values())
+        + eft["num_without_order"]
+        + eft["num_unjudged"]
+        + eft["num_out_of_order"]
+        + eft["num_agreeing"]
+    )
+    assert eft["num_agreeing"] == eft["num_thinned"] + eft["num_over_limit"] + eft["num_kept"]
+    assert eft["num_unparsed"]["no_score"] == await ready.value(
+        "SELECT count(*) FROM ranked_judgements j JOIN assessments a ON a.id = j.assessment_id"
+        " WHERE a.purpose = 'eft' AND j.reason = 'no_score'"
+    )
+    assert eft["num_kept"] == await ready.value("SELECT count(*) FROM eft_examples") <= 8
+    assert min(eft["num_unparsed"]["no_score"], eft["num_thinned"], eft["num_kept"]) > 0
+
+
+async def test_the_agreement_is_that_of_the_stored_scores(ready: Any) -> None:
+    """Pairwise accuracy of the held-out part, computed again in SQL."""
+    ready.serve()
+    bootstrap, _ = await ready.new_run(bootstrap=BOOTSTRAP)
+    await ready.bootstrap(bootstrap)
+    rows = await ready.rows(
+        "WITH means AS (SELECT j.assessment_id, r.prompt_id, r.rank, avg(j.score) AS mean"
+        " FROM ranked_judgements j JOIN ranked_responses r ON r.id = j.ranked_response_id"
+        " GROUP BY 1, 2, r.id)"
+        " SELECT a.metrics, (SELECT avg((x.mean > y.mean)::int)::float FROM means x"
+        "  JOIN means y USING (assessment_id, prompt_id)"
+        "  WHERE x.assessment_id = a.id AND x.rank < y.rank) AS accuracy"
+        " FROM assessments a"
+    )
+    assert len(rows) == 3
+    for row in rows:
+        assert row["metrics"]["pairwise_accuracy"] == pytest.approx(row["accuracy"])
+        assert row["metrics"]["parse_rate"] == 1
+    assert [row["metrics"]["num_judgements"] for row in rows] == [18 * NUM_JUDGEMENTS, 18, 18]
+
+
+async def test_assessing_twice_changes_nothing(ready: Any) -> None:
+    engine = ready.serve()
+    bootstrap, _ = await ready.new_run(bootstrap=BOOTSTRAP)
+    await until_judged(ready, bootstrap)
+    await ready.assess(bootstrap)
+    before = await ready.rows("SELECT * FROM ranked_judgements ORDER BY id")
+    metrics = await ready.rows("SELECT * FROM assessments ORDER BY id")
+    num_requests = engine.num_requests
+    await ready.assess(bootstrap)
+    assert engine.num_requests == num_requests
+    assert await ready.rows("SELECT * FROM ranked_judgements ORDER BY id") == before
+    assert await ready.rows("SELECT * FROM assessments ORDER BY id") == metrics
+
+
+async def test_two_assessing_tasks_at_once_are_as_good_as_one(ready: Any) -> None:
+    engine = ready.serve(Faults(latency_seconds=0.01))
+    bootstrap, _ = await ready.new_run(bootstrap=BOOTSTRAP)
+    await until_judged(ready, bootstrap)
+    await asyncio.gather(*(ready.assess(bootstrap) for _ in range(3)))
+    assert await num_judgements(ready) == 18 * NUM_JUDGEMENTS + 18
+    assert engine.num_requests == 18 + 6
+    await asyncio.gather(*(ready.advance(bootstrap) for _ in range(3)))
+    await ready.advance(bootstrap)
+    stages = await ready.rows("SELECT stage FROM training_jobs ORDER BY id")
+    assert [row["stage"] for row in stages] == ["baseline", "model"]
+
+
+def failing_once(after: int, error: Exception) -> Callable[..., Any]:
+    """`JudgeClient.judge`, but its call number `after` raises."""
+    judge, calls = JudgeClient.judge, iter(range(1_000_000))
+
+    async def instead(self: JudgeClient, *args: Any, **kwargs: Any) -> Any:
+        if next(calls) == after:
+            raise error
+        return await judge(self, *args, **kwargs)
+
+    return instead
+
+
+@pytest.mark.parametrize("error", [UpstreamUnavailable("away"), RuntimeError("killed")])
+async def test_an_assessing_task_that_dies_is_gone_on_with(
+    ready: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    ready.serve()
+    bootstrap, _ = await ready.new_run(
+        bootstrap=BOOTSTRAP, rollout={"max_prompts_in_flight": 1}, sampling={"num_samples": 2}
+    )
+    await until_judged(ready, bootstrap)
+    monkeypatch.setattr(JudgeClient, "judge", failing_once(after=10, error=error))
+    with pytest.raises((UpstreamUnavailable, ExceptionGroup)):
+        await ready.assess(bootstrap)
+    kept = await ready.rows("SELECT * FROM ranked_judgements ORDER BY id")
+    assert 8 * NUM_JUDGEMENTS <= len(kept) <= 10 * NUM_JUDGEMENTS
+    waiting = await ready.advance(bootstrap)
+    assert stands(waiting) == ("running", "judge_ranked")
+    assert waiting.num_failures == isinstance(error, UpstreamUnavailable)
+
+    await ready.assess(bootstrap)
+    whole = await ready.rows("SELECT * FROM ranked_judgements ORDER BY id")
+    assert [row for row in whole if row in kept] == kept
+    assert len(whole) == 18 * NUM_JUDGEMENTS + 18
+    assert stands(await ready.advance(bootstrap)) == ("running", "train")
+    assert (await ready.iteration(bootstrap)).num_failures == 0
+
+
+async def test_an_assessing_task_whose_time_is_up_sends_for_a_successor(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready.serve()
+    bootstrap, _ = await ready.new_run(
+        bootstrap=BOOTSTRAP, rollout={"max_prompts_in_flight": 1}, sampling={"num_samples": 2}
+    )
+    await until_judged(ready, bootstrap)
+    ready.broker.flushall()
+    monkeypatch.setattr("services.worker.phase.WORK_SECONDS", -1)
+    await ready.assess(bootstrap)
+    assert await num_judgements(ready) == 2 * NUM_JUDGEMENTS  # one response in each lane
+    assert (ready.messages("rollout"), ready.messages("control")) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("faults", "told"),
+    [
+        (
+            Faults(fixed_score=3),
+            "of 72 judgements of 6 ranked prompts none could become an EFT example: 0 prompts had",
+        ),
+        (Faults(unscored_rate=1.0), "6 prompts had a response without a parsed score"),
+    ],
+    ids=["ties everywhere", "no score anywhere"],
+)
+async def test_without_an_eft_example_the_bootstrap_fails(
+    ready: Any, faults: Faults, told: str
+) -> None:
+    ready.serve(faults)
+    bootstrap, first = await ready.new_run(bootstrap=BOOTSTRAP)
+    await until_judged(ready, bootstrap)
+    await ready.assess(bootstrap)
+    failed = await ready.advance(bootstrap)
+    assert stands(failed) == ("failed", "select_eft")
+    assert told in failed.error
+    assert failed.report["eft"]["num_kept"] == 0
+    assert (await ready.iteration(first)).error == "iteration 0 failed before it"
+    assert await ready.value("SELECT count(*) FROM training_jobs") == 1  # the baseline's
+
+
+async def test_without_a_human_answer_the_bootstrap_fails(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("one")
+    await world.add_ranked(*(ranked_prompt(t, "a", "b", reference=None) for t in TOPICS))
+    bootstrap, _ = await world.new_run(bootstrap={})
+    failed = await world.advance(bootstrap)
+    assert stands(failed) == ("failed", "train_baseline")
+    assert "'ranked' has no prompt with a human answer outside the held-out part" in failed.error
+
+
+async def test_ift_takes_no_more_examples_than_it_may(ready: Any) -> None:
+    ready.serve()
+    bootstrap, _ = await ready.new_run(bootstrap={**BOOTSTRAP, "max_ift_examples": 2})
+    await ready.bootstrap(bootstrap)
+    done = await ready.iteration(bootstrap)
+    assert done.report["ift"] == {"num_examples": 2}
+    expected = {Stage.BASELINE: 2, Stage.MODEL: 2 + done.report["eft"]["num_kept"]}
+    for stage, num_examples in expected.items():
+        async with ready.store.transaction() as session:
+            plan = await plan_of(session, await training.of(session, bootstrap, stage))
+        assert len(plan.task["examples"]) == num_examples
+
+
+@pytest.fixture
+async def api(ready: Any) -> Any:
+    async with ready.api() as client:
+        yield client
+
+
+async def test_a_dataset_without_rankings_is_refused(ready: Any, api: httpx.AsyncClient) -> None:
+    config = {"bootstrap": {"dataset": "seed"}}  # prompts, but nothing ranked
+    run = (await api.post("/v1/runs", json=config)).json()
+    answer = await api.post(f"/v1/runs/{run['id']}/iterations", json={})
+    assert answer.status_code == 422
+    assert "'seed' has 0 prompts with human-ranked responses" in answer.json()["detail"]
+    for table in ("iterations", "ranked_splits", "outbox"):
+        assert await ready.value(f"SELECT count(*) FROM {table}") == 0
+
+
+async def test_the_bootstrap_is_not_counted_among_the_iterations(
+    ready: Any, api: httpx.AsyncClient
+) -> None:
+    run = (await api.post("/v1/runs", json={"bootstrap": BOOTSTRAP})).json()
+    url = f"/v1/runs/{run['id']}/iterations"
+    first = (await api.post(url, json={"count": 2})).json()
+    again = (await api.post(url, json={"count": 1})).json()
+    indices = [[ref["index"] for ref in answer["iterations"]] for answer in (first, again)]
+    assert indices == [[0, 1, 2], [3]]
+    # The split is decided once.
+    assert await ready.value("SELECT count(*) FROM ranked_splits") == 8
+    bootstrap = (await api.get(f"/v1/iterations/{first['iterations'][0]['id']}")).json()
+    assert (bootstrap["kind"], bootstrap["counts"]["prompts"]) == ("bootstrap", 0)
+
+
+async def test_rankings_are_added_once(api: httpx.AsyncClient) -> None:
+    new = {
+        "messages": [{"role": "user", "content": "about ferns"}],
+        "responses": [{"text": "poor", "rank": 1}, {"text": "good", "rank": 0}],
+    }
+    for expected in ({"added": 1, "known": 0}, {"added": 0, "known": 1}):
+        answer = await api.post("/v1/datasets/ranked/ranked", json={"prompts": [new]})
+        assert (answer.status_code, answer.json()) == (201, expected)
+    lone = {**new, "responses": new["responses"][:1]}
+    answer = await api.post("/v1/datasets/ranked/ranked", json={"prompts": [lone]})
+    assert answer.status_code == 422
