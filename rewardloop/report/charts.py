@@ -230,9 +230,9 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
 
 
 def _rect(x: float, y: float, width: float, height: float, kind: str) -> Markup:
-    return Markup(
-        '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>'
-    ).format(x, y, width, height, kind)
+    return Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>').format(
+        x, y, width, height, kind
+    )
 
 
 def _dot(x: float, y: float, kind: str) -> Markup:

@@ -84,19 +84,20 @@ def _trend(health: Sequence[Tree], mode: str, key: str) -> Figure | None:
         for who, values, is_paper in (("this run", ours, False), ("paper", theirs, True))
     ]
     told = [
-        f"{one.name}: " + ", ".join(f"{x} {number(v)}" for x, v in zip(of_mode, one.values, strict=True))
+        f"{one.name}: "
+        + ", ".join(f"{x} {number(v)}" for x, v in zip(of_mode, one.values, strict=True))
         for one in series
     ]
     caption = f"{what}, {mode} judging"
-    return Figure(caption, charts.trend(f"{caption}. {'; '.join(told)}", list(of_mode), series, shown))
+    return Figure(
+        caption, charts.trend(f"{caption}. {'; '.join(told)}", list(of_mode), series, shown)
+    )
 
 
 def scores(data: Tree) -> list[Figure]:
     """Every judgement's score, iteration by iteration, with those that carry none."""
     return [
-        figure
-        for iteration in improving(data)
-        if (figure := _score_columns(iteration)) is not None
+        figure for iteration in improving(data) if (figure := _score_columns(iteration)) is not None
     ]
 
 

@@ -69,7 +69,8 @@ def held_out_metrics(data: Tree, version: Any, mode: str | None) -> Tree | None:
 def newest_evaluation(data: Tree, a: str, b: str) -> Tree | None:
     """The newest head to head of A against B, one with a result if there is any."""
     both = [e for e in data["evaluations"] if (e.get("a"), e.get("b")) == (a, b)]
-    return ([e for e in both if e.get("result")] or both or [None])[-1]
+    with_result = [e for e in both if e.get("result")]
+    return next(reversed(with_result or both), None)
 
 
 def absence(iteration: Tree) -> str:

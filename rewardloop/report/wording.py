@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Undefined
 
-ABSENT = "–"
+ABSENT = "\N{EN DASH}"
 
 
 def finite(value: Any) -> float | None:
@@ -75,12 +75,12 @@ def moment(text: Any) -> str:
     try:
         return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M %Z}".strip()
     except (TypeError, ValueError):
-        return plain(text)
+        return str(plain(text))
 
 
 def spaced(key: Any) -> str:
     """`too_few_scored` as words."""
-    return plain(key).replace("_", " ")
+    return str(plain(key)).replace("_", " ")
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,55 @@
+"""How the model answers, how answers are judged, and when a judge is no longer believed."""
+
+from pydantic import Field
+
+from rewardloop.config.frozen import Frozen
+from rewardloop.records import JudgementMode
+
+
+class Sampling(Frozen):
+    """How the model answers (paper: N = 4, T 0.7, p 0.9)."""
+
+    num_samples: int = Field(default=4, ge=2, le=64)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1)
+
+
+class Judging(Frozen):
+    """How each answer is judged (paper: 3 samples, averaged)."""
+
+    num_judgements: int = Field(default=3, ge=1, le=32)
+    mode: JudgementMode = JudgementMode.FREE
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """The paper gives none; 1 spares a CPU engine the sort of the whole vocabulary."""
+    max_tokens: int = Field(default=512, ge=8, le=8192)
+
+
+class Rollout(Frozen):
+    num_tasks: int = Field(default=1, ge=1, le=1024)
+    """Roll-out tasks that run side by side, each in a worker process of its own."""
+    max_prompts_in_flight: int = Field(default=32, ge=1)
+    """Prompts that one task samples and judges at once."""
+
+
+class Health(Frozen):
+    """When a judge has collapsed, so that the run must stop before it trains on its scores.
+
+    Each threshold may be None, which asks nothing. The first four look at the iteration's
+    own roll-out; the last two at the judge's agreement with the humans on the held-out
+    rankings, as far as the run has any.
+    """
+
+    max_unparsed_rate: float | None = Field(default=0.5, ge=0, le=1)
+    """Judgements without a score."""
+    max_top_score_share: float | None = Field(default=0.95, ge=0, le=1)
+    """Scores that are the highest of the scale."""
+    max_tie_rate: float | None = Field(default=0.95, ge=0, le=1)
+    """Prompts whose scored responses all have one mean."""
+    max_length_correlation: float | None = Field(default=None, ge=0, le=1)
+    """Spearman's |rho| between a response's length and its mean score, within prompts."""
+    min_pairwise_accuracy: float | None = Field(default=None, ge=0, le=1)
+    min_spearman: float | None = Field(default=None, ge=-1, le=1)
+    also_assess: tuple[JudgementMode, ...] = ()
+    """Modes besides `judging.mode` in which each version judges the held-out rankings."""

@@ -1,0 +1,128 @@
+"""`RunConfig`: the experiment, whole. Its resolved form is stored with the run."""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from rewardloop.config.frozen import Frozen
+from rewardloop.config.judging import Health, Judging, Rollout, Sampling
+from rewardloop.config.pairing import Pairing
+from rewardloop.config.prompts import PromptSource
+from rewardloop.config.training import Optimisation, SupervisedTraining, Training
+from rewardloop.errors import InvalidInput
+from rewardloop.records import JudgementMode
+
+
+class Eft(Frozen):
+    """Evaluation fine-tuning data: judgements that order responses as humans did."""
+
+    judging: Judging = Judging()
+    """How the SFT baseline judges each ranked response, and how often; the examples teach
+    `free` judging in any case."""
+    held_out_fraction: float = Field(default=0.25, gt=0, lt=1)
+    """Of the ranked prompts: never trained on, and what judges are measured by."""
+    max_score_share: float = Field(default=0.4, gt=0, le=1)
+    """The most frequent score is thinned out until it is at most this part."""
+    max_examples: int = Field(default=1630, ge=1)
+    """Paper: 1,630 or 1,775 (two readings)."""
+
+
+class Bootstrap(Frozen):
+    """From a pretrained M0 to M1: SFT on human answers (IFT), the SFT baseline's judgements
+    as judge tasks (EFT), SFT of M0 on both."""
+
+    dataset: str = "ranked"
+    """Prompts with human-ranked responses."""
+    max_ift_examples: int = Field(default=3200, ge=1)
+    ift: SupervisedTraining = SupervisedTraining()
+    """Trains the SFT baseline, on IFT alone."""
+    eft: Eft = Eft()
+    ift_and_eft: SupervisedTraining = SupervisedTraining()
+    """Trains M1, from M0."""
+
+
+class Evaluation(Frozen):
+    """Head to head of two versions on held-out prompts: both orders, a tie where the
+    orders disagree (paper: 256 prompts)."""
+
+    dataset: str = "evaluation"
+    num_prompts: int = Field(default=256, ge=1)
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_tokens: int = Field(default=512, ge=1)
+    mode: JudgementMode = JudgementMode.FREE
+    judge_max_tokens: int = Field(default=256, ge=8, le=8192)
+    judge_version: str | None = None
+    """The model version that the generators serve while they judge; None takes the newer
+    of the two. Means nothing to a foreign judging engine."""
+
+
+class RunConfig(Frozen):
+    """One experiment. Everything that changes its outcome is in here."""
+
+    name: str = Field(default="run", min_length=1, max_length=200)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    base_version: str | None = None
+    """The model version to start from; None takes the one that is being served."""
+    bootstrap: Bootstrap | None = None
+    """If given, the run begins at a pretrained M0 and makes M1 first."""
+    prompts: PromptSource = PromptSource()
+    sampling: Sampling = Sampling()
+    judging: Judging = Judging()
+    rollout: Rollout = Rollout()
+    pairing: Pairing = Pairing()
+    health: Health = Health()
+    training: Training = Training()
+    evaluation: Evaluation | None = None
+    """If given, each new version meets the one before it, and the SFT baseline."""
+
+    def digest(self) -> str:
+        """sha256 of the resolved config in canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def parse_run_config(data: dict[str, Any]) -> RunConfig:
+    """Check `data` against the schema.
+
+    Raises:
+        InvalidInput: naming every key that is unknown or wrong.
+    """
+    try:
+        config = RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise InvalidInput(explain(error)) from error
+    stages: dict[str, Optimisation] = {"training": config.training}
+    if config.bootstrap is not None:
+        stages["bootstrap.ift"] = config.bootstrap.ift
+        stages["bootstrap.ift_and_eft"] = config.bootstrap.ift_and_eft
+    for key, stage in stages.items():
+        _check_stage(key, stage)
+    return config
+
+
+def _check_stage(key: str, stage: Optimisation) -> None:
+    if stage.batch_size % stage.micro_batch_size:
+        raise InvalidInput(
+            f"{key}.batch_size {stage.batch_size} is not a multiple of "
+            f"{key}.micro_batch_size {stage.micro_batch_size}: change one of the two."
+        )
+    if stage.learning_rate_floor >= stage.learning_rate:
+        raise InvalidInput(
+            f"{key}.learning_rate_floor {stage.learning_rate_floor} is not below "
+            f"{key}.learning_rate {stage.learning_rate}: the rate decays to the floor."
+        )
+
+
+def explain(error: ValidationError) -> str:
+    """One sentence per wrong key of a pydantic error."""
+    return " ".join(_explain_one(dict(item)) for item in error.errors())
+
+
+def _explain_one(item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(the whole document)"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: there is no such key; remove it or correct its spelling."
+    return f"{key}: {item['msg']}; got {item['input']!r}."

@@ -1,0 +1,88 @@
+"""Supervised training and DPO."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from rewardloop.config.frozen import Frozen
+
+
+class FullWeights(Frozen):
+    kind: Literal["full"] = "full"
+
+
+class Lora(Frozen):
+    """Low-rank adapters, merged into the weights when the checkpoint is published."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
+
+
+class Optimisation(Frozen):
+    """What supervised training and DPO have in common."""
+
+    weights: Annotated[FullWeights | Lora, Field(discriminator="kind")] = FullWeights()
+    learning_rate: float = Field(gt=0)
+    learning_rate_floor: float = Field(ge=0)
+    """Where the decay ends."""
+    batch_size: int = Field(default=16, ge=1)
+    """Examples, or pairs, per optimizer step."""
+    micro_batch_size: int = Field(default=4, ge=1)
+    """Examples, or pairs, per forward pass; must divide `batch_size`."""
+    num_epochs: float = Field(default=1.0, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    max_length: int = Field(default=1024, ge=16)
+    """Tokens of prompt and response together; longer ones are cut."""
+
+
+class SupervisedTraining(Optimisation):
+    """SFT, with the loss on the response only (paper: lr 5.5e-6 decaying to 1.1e-6 by a
+    cosine, batch 16, dropout 0.1; the number of epochs is not given)."""
+
+    learning_rate: float = Field(default=5.5e-6, gt=0)
+    learning_rate_floor: float = Field(default=1.1e-6, ge=0)
+
+
+class DpoLoss(Frozen):
+    """DPO alone (Rafailov et al., arXiv 2305.18290, equation 7)."""
+
+    kind: Literal["dpo"] = "dpo"
+
+
+class DpoWithLikelihood(Frozen):
+    """DPO plus the chosen answer's negative log-likelihood per token (Iterative RPO, arXiv
+    2404.19733, equation 1)."""
+
+    kind: Literal["dpo_likelihood"] = "dpo_likelihood"
+    weight: float = Field(default=1.0, gt=0)
+    """alpha of the likelihood term."""
+
+
+class WinnersOnly(Frozen):
+    """SFT on the chosen answers: the paper's ablation (section 3.3)."""
+
+    kind: Literal["sft_winners"] = "sft_winners"
+
+
+class EarlyStopping(Frozen):
+    """Every so many steps, the model's answers to validation prompts against those of the
+    check before (paper: 200 steps, 253 prompts, pairwise). Training ends once the newer
+    ones do not win more often than they lose, and the check before is published."""
+
+    every_num_steps: int = Field(default=200, ge=1)
+    dataset: str = "validation"
+    num_prompts: int = Field(default=253, ge=1)
+    max_tokens: int = Field(default=512, ge=1)
+
+
+class Training(Optimisation):
+    """DPO (paper: lr 1e-6 decaying to 1e-7, batch 16, dropout 0.1, beta 0.1)."""
+
+    learning_rate: float = Field(default=1e-6, gt=0)
+    learning_rate_floor: float = Field(default=1e-7, ge=0)
+    beta: float = Field(default=0.1, gt=0)
+    loss: Annotated[DpoLoss | DpoWithLikelihood | WinnersOnly, Field(discriminator="kind")] = (
+        DpoLoss()
+    )
+    early_stopping: EarlyStopping | None = None

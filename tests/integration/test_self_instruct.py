@@ -1,0 +1,311 @@
+"""The fixed prompt model writes new prompts; the stub engine stands in its place."""
+
+import asyncio
+import itertools
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from rewardloop.embedded.process import free_port
+from rewardloop.errors import TooFewPrompts, UpstreamUnavailable
+from rewardloop.records import Message, PromptRecord
+from rewardloop.store import candidates, prompts
+from rewardloop.store.models import Iteration
+from services.generator.stub_engine import Faults
+from services.worker import prompts as writing
+from tests.integration.conftest import Served, ranked_prompt
+
+HUMAN = [f"Explain {topic} to me" for topic in ("tides", "bread", "chess", "rivers", "clocks")]
+SELF_INSTRUCT = {"language": None, "max_attempts_per_prompt": 5}
+SOURCE = {"num_per_iteration": 6, "self_instruct": SELF_INSTRUCT}
+
+
+@pytest.fixture
+async def ready(world: Any) -> Any:
+    await world.with_base()
+    await world.add_prompts(*HUMAN)
+    return world
+
+
+def stands(iteration: Iteration) -> tuple[str, str]:
+    return iteration.state, iteration.phase
+
+
+async def in_prompts(world: Any, count: int = 1, **source: Any) -> list[UUID]:
+    """The ids of a run's iterations, the first of which waits for its prompts."""
+    made = await world.new_run(count=count, prompts={**SOURCE, **source})
+    assert stands(await world.advance(made[0])) == ("running", "prompts")
+    return made
+
+
+async def written(world: Any, iteration_id: UUID) -> list[dict[str, Any]]:
+    return await world.rows(
+        "SELECT attempt, text, prompt_id, reason, detail FROM candidate_prompts"
+        " WHERE iteration_id = :i ORDER BY attempt",
+        i=iteration_id,
+    )
+
+
+async def test_new_prompts_become_the_iterations_own(ready: Any) -> None:
+    # Strict enough that the stub, which knows nine words, also writes what is too similar.
+    engine = ready.serve()
+    (only,) = await in_prompts(ready, self_instruct={**SELF_INSTRUCT, "max_similarity": 0.55})
+    assert ready.messages("rollout") == 1
+    assert await ready.rows("SELECT * FROM iteration_prompts") == []
+    await ready.write_prompts(only)
+    found = await written(ready, only)
+    accepted = [row for row in found if row["reason"] is None]
+    rejected = [row for row in found if row["reason"] is not None]
+    assert len(accepted) == 6
+    assert {row["reason"] for row in rejected} == {"similar"}
+    assert all("0." in row["detail"] for row in rejected)
+    assert [row["attempt"] for row in found] == list(range(len(found)))
+    assert engine.num_requests == writing.BATCH_SIZE > len(found)
+
+    run_id = (await ready.iteration(only)).run_id
+    own = await ready.rows(
+        "SELECT p.id, p.dataset, p.messages, p.reference, p.source FROM iteration_prompts i"
+        " JOIN prompts p ON p.id = i.prompt_id WHERE i.iteration_id = :i ORDER BY p.id",
+        i=only,
+    )
+    assert {row["id"]: row["messages"][0]["content"] for row in own} == {
+        row["prompt_id"]: row["text"] for row in accepted
+    }
+    assert {row["dataset"] for row in own} == {f"run-{run_id.hex[:12]}-i1"}
+    assert own[0]["source"] == f"self_instruct:{run_id}:1:{accepted[0]['attempt']}"
+    assert (await ready.iteration(only)).report["prompts"] == {
+        "num_written": len(found),
+        "num_accepted": 6,
+        "rejected": {"similar": len(rejected)},
+    }
+    assert stands(await ready.advance(only)) == ("running", "rollout")
+    await ready.roll_out(only)
+    assert await ready.value("SELECT count(*) FROM responses") == 6 * 4
+
+
+async def test_each_iteration_gets_prompts_of_its_own_from_the_same_prompt_model(
+    ready: Any,
+) -> None:
+    engine = ready.serve()
+    asked: list[str] = []
+    write = engine.write
+
+    def listen(prompt: str, index: int, **how: Any) -> str:
+        asked.append(prompt)
+        return write(prompt, index, **how)
+
+    first, second = await in_prompts(ready, count=2)
+    await ready.write_prompts(first)
+    version = await ready.improve(first)
+    assert stands(await ready.advance(second)) == ("running", "prompts")
+    assert await ready.serving() == "base"  # not the version that the iteration starts from
+    ready.monkeypatch.setattr(engine, "write", listen)
+    await ready.write_prompts(second)
+    assert stands(await ready.advance(second)) == ("running", "rollout")
+    assert await ready.serving() == version
+
+    old, new = (
+        [r["text"] for r in await written(ready, i) if r["prompt_id"]] for i in (first, second)
+    )
+    assert len(old) == len(new) == 6
+    assert not set(old) & set(new)
+    assert all(text.startswith("[base] ") for text in new)
+    # Two of the first iteration's prompts are among the shots of each of the second's.
+    assert {sum(f": {text}\n" in prompt for text in old) for prompt in asked} == {2}
+    await ready.roll_out(second)
+    answered_by = await ready.rows(
+        "SELECT DISTINCT weight_version FROM responses WHERE iteration_id = :i", i=second
+    )
+    assert answered_by == [{"weight_version": version}]
+
+
+async def test_a_prompt_model_that_repeats_itself_fails_the_iteration_with_counts(
+    ready: Any,
+) -> None:
+    ready.serve(Faults(repeats_itself=True))
+    first, second = await in_prompts(ready, count=2)
+    with pytest.raises(TooFewPrompts) as raised:
+        await ready.write_prompts(first)
+    assert raised.value.kind == "too-few-prompts"
+    failed = await ready.iteration(first)
+    assert stands(failed) == ("failed", "prompts")
+    told = "wrote 30 prompts, of which 1 of 6 wanted passed the filters (rejected: 29 duplicate)"
+    assert told in failed.error
+    assert failed.report["prompts"] == {
+        "num_written": 30,
+        "num_accepted": 1,
+        "rejected": {"duplicate": 29},
+    }
+    assert len(await written(ready, first)) == 30
+    assert (await ready.iteration(second)).error == "iteration 1 failed before it"
+
+
+async def test_a_little_less_than_wanted_is_enough(ready: Any) -> None:
+    ready.serve(Faults(repeats_itself=True))
+    (only,) = await in_prompts(ready, self_instruct={**SELF_INSTRUCT, "min_fraction": 0.1})
+    await ready.write_prompts(only)
+    assert stands(await ready.advance(only)) == ("running", "rollout")
+    assert await ready.value("SELECT count(*) FROM iteration_prompts") == 1
+
+
+async def test_what_stands_in_an_evaluation_dataset_is_never_trained_on(ready: Any) -> None:
+    engine = ready.serve(Faults(repeats_itself=True))
+    await ready.add_prompts(engine.write("whatever", 0), dataset="evaluation")
+    (only,) = await ready.new_run(prompts=SOURCE, evaluation={})
+    await ready.advance(only)
+    with pytest.raises(TooFewPrompts, match="0 of 6 wanted .* 30 near_evaluation"):
+        await ready.write_prompts(only)
+
+
+async def test_a_held_out_ranking_is_never_shown_nor_trained_on(ready: Any) -> None:
+    """Where one dataset serves as ranked data and as shots, as in the paper."""
+    engine = ready.serve()
+    ranked = [ranked_prompt(f"Rank {n} things of mine", "good", "poor") for n in range(8)]
+    await ready.add_ranked(*ranked)
+    bootstrap, first = await ready.new_run(bootstrap={}, prompts={**SOURCE, "dataset": "ranked"})
+    held_out = await ready.rows(
+        "SELECT p.messages->0->>'content' AS text FROM ranked_splits s"
+        " JOIN prompts p ON p.id = s.prompt_id WHERE held_out"
+    )
+    assert len(held_out) == 2
+    await ready.bootstrap(bootstrap)
+    asked: list[str] = []
+
+    def copy(prompt: str, index: int, **how: Any) -> str:
+        asked.append(prompt)
+        return held_out[len(asked) % 2]["text"]
+
+    assert stands(await ready.advance(first)) == ("running", "prompts")
+    ready.monkeypatch.setattr(engine, "write", copy)
+    with pytest.raises(TooFewPrompts, match="30 near_evaluation"):
+        await ready.write_prompts(first)
+    assert not [1 for prompt in asked for row in held_out if row["text"] in prompt]
+
+
+async def test_without_a_prompt_of_one_turn_the_iteration_fails(world: Any) -> None:
+    await world.with_base()
+    turns: tuple[Message, ...] = (
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+    )
+    async with world.store.transaction() as session:
+        await prompts.add(session, "seed", [PromptRecord(turns, None, "test")])
+    world.serve()
+    (only,) = await in_prompts(world)
+    with pytest.raises(TooFewPrompts, match="'seed' has no prompt of a single turn"):
+        await world.write_prompts(only)
+    assert stands(await world.iteration(only)) == ("failed", "prompts")
+
+
+async def test_a_task_that_is_killed_between_batches_is_gone_on_with(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "BATCH_SIZE", 4)
+    engine = ready.serve()
+    (only,) = await in_prompts(ready)
+    add, calls = candidates.add, itertools.count()
+
+    async def killed(*args: Any) -> None:
+        if next(calls) == 1:
+            raise RuntimeError("killed")
+        await add(*args)
+
+    monkeypatch.setattr(candidates, "add", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        await ready.write_prompts(only)
+    kept = await written(ready, only)
+    assert [row["attempt"] for row in kept] == [0, 1, 2, 3]
+    assert stands(await ready.advance(only)) == ("running", "prompts")
+
+    await ready.write_prompts(only)
+    whole = await written(ready, only)
+    assert whole[:4] == kept
+    assert [row["attempt"] for row in whole] == list(range(len(whole)))
+    assert sum(row["prompt_id"] is not None for row in whole) == 6
+    num_batches = -(-len(whole) // 4)
+    assert engine.num_requests == 4 * (num_batches + 1)  # one batch was lost
+    assert stands(await ready.advance(only)) == ("running", "rollout")
+    await ready.write_prompts(only)  # late: nobody waits for prompts any more
+    assert await written(ready, only) == whole
+
+
+async def test_two_writing_tasks_at_once_are_as_good_as_one(ready: Any) -> None:
+    engine = ready.serve(Faults(latency_seconds=0.01))
+    (only,) = await in_prompts(ready)
+    await asyncio.gather(*(ready.write_prompts(only) for _ in range(3)))
+    assert engine.num_requests == writing.BATCH_SIZE
+    assert await ready.value("SELECT count(*) FROM iteration_prompts") == 6
+
+
+async def test_a_writing_task_whose_time_is_up_sends_for_a_successor(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "WORK_SECONDS", -1)
+    ready.serve()
+    (only,) = await in_prompts(ready)
+    ready.broker.flushall()
+    await ready.write_prompts(only)
+    assert (ready.messages("rollout"), ready.messages("control")) == (1, 0)
+    assert await written(ready, only) == []
+
+
+@pytest.fixture
+def foreign(world: Any) -> list[dict[str, Any]]:
+    """A foreign prompt model in the world's settings, and what it was asked so far."""
+    asked: list[dict[str, Any]] = []
+
+    async def complete(request: Request) -> JSONResponse:
+        body = await request.json()
+        asked.append({**body, "key": request.headers["authorization"]})
+        text = f" Set number {len(asked)} out in {'very ' * len(asked)}few words\nTask 10: more"
+        return JSONResponse({"choices": [{"index": 0, "text": text}]})
+
+    app = Starlette(routes=[Route("/v1/completions", complete, methods=["POST"])])
+    url = f"http://127.0.0.1:{free_port()}"
+    world.served.append(Served(app, url))
+    secret = type(world.settings.api_key)
+    world.settings = world.settings.model_copy(
+        update={
+            "prompt_upstream_url": url,
+            "prompt_upstream_model": "llama-2-chat",
+            "prompt_upstream_key": secret("the foreign key"),
+        }
+    )
+    return asked
+
+
+async def test_a_foreign_prompt_model_writes_and_the_generators_stay(
+    ready: Any, foreign: list[dict[str, Any]]
+) -> None:
+    engine = ready.serve()
+    (only,) = await in_prompts(ready, self_instruct={**SELF_INSTRUCT, "max_similarity": 1.0})
+    await ready.write_prompts(only)
+    assert engine.num_requests == 0
+    assert await ready.rows("SELECT * FROM events WHERE kind = 'version.served'") == []
+    assert len(foreign) == writing.BATCH_SIZE
+    assert {(body["key"], body["model"]) for body in foreign} == {
+        ("Bearer the foreign key", "llama-2-chat")
+    }
+    assert {(body["temperature"], body["top_p"], body["max_tokens"]) for body in foreign} == {
+        (0.6, 0.9, 128)
+    }
+    (row, *_) = await written(ready, only)
+    assert row["text"] == "Set number 1 out in very few words"
+    assert stands(await ready.advance(only)) == ("running", "rollout")
+
+
+async def test_a_prompt_model_that_is_down_is_waited_for(ready: Any) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    ready.settings = ready.settings.model_copy(update={"prompt_upstream_url": url})
+    ready.serve()
+    (only,) = await in_prompts(ready)
+    with pytest.raises(UpstreamUnavailable, match=url):
+        await ready.write_prompts(only)
+    waiting = await ready.iteration(only)
+    assert (stands(waiting), waiting.num_failures) == (("running", "prompts"), 1)
