@@ -1,9 +1,10 @@
 """The paper's whole chain on this machine: SFT baseline -> M1 -> M2 -> M3.
 
-    python -m benchmarks.paper_cpu [--trees FILE] [--home DIR] [--preset paper-cpu]
+    python -m benchmarks.paper_cpu [--trees FILE] [--home DIR] [--config FILE]
 
 One run on the embedded stack, with nothing simulated. Human rankings come from `--trees`
-(Open Assistant trees, or a file like the shipped one) or ship with the project. Cut off
+(Open Assistant trees, or a file like the shipped one) or ship with the project. The config
+is the preset `paper-cpu`, with the keys of `--config` on top. Cut off
 and called again with the same home and data, it goes on where it was. It prints the table
 of judge metrics on the held-out rankings, writes `report.html` into the home, and its last
 line is one JSON object: how often M1 judges so that its score can be parsed, and every
@@ -22,7 +23,7 @@ from rich.table import Table
 from rewardloop import presets
 from rewardloop.cli.demo import import_seeds
 from rewardloop.cli.progress import follow, iterations_of
-from rewardloop.cli.remote import client
+from rewardloop.cli.remote import client, resolved_config
 from rewardloop.clients.api import ApiClient
 from rewardloop.config import RunConfig, parse_run_config
 from rewardloop.datasets import read_ranked
@@ -32,18 +33,18 @@ from rewardloop.embedded.stack import running
 from rewardloop.errors import TrainingFailed
 from rewardloop.report import render
 
-NUM_ITERATIONS = 2
 METRICS = ("parse_rate", "pairwise_accuracy", "five_best", "exact_order", "spearman", "kendall_tau")
 console = Console()
 
 
-async def chain(home: Home, preset: str, trees: Path | None) -> dict[str, Any]:
+async def chain(
+    home: Home, config: dict[str, Any], trees: Path | None, num_iterations: int
+) -> dict[str, Any]:
     async with running(home, port=None, tell=console.print) as stack, client(home) as api:
         await import_seeds(api)
-        config = presets.load(preset)
         if trees is not None:
             config = await _with_trees(api, config, trees)
-        run_id = await _run(api, config)
+        run_id = await _run(api, config, num_iterations)
         views = await follow(api, run_id, console, stack.require_alive)
         failed = [view["error"] for view in views if view["state"] == "failed"]
         await _evaluated(api, run_id)
@@ -65,7 +66,7 @@ async def _with_trees(api: ApiClient, config: dict[str, Any], trees: Path) -> di
     return presets.merged(config, ours)
 
 
-async def _run(api: ApiClient, config: dict[str, Any]) -> str:
+async def _run(api: ApiClient, config: dict[str, Any], num_iterations: int) -> str:
     """The home's run of this config that did not fail, or a new one."""
     wanted = parse_run_config(config)
     for run in (await api.get("/v1/runs", limit=1000))["items"]:
@@ -75,7 +76,7 @@ async def _run(api: ApiClient, config: dict[str, Any]) -> str:
             console.print(f"going on with run {run['id']}")
             return str(run["id"])
     created = await api.post("/v1/runs", config)
-    await api.post(f"/v1/runs/{created['id']}/iterations", {"count": NUM_ITERATIONS})
+    await api.post(f"/v1/runs/{created['id']}/iterations", {"count": num_iterations})
     return str(created["id"])
 
 
@@ -123,12 +124,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trees", type=Path, help="human-ranked data instead of the shipped set")
     parser.add_argument("--home", type=Path, default=DEFAULT.with_name(".rewardloop-paper-cpu"))
-    parser.add_argument("--preset", default="paper-cpu")
+    parser.add_argument("--config", type=Path, help="RunConfig keys on top of the preset's")
+    parser.add_argument("--iterations", type=int, default=2, help="2 lead to M3")
     options = parser.parse_args()
-    report = asyncio.run(chain(Home(options.home), options.preset, options.trees))
+    config = resolved_config("paper-cpu", options.config)
+    report = asyncio.run(chain(Home(options.home), config, options.trees, options.iterations))
     show(report)
-    free = judges(report, "free")
-    print(json.dumps({"m1_free_parse_rate": free["m1"]["parse_rate"], "judge": free}))
+    mode = report["run"]["config"]["judging"]["mode"]
+    free = judges(report, "free").get("m1", {}).get("parse_rate")
+    print(json.dumps({"m1_free_parse_rate": free, "judge": judges(report, mode)}))
 
 
 if __name__ == "__main__":

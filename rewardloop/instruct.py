@@ -9,7 +9,7 @@ linger. Knows neither the prompt model nor where prompts are stored.
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -185,30 +185,30 @@ class _Numbered:
     sequence: tuple[int, ...]
     """Its tokens' numbers in their order: what LCS compares."""
     rarest_first: list[int]
-    """Its elements' numbers, downwards."""
+    """The same numbers, downwards."""
     signature: bytes
-    """`_SIGNATURE_BITS` bits; each element flips the one that its number falls on."""
+    """`_SIGNATURE_BITS` bits; each token flips the one that its number falls on."""
     new: dict[str, int]
-    """Numbers of the elements that no indexed text has."""
+    """Numbers of the tokens that no indexed text has; higher than all others."""
 
 
 class _Index:
     """Which indexed text is most like a new one, if any reaches the threshold t. Exact.
 
-    A text of m tokens is also a set of m elements: its tokens told apart by occurrence. Common
-    subsequences are made of common elements, so, with c(s) = max(1, ceil(t s / 2)),
+    Texts x and y of m and n tokens are also multisets, and what is in order a common subsequence
+    is without it common tokens. So, with c(s) = max(1, ceil(t s / 2)),
 
         F1(x, y) >= t  implies  |x & y| >= c(m + n),
 
     and three tests pass over texts for which that is impossible:
 
     - length: min(m, n) >= c(m + n), that is t / (2 - t) <= n / m <= (2 - t) / t;
-    - prefix: sort elements by any one order; if x and y have c in common, then so have the
-      first m - c + 1 of x and the first n - c + 1 of y one. Only prefixes are in the postings;
-    - signature: an element of one set alone flips at most one bit of the two signatures' xor,
-      so it has at most m + n - 2 c(m + n) <= (1 - t)(m + n) bits.
+    - prefix: sort both by any one order. If they have c tokens in common, the first of these is
+      among the first m - c + 1 of x and n - c + 1 of y. Only such prefixes are in the postings;
+    - signature: a token of one text alone flips at most one bit of the two signatures' xor,
+      which so has at most m + n - 2 c(m + n) <= (1 - t)(m + n) bits.
 
-    What is left is decided by LCS. The order is by number, rare elements best being in front;
+    What is left is decided by LCS. The order is by number, rare tokens best being in front;
     a number is given once, at first sight, so that texts indexed at any time agree on it.
     Texts at hand at first are counted; what is seen later is taken to be rarer.
     """
@@ -223,10 +223,10 @@ class _Index:
         self._lengths = array("I")
         self._signatures = array("Q")
         self._postings: dict[int, dict[int, array[int]]] = {}
-        """By length, then by element: the texts of that length with it in their prefix."""
+        """By length, then by token: the texts of that length with it in their prefix."""
         texts = list(texts)
-        counts = Counter(chain.from_iterable(_elements(self._indexable(text)) for text in texts))
-        self._numbers = {element: i for i, (element, _) in enumerate(counts.most_common())}
+        counts = Counter(chain.from_iterable(map(self._indexable, texts)))
+        self._numbers = {token: number for number, (token, _) in enumerate(counts.most_common())}
         for text in texts:
             self.add(text)
 
@@ -237,8 +237,8 @@ class _Index:
         self._numbers.update(numbered.new)
         postings = self._postings.setdefault(length, {})
         prefix = length - self._common(length + self._shortest(length)) + 1
-        for element in numbered.rarest_first[:prefix]:
-            postings.setdefault(element, array("I")).append(len(self._sequences))
+        for number in set(numbered.rarest_first[:prefix]):
+            postings.setdefault(number, array("I")).append(len(self._sequences))
         self._sequences.append(numbered.sequence)
         self._beginnings.append(text[:200])
         self._lengths.append(length)
@@ -272,7 +272,7 @@ class _Index:
         return passed
 
     def _posted(self, text: _Numbered) -> "array[int]":
-        """Texts of fitting length with an element of the prefix in theirs; some repeatedly."""
+        """Texts of fitting length with a token of the prefix in theirs; some repeatedly."""
         length = len(text.sequence)
         shortest, longest = self._shortest(length), self._longest(length)
         posted = array("I")
@@ -280,8 +280,8 @@ class _Index:
             if not shortest <= other <= longest:
                 continue
             prefix = length - self._common(length + other) + 1
-            for element in text.rarest_first[len(text.new) : prefix]:
-                if (found := postings.get(element)) is not None:
+            for number in text.rarest_first[len(text.new) : prefix]:
+                if (found := postings.get(number)) is not None:
                     posted.extend(found)
         return posted
 
@@ -292,35 +292,24 @@ class _Index:
         return length * (2 - self._threshold) / self._threshold + _ROUNDING
 
     def _common(self, total: int) -> int:
-        """c(s): elements that similar texts of `total` tokens together have in common."""
+        """c(s): tokens that similar texts of `total` tokens together have in common."""
         return max(1, ceil(self._threshold * total / 2 - _ROUNDING))
 
     def _number(self, words: list[str]) -> _Numbered:
-        new: dict[str, int] = {}
-        known = self._numbers
-
-        def number(element: str) -> int:
-            found = known.get(element)
-            return new.setdefault(element, len(known) + len(new)) if found is None else found
-
-        elements = list(map(number, _elements(words)))
+        known, new, sequence = self._numbers, dict[str, int](), []
+        for word in words:
+            if (number := known.get(word)) is None:
+                number = new.setdefault(word, len(known) + len(new))
+            sequence.append(number)
         signature = 0
-        for element in elements:
-            signature ^= 1 << element % _SIGNATURE_BITS
+        for number in sequence:
+            signature ^= 1 << number % _SIGNATURE_BITS
         return _Numbered(
-            sequence=tuple(map(number, words)),
-            rarest_first=sorted(elements, reverse=True),
+            sequence=tuple(sequence),
+            rarest_first=sorted(sequence, reverse=True),
             signature=signature.to_bytes(_SIGNATURE_BITS // 8, "little"),
             new=new,
         )
-
-
-def _elements(words: Sequence[str]) -> Iterator[str]:
-    """Tokens told apart by occurrence: `the`, and at the second time `the 2`."""
-    seen: Counter[str] = Counter()
-    for word in words:
-        seen[word] += 1
-        yield word if seen[word] == 1 else f"{word} {seen[word]}"
 
 
 class PromptFilter:

@@ -17,7 +17,6 @@ from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl
 from rewardloop.embedded.home import Home
 from rewardloop.enclosure import transcript
 from rewardloop.errors import InvalidInput, NotFound
-from rewardloop.report import render
 
 console = Console()
 
@@ -151,6 +150,8 @@ async def newest_run(api: ApiClient, run_id: str | None) -> str:
 
 
 async def report(home: Home, run_id: str | None, output: Path) -> None:
+    from rewardloop.report import render  # Jinja costs every command a tenth of a second
+
     async with client(home) as api:
         data = await api.get(f"/v1/runs/{await newest_run(api, run_id)}/report")
     write_text(render(data), output)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from typing import Any
+from uuid import UUID
 
 from pydantic import Field, ValidationError
 
@@ -65,7 +66,11 @@ class RunConfig(Frozen):
     name: str = Field(default="run", min_length=1, max_length=200)
     seed: int = Field(default=0, ge=0, lt=2**31)
     base_version: str | None = None
-    """The model version to start from; None takes the one that is being served."""
+    """The model version to start from; None takes the one that is being served, or with a
+    bootstrap the pretrained one that was imported first."""
+    replay: UUID | None = None
+    """Another run, whose first iteration's responses and judgements the first iteration takes
+    over, to compare pair policies and losses without generating again."""
     bootstrap: Bootstrap | None = None
     """If given, the run begins at a pretrained M0 and makes M1 first."""
     prompts: PromptSource = PromptSource()

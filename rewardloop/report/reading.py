@@ -91,7 +91,7 @@ def standing(data: Tree) -> str:
     if not whole:
         return "No iteration has begun."
     behind = [i for i in whole if i.get("state") != IterationState.SUCCEEDED]
-    return absence(behind[0]) if behind else f"All {len(whole)} iterations succeeded."
+    return absence(behind[0]) if behind else f"All its iterations ({len(whole)}) succeeded."
 
 
 _NOT_ASKED = {

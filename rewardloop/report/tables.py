@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rewardloop.records import Phase
 from rewardloop.report.reading import (
     Tree,
     dig,
@@ -235,9 +236,9 @@ class TimingRow:
 
 
 def timings(data: Tree) -> list[TimingRow]:
-    """Time a phase and iteration, in the order that phases came, and their sums."""
+    """Time a phase and iteration, in the order of the method, and their sums."""
     columns = [i.get("seconds") or {} for i in data["iterations"]]
-    phases = dict.fromkeys(p for one in columns for p, s in one.items() if finite(s) is not None)
+    phases = [p for p in Phase if any(finite(one.get(p)) is not None for one in columns)]
     rows = [TimingRow(spaced(p), tuple(duration(c.get(p)) for c in columns)) for p in phases]
     sums = (sum(finite(s) or 0 for s in one.values()) for one in columns)
     return [*rows, TimingRow("in all", tuple(map(duration, sums)))] if rows else []

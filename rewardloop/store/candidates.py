@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.records import PromptRecord
-from rewardloop.store import iterations, prompts
+from rewardloop.store import iterations, prompts, ranked
 from rewardloop.store.models import CandidatePrompt, Iteration, IterationPrompt, Prompt
 from rewardloop.store.rollouts import storable
 
@@ -104,9 +104,12 @@ async def finish(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
     return found
 
 
-async def human_shots(session: AsyncSession, dataset: str) -> list[str]:
-    """Prompts that may serve as shots: those of one turn."""
+async def human_shots(session: AsyncSession, dataset: str, run_id: UUID) -> list[str]:
+    """Prompts that may serve as shots: those of one turn that the run does not hold out."""
+    held_out = await ranked.held_out_ids(session, run_id)
     found = await session.scalars(
-        select(Prompt.messages).where(Prompt.dataset == dataset).order_by(Prompt.id)
+        select(Prompt.messages)
+        .where(Prompt.dataset == dataset, Prompt.id.not_in(held_out))
+        .order_by(Prompt.id)
     )
     return [messages[0]["content"] for messages in found if len(messages) == 1]

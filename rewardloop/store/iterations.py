@@ -112,7 +112,8 @@ async def _base_of(session: AsyncSession, iteration: Iteration) -> str | None:
 def _first_phase(iteration: Iteration, config: RunConfig) -> Phase:
     if iteration.kind == IterationKind.BOOTSTRAP:
         return Phase.TRAIN_BASELINE
-    return Phase.PROMPT_MODEL if config.prompts.self_instruct else Phase.PREPARE
+    replayed = config.replay is not None and iteration.index == 1
+    return Phase.PROMPT_MODEL if config.prompts.self_instruct and not replayed else Phase.PREPARE
 
 
 async def of_run(session: AsyncSession, run_id: UUID) -> list[Iteration]:
@@ -126,11 +127,13 @@ async def of_run(session: AsyncSession, run_id: UUID) -> list[Iteration]:
 async def add_to_report(
     session: AsyncSession, iteration_id: UUID, subject: str, found: dict[str, Any]
 ) -> None:
-    """Store what a phase found under `subject`; an older finding is replaced."""
+    """Store what a phase found under `subject`; the newer of one name wins."""
+    before = func.coalesce(Iteration.report[subject], cast({}, JSONB))
+    merged = func.jsonb_build_object(subject, before.op("||")(cast(found, JSONB)))
     await session.execute(
         update(Iteration)
         .where(Iteration.id == iteration_id)
-        .values(report=Iteration.report.op("||")(cast({subject: found}, JSONB)))
+        .values(report=Iteration.report.op("||")(merged))
     )
 
 

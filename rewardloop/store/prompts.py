@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -77,7 +77,9 @@ async def conversations(session: AsyncSession, ids: Sequence[int]) -> list[list[
     return [found[prompt_id] for prompt_id in ids]
 
 
-async def take(session: AsyncSession, dataset: str, start: int, count: int) -> list[int]:
+async def take(
+    session: AsyncSession, dataset: str, start: int, count: int, *, without: Collection[int] = ()
+) -> list[int]:
     """Ids of `count` prompts from position `start`, going round at the dataset's end.
 
     Raises:
@@ -85,7 +87,9 @@ async def take(session: AsyncSession, dataset: str, start: int, count: int) -> l
     """
     ids = list(
         await session.scalars(
-            select(Prompt.id).where(Prompt.dataset == dataset).order_by(Prompt.id)
+            select(Prompt.id)
+            .where(Prompt.dataset == dataset, Prompt.id.not_in(without))
+            .order_by(Prompt.id)
         )
     )
     if not ids:

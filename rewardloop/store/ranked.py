@@ -110,9 +110,7 @@ async def ift_examples(
     session: AsyncSession, run_id: UUID, config: Bootstrap
 ) -> list[dict[str, Any]]:
     """(prompt, best human answer) of every prompt of the dataset that is not held out."""
-    held_out = select(RankedSplit.prompt_id).where(
-        RankedSplit.run_id == run_id, RankedSplit.held_out
-    )
+    held_out = await held_out_ids(session, run_id)
     rows = await session.execute(
         select(Prompt.messages, Prompt.reference)
         .where(
@@ -124,6 +122,14 @@ async def ift_examples(
         .limit(config.max_ift_examples)
     )
     return [{"prompt": messages, "completion": reference} for messages, reference in rows]
+
+
+async def held_out_ids(session: AsyncSession, run_id: UUID) -> list[int]:
+    """The prompts that the run only measures its judges by; none without a bootstrap."""
+    found = await session.scalars(
+        select(RankedSplit.prompt_id).where(RankedSplit.run_id == run_id, RankedSplit.held_out)
+    )
+    return list(found)
 
 
 async def held_out_texts(session: AsyncSession, run_id: UUID) -> list[str]:

@@ -12,7 +12,7 @@ from rewardloop import queue_names
 from rewardloop.config import PromptSource, RunConfig
 from rewardloop.errors import Conflict, NotFound
 from rewardloop.records import IterationKind
-from rewardloop.store import events, outbox, prompts, ranked, versions
+from rewardloop.store import events, outbox, prompts, ranked, replay, versions
 from rewardloop.store.models import IdempotencyKey, Iteration, IterationPrompt, Run
 
 
@@ -22,7 +22,9 @@ async def create(session: AsyncSession, config: RunConfig, software: dict[str, s
     Raises:
         NotFound: the config's base version does not exist, or none is served yet.
     """
-    base = config.base_version or await versions.serving(session)
+    if config.replay is not None:
+        config = await replay.resolved(session, config)
+    base = config.base_version or await _default_base(session, config)
     if base is None:
         raise NotFound("no model version is being served yet; name one as base_version")
     await versions.get(session, base)
@@ -39,6 +41,13 @@ async def create(session: AsyncSession, config: RunConfig, software: dict[str, s
     await session.flush()
     events.record(session, "run.created", run_id=run.id, config_sha256=run.config_sha256)
     return run
+
+
+async def _default_base(session: AsyncSession, config: RunConfig) -> str | None:
+    """What is being served; but a bootstrap begins at a pretrained model."""
+    if config.bootstrap is not None:
+        return await versions.pretrained(session)
+    return await versions.serving(session)
 
 
 async def get(session: AsyncSession, run_id: UUID, *, lock: bool = False) -> Run:
@@ -90,7 +99,10 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     session.add_all(added)
     await session.flush()
     for iteration in added:
-        await _take_prompts(session, iteration, config.prompts)
+        if iteration.index == 1 and config.replay is not None:
+            await replay.copy(session, config.replay, iteration)
+        else:
+            await _take_prompts(session, iteration, config.prompts)
         events.record(session, "iteration.queued", run_id=run_id, iteration_id=iteration.id)
         outbox.add(session, queue_names.ADVANCE, iteration.id)
     await session.flush()
@@ -105,11 +117,17 @@ async def _require_datasets(session: AsyncSession, config: RunConfig) -> None:
 
 
 async def _take_prompts(session: AsyncSession, iteration: Iteration, source: PromptSource) -> None:
-    """The iteration's turn of the dataset, unless its prompts are still to be written."""
+    """The iteration's turn of the dataset, unless its prompts are still to be written.
+
+    What the run holds out is no prompt to train on, even where one dataset serves as both.
+    """
     if iteration.kind == IterationKind.BOOTSTRAP:
         return
     num = source.num_per_iteration
-    ids = await prompts.take(session, source.dataset, (iteration.index - 1) * num, num)
+    held_out = await ranked.held_out_ids(session, iteration.run_id)
+    ids = await prompts.take(
+        session, source.dataset, (iteration.index - 1) * num, num, without=held_out
+    )
     if source.self_instruct is None:
         session.add_all(IterationPrompt(iteration_id=iteration.id, prompt_id=i) for i in ids)
 

@@ -42,6 +42,16 @@ async def serving(session: AsyncSession) -> str | None:
     return await session.scalar(select(Serving.version_id))
 
 
+async def pretrained(session: AsyncSession) -> str | None:
+    """The version that was imported first, or None before any was."""
+    return await session.scalar(
+        select(ModelVersion.id)
+        .where(ModelVersion.kind == "base")
+        .order_by(ModelVersion.created_at)
+        .limit(1)
+    )
+
+
 async def require_serving(session: AsyncSession) -> str:
     """
     Raises:

@@ -69,6 +69,6 @@ class Bootstrapping(Steps):
             f"none could become an EFT example: {report['num_prompts_unjudged']} prompts had a "
             f"response without a parsed score ({report['num_unparsed']}), in "
             f"{report['num_prompts_disagreeing']} the scores never ordered the responses as the "
-            "humans did; raise bootstrap.eft.judging.num_judgements, or set bootstrap.eft.judging.mode "
-            "to 'constrained'"
+            "humans did; raise bootstrap.eft.judging.num_judgements, or set "
+            "bootstrap.eft.judging.mode to 'constrained'"
         )

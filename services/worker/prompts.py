@@ -91,13 +91,21 @@ class Writing:
     async def _load(self) -> None:
         """The shots to choose from, and a filter that knows everything so far."""
         async with self.store.transaction() as session:
-            self.human = await candidates.human_shots(session, self.config.prompts.dataset)
+            self.human = await candidates.human_shots(
+                session, self.config.prompts.dataset, self.iteration.run_id
+            )
             known = await prompts.texts(session, self.config.prompts.dataset)
             self.generated = await candidates.accepted_texts(session, self.iteration.run_id)
             evaluation = await ranked.held_out_texts(session, self.iteration.run_id)
             for dataset in _evaluation_datasets(self.config):
                 evaluation += await prompts.texts(session, dataset)
             so_far = await candidates.progress(session, self.iteration.id)
+        if not self.human:
+            raise TooFewPrompts(
+                f"the dataset {self.config.prompts.dataset!r} has no prompt of a single turn to "
+                "show to the prompt model; fill it with `rewardloop import FILE --dataset "
+                f"{self.config.prompts.dataset}`"
+            )
         self.filter = PromptFilter(self.how, [*known, *self.generated], evaluation)
         self.num_written = int(so_far["num_written"])
         self.num_accepted = int(so_far["num_accepted"])

@@ -159,6 +159,25 @@ async def test_nothing_that_is_held_out_is_trained_on(ready: Any) -> None:
         assert not [text for text in asked for topic in kept_away if topic in text]
 
 
+async def test_no_iteration_takes_a_held_out_prompt(ready: Any) -> None:
+    """One dataset serves as ranked data and as prompts; each turn goes round what is left."""
+    made = await ready.new_run(
+        count=2, bootstrap=BOOTSTRAP, prompts={"dataset": "ranked", "num_per_iteration": 4}
+    )
+    taken = [
+        await ready.rows(
+            "SELECT p.messages->0->>'content' AS text FROM iteration_prompts i"
+            " JOIN prompts p ON p.id = i.prompt_id WHERE i.iteration_id = :i",
+            i=iteration_id,
+        )
+        for iteration_id in made
+    ]
+    assert [len(rows) for rows in taken] == [0, 4, 4]
+    texts = {row["text"] for rows in taken for row in rows}
+    assert len(texts) == 6
+    assert not texts & await held_out(ready)
+
+
 async def test_eft_examples_agree_with_the_human_order(ready: Any) -> None:
     """Without thinning, the kept judgements of a prompt are whole sets: its responses have
     equally many, and the k-th highest ones fall with the human rank, for each k."""

@@ -22,6 +22,8 @@ from tests.integration.conftest import Served, ranked_prompt
 
 HUMAN = [f"Explain {topic} to me" for topic in ("tides", "bread", "chess", "rivers", "clocks")]
 SELF_INSTRUCT = {"language": None, "max_attempts_per_prompt": 5}
+NUM_WRITTEN_AT_ONCE = 6 * 5
+"""All that may be written is less than a batch."""
 SOURCE = {"num_per_iteration": 6, "self_instruct": SELF_INSTRUCT}
 
 
@@ -51,6 +53,10 @@ async def written(world: Any, iteration_id: UUID) -> list[dict[str, Any]]:
     )
 
 
+async def accepted(world: Any, iteration_id: UUID) -> list[str]:
+    return [row["text"] for row in await written(world, iteration_id) if row["prompt_id"]]
+
+
 async def test_new_prompts_become_the_iterations_own(ready: Any) -> None:
     # Strict enough that the stub, which knows nine words, also writes what is too similar.
     engine = ready.serve()
@@ -59,13 +65,13 @@ async def test_new_prompts_become_the_iterations_own(ready: Any) -> None:
     assert await ready.rows("SELECT * FROM iteration_prompts") == []
     await ready.write_prompts(only)
     found = await written(ready, only)
-    accepted = [row for row in found if row["reason"] is None]
+    kept = [row for row in found if row["reason"] is None]
     rejected = [row for row in found if row["reason"] is not None]
-    assert len(accepted) == 6
+    assert len(kept) == 6
     assert {row["reason"] for row in rejected} == {"similar"}
     assert all("0." in row["detail"] for row in rejected)
     assert [row["attempt"] for row in found] == list(range(len(found)))
-    assert engine.num_requests == writing.BATCH_SIZE > len(found)
+    assert engine.num_requests == NUM_WRITTEN_AT_ONCE > len(found)
 
     run_id = (await ready.iteration(only)).run_id
     own = await ready.rows(
@@ -74,10 +80,10 @@ async def test_new_prompts_become_the_iterations_own(ready: Any) -> None:
         i=only,
     )
     assert {row["id"]: row["messages"][0]["content"] for row in own} == {
-        row["prompt_id"]: row["text"] for row in accepted
+        row["prompt_id"]: row["text"] for row in kept
     }
     assert {row["dataset"] for row in own} == {f"run-{run_id.hex[:12]}-i1"}
-    assert own[0]["source"] == f"self_instruct:{run_id}:1:{accepted[0]['attempt']}"
+    assert own[0]["source"] == f"self_instruct:{run_id}:1:{kept[0]['attempt']}"
     assert (await ready.iteration(only)).report["prompts"] == {
         "num_written": len(found),
         "num_accepted": 6,
@@ -109,9 +115,7 @@ async def test_each_iteration_gets_prompts_of_its_own_from_the_same_prompt_model
     assert stands(await ready.advance(second)) == ("running", "rollout")
     assert await ready.serving() == version
 
-    old, new = (
-        [r["text"] for r in await written(ready, i) if r["prompt_id"]] for i in (first, second)
-    )
+    old, new = await accepted(ready, first), await accepted(ready, second)
     assert len(old) == len(new) == 6
     assert not set(old) & set(new)
     assert all(text.startswith("[base] ") for text in new)
@@ -158,7 +162,7 @@ async def test_what_stands_in_an_evaluation_dataset_is_never_trained_on(ready: A
     await ready.add_prompts(engine.write("whatever", 0), dataset="evaluation")
     (only,) = await ready.new_run(prompts=SOURCE, evaluation={})
     await ready.advance(only)
-    with pytest.raises(TooFewPrompts, match="0 of 6 wanted .* 30 near_evaluation"):
+    with pytest.raises(TooFewPrompts, match=r"0 of 6 wanted .* 30 near_evaluation"):
         await ready.write_prompts(only)
 
 
@@ -239,7 +243,7 @@ async def test_two_writing_tasks_at_once_are_as_good_as_one(ready: Any) -> None:
     engine = ready.serve(Faults(latency_seconds=0.01))
     (only,) = await in_prompts(ready)
     await asyncio.gather(*(ready.write_prompts(only) for _ in range(3)))
-    assert engine.num_requests == writing.BATCH_SIZE
+    assert engine.num_requests == NUM_WRITTEN_AT_ONCE
     assert await ready.value("SELECT count(*) FROM iteration_prompts") == 6
 
 
@@ -288,7 +292,7 @@ async def test_a_foreign_prompt_model_writes_and_the_generators_stay(
     await ready.write_prompts(only)
     assert engine.num_requests == 0
     assert await ready.rows("SELECT * FROM events WHERE kind = 'version.served'") == []
-    assert len(foreign) == writing.BATCH_SIZE
+    assert len(foreign) == NUM_WRITTEN_AT_ONCE
     assert {(body["key"], body["model"]) for body in foreign} == {
         ("Bearer the foreign key", "llama-2-chat")
     }

@@ -160,7 +160,7 @@ def test_what_is_cleaned_can_be_stored_and_has_no_blank_line(completion: str) ->
     ("text", "found"),
     [
         ("Don't STOP_me, 2x!", ["don", "t", "stop", "me", "2x"]),
-        ("Naïve café", ["na", "ve", "caf"]),
+        ("Naïve café, Straße", ["na", "ve", "caf", "stra", "e"]),
         ("", []),
         ("?!", []),
         ("写一首诗。", ["写", "一", "首", "诗"]),
@@ -369,6 +369,7 @@ FOREIGN = [
     ("fr", "Comment apprendre le piano quand on est adulte ?"),
     ("es", "Dame cinco consejos para dormir mejor por la noche."),
     ("es", "¿Cómo puedo aprender a tocar el piano?"),
+    ("nl", "Geef vijf tips om beter te slapen."),
     ("ru", "Напиши короткое стихотворение про море осенью."),
     ("ru", "Почему листья осенью меняют цвет и падают?"),
     ("zh", "请解释汽车发动机是如何工作的。"),

@@ -94,7 +94,7 @@ def test_the_header_names_the_run(html: str, sample: dict[str, Any]) -> None:
     for told in (run["name"], run["id"], run["config_sha256"], "2026-11-08 09:41 UTC"):
         assert told in text
     assert "rewardloop 0.2.0 , torch 2.13.0" in text.replace("0.2.0,", "0.2.0 ,")
-    assert "All 3 iterations succeeded." in text
+    assert "All its iterations (3) succeeded." in text
 
 
 def test_versions_stand_side_by_side(html: str) -> None:
@@ -194,14 +194,13 @@ def test_deviations_are_said_in_words(html: str, sample: dict[str, Any]) -> None
 def test_timings_are_summed(html: str) -> None:
     text = section(html, "timings").text
     assert "rollout \N{EN DASH} 13 min 32 s 13 min 32 s" in text
+    assert text.index("select eft") < text.index("prompts") < text.index("rollout")
     assert "in all 45 min 41 s" in text  # 2741.2 s: the roll-out that was not is no 0
 
 
 def test_the_config_is_there(html: str, sample: dict[str, Any]) -> None:
-    assert (
-        json.loads(section(html, "config").text.partition("config ")[2])
-        == (sample["run"]["config"])
-    )
+    told = section(html, "config").text.partition("config ")[2]
+    assert json.loads(told) == sample["run"]["config"]
 
 
 def everywhere(value: Any, text: str) -> Any:
@@ -250,13 +249,11 @@ def test_nothing_is_loaded_from_elsewhere(html: str) -> None:
     assert all(link and link.startswith("#") for link in links)
     assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not re.search(r"url\(|@import|https?:", html)
-    assert "default-src &#39;none&#39;" in html or "default-src 'none'" in html
+    assert "default-src 'none'" in html
 
 
 @pytest.mark.parametrize("empty", ["absent", "null", "[]"])
-def test_a_run_without_anything_says_so(
-    empty: str, only_run: dict[str, Any], sample: dict[str, Any]
-) -> None:
+def test_a_run_without_anything_says_so(empty: str, only_run: dict[str, Any]) -> None:
     if empty != "absent":
         for part in PARTS:
             only_run[part] = None if empty == "null" else []
@@ -332,7 +329,7 @@ def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_anything_may_be_missing(
     sample: dict[str, Any], choice: st.DataObject, missing: float | None
 ) -> None:
-    paths = [p for p in leaves(sample) if p[:2] != ("run", "config")]
+    paths = [p for p in leaves(sample) if p[:2] != ("run", "config") or len(p) == 2]
     data = copy.deepcopy(sample)
     for path in choice.draw(st.lists(st.sampled_from(paths), max_size=12)):
         take_away(data, path, missing)

@@ -1,0 +1,76 @@
+"""A run over another run's answers: the same responses and judgements, another policy or loss."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop.config import RunConfig
+from rewardloop.errors import Conflict, InvalidInput, NotFound
+from rewardloop.records import Phase
+from rewardloop.store.models import Iteration, Run
+
+_AFTER_ROLLOUT = (Phase.TRAIN, Phase.SWAP, Phase.ASSESS, Phase.DONE)
+
+_COPIES = (
+    "INSERT INTO iteration_prompts (iteration_id, prompt_id, state, reason)"
+    " SELECT :new, prompt_id, state, reason FROM iteration_prompts WHERE iteration_id = :old",
+    "INSERT INTO responses (iteration_id, prompt_id, sample_index, text, sampling, prompt_tokens,"
+    "   completion_tokens, finish_reason, weight_version, created_at)"
+    " SELECT :new, prompt_id, sample_index, text, sampling, prompt_tokens, completion_tokens,"
+    "   finish_reason, weight_version, created_at FROM responses WHERE iteration_id = :old",
+    "INSERT INTO judgements (response_id, judge_index, raw_text, score, reason, mode,"
+    "   rubric_version, judge_version, prompt_tokens, completion_tokens, created_at)"
+    " SELECT n.id, j.judge_index, j.raw_text, j.score, j.reason, j.mode, j.rubric_version,"
+    "   j.judge_version, j.prompt_tokens, j.completion_tokens, j.created_at"
+    " FROM judgements j JOIN responses o ON o.id = j.response_id AND o.iteration_id = :old"
+    " JOIN responses n ON n.iteration_id = :new AND n.prompt_id = o.prompt_id"
+    "   AND n.sample_index = o.sample_index",
+)
+
+
+async def resolved(session: AsyncSession, config: RunConfig) -> RunConfig:
+    """The config with what the replayed run decides: base version, prompts, sampling, judging.
+
+    Raises:
+        NotFound: there is no such run.
+        Conflict: its first iteration has no complete roll-out.
+        InvalidInput: the config asks for a bootstrap, or for another base version.
+    """
+    assert config.replay is not None
+    source = await _source(session, config.replay)
+    run = await session.get_one(Run, source.run_id)
+    if config.bootstrap is not None:
+        raise InvalidInput("replay and bootstrap exclude each other: a replay starts at an M1")
+    if config.base_version not in (None, source.base_version_id):
+        raise InvalidInput(
+            f"the replayed run answered with {source.base_version_id}, so base_version cannot be "
+            f"{config.base_version}; leave it out"
+        )
+    theirs = RunConfig.model_validate(run.config)
+    decided: dict[str, Any] = {
+        "base_version": source.base_version_id,
+        "prompts": theirs.prompts,
+        "sampling": theirs.sampling,
+        "judging": theirs.judging,
+    }
+    return config.model_copy(update=decided)
+
+
+async def _source(session: AsyncSession, run_id: UUID) -> Iteration:
+    found = await session.scalar(
+        select(Iteration).where(Iteration.run_id == run_id, Iteration.index == 1)
+    )
+    if found is None:
+        raise NotFound(f"there is no run {run_id} with an iteration to replay")
+    if found.phase not in _AFTER_ROLLOUT and "pairing" not in found.report:
+        raise Conflict(f"iteration 1 of run {run_id} has no complete roll-out yet ({found.phase})")
+    return found
+
+
+async def copy(session: AsyncSession, run_id: UUID, iteration: Iteration) -> None:
+    """Give the iteration the prompts, responses and judgements of the run's first one."""
+    source = await _source(session, run_id)
+    for statement in _COPIES:
+        await session.execute(text(statement), {"old": source.id, "new": iteration.id})
