@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
@@ -168,7 +168,7 @@ async def answers(session: AsyncSession, version: str, dataset: str) -> list[dic
             EvaluationAnswer.text.is_not(None),
         )
         .order_by(Prompt.id, EvaluationAnswer.id.desc())
-        .distinct(Prompt.id)
+        .ext(distinct_on(Prompt.id))
     )
     found = [
         {"messages": messages, "answer": answer, "sampling": sampling}

@@ -72,7 +72,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     A run with a bootstrap begins with that, as iteration 0, which `count` does not count.
 
     Raises:
-        NotFound: there is no such run, or its prompt dataset is empty.
+        NotFound: there is no such run, one of its datasets is empty, or its judge unknown.
         InvalidInput: the ranked dataset has too few prompts to learn from and to measure by.
         Conflict: the run's last iteration failed.
     """
@@ -89,7 +89,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
             f"iteration {last.index} of this run failed ({last.error}); start a new run from "
             f"base_version {last.base_version_id!r}"
         )
-    await _require_datasets(session, config)
+    await _require_what_comes_late(session, config)
     first = 1 if last is None else last.index + 1
     added = [Iteration(id=uuid4(), run_id=run_id, index=first + n) for n in range(count)]
     if last is None and config.bootstrap is not None:
@@ -109,8 +109,10 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     return added
 
 
-async def _require_datasets(session: AsyncSession, config: RunConfig) -> None:
-    """Datasets that are needed late must be there now: nobody wants to learn it in an hour."""
+async def _require_what_comes_late(session: AsyncSession, config: RunConfig) -> None:
+    """What is needed late must be there now: nobody wants to learn it in an hour."""
+    if config.evaluation is not None and config.evaluation.judge_version is not None:
+        await versions.get(session, config.evaluation.judge_version)
     wanted = [how.dataset for how in (config.evaluation, config.training.early_stopping) if how]
     for dataset in wanted:
         await prompts.take(session, dataset, 0, 1)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
 from rewardloop.config import Evaluation as EvaluationConfig
-from rewardloop.store import evaluations, versions
+from rewardloop.store import evaluations, runs, versions
 from rewardloop.store.models import Evaluation
 from services.api.context import Ctx
 
@@ -55,6 +55,8 @@ def _view(evaluation: Evaluation) -> EvaluationView:
 async def create_evaluation(ctx: Ctx, request: EvaluationRequest) -> EvaluationView:
     """Queue A against B; it begins when no iteration runs."""
     async with ctx.store.transaction() as session:
+        if request.run_id is not None:
+            await runs.get(session, request.run_id)
         evaluation = await evaluations.create(
             session, request.version_a, request.version_b, request.config, request.run_id
         )

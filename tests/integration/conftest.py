@@ -348,6 +348,11 @@ class World:
         ):
             yield client
 
+    async def lose_messages(self) -> None:
+        """Those in the outbox and those in the broker."""
+        await self.rows("DELETE FROM outbox RETURNING 1")
+        self.broker.flushall()
+
     def messages(self, queue: str) -> int:
         """How many messages wait in a Celery queue."""
         return int(self.broker.llen(queue))  # type: ignore[arg-type]

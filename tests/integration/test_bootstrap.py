@@ -344,7 +344,7 @@ async def test_an_assessing_task_whose_time_is_up_sends_for_a_successor(
         bootstrap=BOOTSTRAP, rollout={"max_prompts_in_flight": 1}, sampling={"num_samples": 2}
     )
     await until_judged(ready, bootstrap)
-    ready.broker.flushall()
+    await ready.lose_messages()
     monkeypatch.setattr("services.worker.phase.WORK_SECONDS", -1)
     await ready.assess(bootstrap)
     assert await num_judgements(ready) == 2 * NUM_JUDGEMENTS  # one response in each lane

@@ -164,7 +164,7 @@ async def test_an_evaluation_and_an_iteration_wait_for_each_other(ready: Any) ->
     await ready.in_rollout(running)
     evaluation_id = await asked_for(ready)
     (behind,) = await ready.new_run()
-    ready.broker.flushall()
+    await ready.lose_messages()
     await ready.evaluate(evaluation_id)
     assert (await stored(ready, evaluation_id)).state == "queued"
     assert engine.num_requests == 0
@@ -177,7 +177,7 @@ async def test_an_evaluation_and_an_iteration_wait_for_each_other(ready: Any) ->
     async with ready.store.transaction() as session:
         assert await evaluations.try_start(session, evaluation_id)
     assert (await ready.advance(behind)).state == "queued"
-    ready.broker.flushall()
+    await ready.lose_messages()
     await ready.evaluate(evaluation_id)
     assert (await stored(ready, evaluation_id)).state == "succeeded"
     assert ready.messages("control") == 1
@@ -228,14 +228,14 @@ async def test_an_evaluation_whose_time_is_up_sends_for_a_successor(
 ) -> None:
     ready.serve()
     evaluation_id = await asked_for(ready)
-    ready.broker.flushall()
+    await ready.lose_messages()
     monkeypatch.setattr("services.worker.phase.WORK_SECONDS", -1)
     monkeypatch.setattr("services.worker.evaluate.MAX_IN_FLIGHT", 3)
     for num_answers in (3, 6, 8):
         await ready.evaluate(evaluation_id)
         assert (await num_stored(ready))[0] == num_answers + 3 * (num_answers == 8)
         assert ready.messages("rollout") == 1
-        ready.broker.flushall()
+        await ready.lose_messages()
     assert (await stored(ready, evaluation_id)).state == "running"
 
 

@@ -253,7 +253,7 @@ async def test_a_writing_task_whose_time_is_up_sends_for_a_successor(
     monkeypatch.setattr(writing, "WORK_SECONDS", -1)
     ready.serve()
     (only,) = await in_prompts(ready)
-    ready.broker.flushall()
+    await ready.lose_messages()
     await ready.write_prompts(only)
     assert (ready.messages("rollout"), ready.messages("control")) == (1, 0)
     assert await written(ready, only) == []
