@@ -1,7 +1,6 @@
 """Child processes that die with their parent and log into the home."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -10,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rewardloop.errors import Conflict, EnvironmentUnfit
+from rewardloop.orphans import dying_with_parent
 
-_PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 15.0
 
 
@@ -29,11 +28,6 @@ class Process:
         self.name = name
         self.log = log
         self._stop_signal = stop_signal
-
-        def die_with_parent() -> None:
-            """Linux only: a parent that is killed leaves no orphans."""
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, stop_signal)
-
         with log.open("ab") as output:
             self._popen = subprocess.Popen(
                 list(command),
@@ -42,7 +36,7 @@ class Process:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
-                preexec_fn=die_with_parent,
+                preexec_fn=dying_with_parent(stop_signal),
             )
 
     @property

@@ -10,12 +10,14 @@ import asyncio
 import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 from rewardloop.errors import DiskFull, TrainingFailed
+from rewardloop.orphans import dying_with_parent
 
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -39,6 +41,7 @@ async def run_child(
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
         limit=2**24,
+        preexec_fn=dying_with_parent(signal.SIGKILL),
     )
     assert child.stdin is not None
     assert child.stdout is not None

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from celery import Celery
-from rewardloop.instruct import STOP, PromptFilter, choose_shots, few_shot_prompt, written_prompt
 
 from rewardloop import queue_names, telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.config import RunConfig, SelfInstruct, Settings
 from rewardloop.errors import TooFewPrompts
+from rewardloop.instruct import STOP, PromptFilter, choose_shots, few_shot_prompt, written_prompt
 from rewardloop.queue import relay
 from rewardloop.records import Phase
 from rewardloop.store import Store, candidates, iterations, outbox, prompts, ranked

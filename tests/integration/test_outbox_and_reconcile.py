@@ -12,11 +12,14 @@ import kombu.pools
 import pytest
 
 from rewardloop import queue_names
-from rewardloop.errors import UpstreamUnavailable
+from rewardloop.config import Evaluation
+from rewardloop.errors import NotFound, UpstreamUnavailable
 from rewardloop.queue import make_app, relay
-from rewardloop.store import outbox, rollouts
+from rewardloop.records import Phase
+from rewardloop.store import evaluations, iterations, outbox, rollouts
 from services.api.app import make_app as make_api
-from services.worker import reconcile
+from services.worker import assess, evaluate, prompts, reconcile
+from tests.integration.conftest import ranked_prompt
 
 
 @pytest.fixture
@@ -152,6 +155,71 @@ async def test_the_reconciler_takes_expired_leases_back_and_sends_for_a_task(rea
     assert states == [{"state": "pending", "lease_owner": None}] * 3
 
 
+async def in_phase(world: Any, phase: str, **config: Any) -> UUID:
+    """A queued iteration that is put into a phase, with all its messages lost."""
+    made = await world.new_run(**config)
+    async with world.store.transaction() as session:
+        assert await iterations.try_start(session, made[0])
+        current = await iterations.get(session, made[0], lock=True)
+        await iterations.enter(session, current, Phase(phase))
+    await world.lose_messages()
+    return made[0]
+
+
+PHASES = [
+    ("prompts", queue_names.PROMPTS, prompts.lock_name),
+    ("judge_ranked", queue_names.ASSESS, assess.lock_name),
+    ("assess", queue_names.ASSESS, assess.lock_name),
+]
+
+
+@pytest.mark.parametrize(("phase", "task", "lock_name"), PHASES)
+async def test_the_reconciler_brings_a_phases_task_back_unless_one_works(
+    ready: Any, phase: str, task: str, lock_name: Callable[[UUID], str]
+) -> None:
+    subject = await in_phase(ready, phase, prompts={"self_instruct": {}})
+    async with ready.store.advisory_lock(lock_name(subject)) as held:
+        assert held
+        await reconcile.run(ready.store, ready.celery)
+    assert taken(ready, "rollout") is None
+    assert taken(ready, "control") == (queue_names.ADVANCE, str(subject))
+    await reconcile.run(ready.store, ready.celery)
+    assert taken(ready, "rollout") == (task, str(subject))
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+async def test_the_reconciler_brings_an_evaluation_back_unless_a_task_works_on_it(
+    ready: Any, state: str
+) -> None:
+    await ready.publish("new", parent="base")
+    async with ready.store.transaction() as session:
+        made = await evaluations.create(session, "new", "base", Evaluation(dataset="seed"))
+        if state == "running":
+            assert await evaluations.try_start(session, made.id)
+    await ready.lose_messages()
+    async with ready.store.advisory_lock(evaluate.lock_name(made.id)) as held:
+        assert held
+        await reconcile.run(ready.store, ready.celery)
+    assert taken(ready, "rollout") is None
+    await reconcile.run(ready.store, ready.celery)
+    assert taken(ready, "rollout") == (queue_names.EVALUATE, str(made.id))
+
+
+async def test_the_reconciler_leaves_what_is_over_alone(ready: Any) -> None:
+    await ready.publish("new", parent="base")
+    async with ready.store.transaction() as session:
+        made = await evaluations.create(session, "new", "base", Evaluation(dataset="seed"))
+        assert await evaluations.try_start(session, made.id)
+        await evaluations.note_failure(session, made.id, NotFound("for this test"))
+    subject = await in_phase(ready, "assess")
+    await ready.rows(
+        "UPDATE iterations SET state = 'succeeded' WHERE id = :i RETURNING 1", i=subject
+    )
+    await ready.lose_messages()
+    await reconcile.run(ready.store, ready.celery)
+    assert ready.messages("control") == ready.messages("rollout") == 0
+
+
 async def test_one_reconciler_works_at_a_time(ready: Any) -> None:
     await ready.new_run()
     async with ready.store.advisory_lock("reconcile") as held:
@@ -168,21 +236,46 @@ async def test_an_idle_reconciler_sends_nothing(ready: Any) -> None:
 
 
 async def test_losing_every_message_loses_time_and_no_data(ready: Any) -> None:
-    """A whole iteration, with the broker emptied whenever anything was sent."""
+    """A whole bootstrap, an iteration with prompts of its own and their evaluations, with
+    the broker emptied whenever anything was sent."""
     ready.serve()
-    (only,) = await ready.new_run()
-    tasks = {queue_names.ADVANCE: ready.advance, queue_names.ROLLOUT: ready.roll_out}
-    for _ in range(10):
-        ready.broker.flushall()
+    await ready.add_prompts("How?", "Why?", dataset="evaluation")
+    await ready.add_ranked(*(ranked_prompt(f"topic {n}", "good", "poor") for n in range(8)))
+    await ready.new_run(
+        bootstrap={},
+        prompts={"num_per_iteration": 3, "self_instruct": {"language": None}},
+        evaluation={},
+    )
+    tasks = {
+        queue_names.ADVANCE: ready.advance,
+        queue_names.ROLLOUT: ready.roll_out,
+        queue_names.PROMPTS: ready.write_prompts,
+        queue_names.ASSESS: ready.assess,
+        queue_names.EVALUATE: ready.evaluate,
+    }
+    unfinished = (
+        "SELECT 1 FROM iterations WHERE state <> 'succeeded'"
+        " UNION ALL SELECT 1 FROM evaluations WHERE state <> 'succeeded'"
+    )
+    for _ in range(60):
+        await ready.lose_messages()
         await reconcile.run(ready.store, ready.celery)
-        todo = {message for queue in ("rollout", "control") if (message := taken(ready, queue))}
-        for task, iteration_id in sorted(todo):
-            await tasks[task](UUID(iteration_id))
-        iteration = await ready.iteration(only)
-        if iteration.phase == "train" and iteration.new_version_id is None:
-            await ready.train(only)
-        if iteration.state == "succeeded":
+        for queue in ("rollout", "control"):
+            while message := taken(ready, queue):
+                task, subject = message
+                await tasks[task](UUID(subject))
+        for job in await ready.rows(
+            "SELECT iteration_id FROM training_jobs WHERE state = 'queued'"
+        ):
+            await ready.train(job["iteration_id"])
+        if not await ready.rows(unfinished):
             break
-    assert (iteration.state, iteration.phase) == ("succeeded", "done")
+    states = await ready.rows("SELECT state, phase FROM iterations")
+    assert states == [{"state": "succeeded", "phase": "done"}] * 2
     assert await ready.value("SELECT count(*) FROM responses") == 12
     assert await ready.value("SELECT count(*) FROM judgements") == 36
+    # Of 6 prompts to learn from by SFT, and of 2 held out by SFT, M1 and M2.
+    assert await ready.value("SELECT count(*) FROM ranked_judgements") == 36 + 3 * 12
+    # SFT, M1 and M2 answer 2 prompts; M1 - SFT, M2 - M1 and M2 - SFT in both orders.
+    assert await ready.value("SELECT count(*) FROM evaluation_answers") == 3 * 2
+    assert await ready.value("SELECT count(*) FROM comparisons") == 3 * 2 * 2

@@ -17,14 +17,24 @@ from sqlalchemy.exc import IntegrityError
 import rewardloop.store
 from rewardloop.store import Store
 from rewardloop.store.models import (
+    Assessment,
     Base,
+    CandidatePrompt,
+    Comparison,
+    EftExample,
+    Evaluation,
+    EvaluationAnswer,
     Iteration,
     IterationPrompt,
     Judgement,
     ModelVersion,
     PreferencePairRow,
+    RankedJudgement,
+    RankedResponse,
+    RankedSplit,
     Response,
     Serving,
+    TrainingJob,
 )
 
 VIEWS = {
@@ -120,6 +130,24 @@ async def test_a_pair_holds_two_answers_to_one_prompt_the_better_first(
     await refused(world, PreferencePairRow, pair(iteration_id), "unique")
 
 
+async def test_a_rejected_side_may_stem_from_another_iteration_of_the_prompt(
+    world: Any, iteration_id: UUID
+) -> None:
+    """The anchored policy's; the chosen side may not."""
+    (other,) = await world.new_run()
+    for prompt_id in (1, 2):
+        await stored(world, Response, response(other, prompt_id, 0))  # ids 5 and 6
+    elsewhere = pair(other, chosen_response_id=5)
+    await refused(world, PreferencePairRow, pair(other), "chosen_answers_this_prompt")
+    await refused(
+        world,
+        PreferencePairRow,
+        {**elsewhere, "rejected_response_id": 3},
+        "rejected_answers_this_prompt",
+    )
+    await stored(world, PreferencePairRow, elsewhere)
+
+
 async def test_a_sample_index_is_used_once(world: Any, iteration_id: UUID) -> None:
     await refused(world, Response, response(iteration_id, 1, 0), "unique")
     await refused(world, Response, response(iteration_id, 1, -1), "sample_index_counts_from_zero")
@@ -182,6 +210,8 @@ async def test_one_iteration_runs_at_a_time(world: Any, iteration_id: UUID) -> N
         (Iteration, {"error": "but it is queued"}, "failed_says_why"),
         (Iteration, {"phase": "dreaming"}, "phase_is_known"),
         (Iteration, {"index": 0}, "only_the_bootstrap_has_index_zero"),
+        (Iteration, {"kind": "bootstrap"}, "only_the_bootstrap_has_index_zero"),
+        (Iteration, {"kind": "rest", "index": 2}, "only_the_bootstrap_has_index_zero"),
         (Iteration, {"index": 1}, "unique"),
         (IterationPrompt, {"state": "rejected"}, "rejected_says_why"),
     ],
@@ -208,6 +238,150 @@ async def test_one_version_is_served_and_it_exists(world: Any, iteration_id: UUI
     )
     with pytest.raises(IntegrityError, match="foreign key"):
         await world.rows("UPDATE serving SET version_id = 'unknown' RETURNING 1")
+
+
+EVALUATION = UUID(int=7)
+
+
+@pytest.fixture
+async def ranked(world: Any, iteration_id: UUID) -> dict[type[Base], dict[str, Any]]:
+    """A row of each table of the whole method that fits what is stored already: a version
+    "new", ranked response 1, assessment 1, its judgement 1 and an evaluation."""
+    run_id = (await world.iteration(iteration_id)).run_id
+    await world.publish("new", parent="base")
+    ranked_response = {"prompt_id": 1, "position": 0, "rank": 0, "text": "good"}
+    assessment = {
+        "iteration_id": iteration_id,
+        "version_id": "base",
+        "purpose": "eft",
+        "mode": "free",
+    }
+    judged = {
+        "assessment_id": 1,
+        "ranked_response_id": 1,
+        "judge_index": 0,
+        "raw_text": "Score: 3",
+        "score": 3.0,
+        "reason": None,
+        "rubric_version": "r",
+        "judge_version": "base",
+    }
+    evaluation = {"version_a_id": "new", "version_b_id": "base", "config": {}}
+    await stored(world, RankedResponse, ranked_response)
+    await stored(world, Assessment, assessment)
+    await stored(world, RankedJudgement, judged)
+    await stored(world, Evaluation, {**evaluation, "id": EVALUATION})
+    return {
+        RankedResponse: {**ranked_response, "position": 1},
+        RankedSplit: {"run_id": run_id, "prompt_id": 1, "held_out": True},
+        Assessment: {**assessment, "purpose": "health"},
+        RankedJudgement: {**judged, "judge_index": 1},
+        EftExample: {"iteration_id": iteration_id, "ranked_judgement_id": 1},
+        CandidatePrompt: {
+            "iteration_id": iteration_id,
+            "attempt": 0,
+            "text": "a new prompt",
+            "prompt_id": 2,
+            "reason": None,
+        },
+        Evaluation: {**evaluation, "id": uuid4()},
+        EvaluationAnswer: {
+            "version_id": "new",
+            "prompt_id": 1,
+            "sampling": {"top_p": 0.9, "temperature": 0.7},
+            "text": "an answer",
+            "reason": None,
+        },
+        Comparison: {
+            "evaluation_id": EVALUATION,
+            "prompt_id": 1,
+            "a_first": True,
+            "raw_text": "Better: tie",
+            "preference": "tie",
+            "reason": None,
+            "judge_version": "new",
+        },
+        TrainingJob: {"iteration_id": iteration_id, "stage": "baseline"},
+    }
+
+
+NAN = float("nan")
+REFUSED: dict[type[Base], list[tuple[dict[str, Any], str]]] = {
+    RankedResponse: [
+        ({"rank": -1}, "rank_counts_from_zero"),
+        ({"position": 0}, "unique"),
+        ({"prompt_id": 99}, "foreign key"),
+    ],
+    RankedSplit: [
+        ({"run_id": UUID(int=1)}, "foreign key"),
+        ({"prompt_id": 99}, "foreign key"),
+    ],
+    Assessment: [
+        ({"purpose": "curiosity"}, "purpose_is_known"),
+        ({"mode": "dreaming"}, "mode_is_known"),
+        ({"version_id": "never-published"}, "foreign key"),
+        ({"purpose": "eft"}, "unique"),
+    ],
+    RankedJudgement: [
+        ({"reason": "no_score"}, "score_or_reason"),
+        ({"score": None}, "score_or_reason"),
+        ({"score": -1.0}, "score_on_the_scale"),
+        ({"score": 5.5}, "score_on_the_scale"),
+        ({"score": NAN}, "score_on_the_scale"),
+        ({"judge_index": 0}, "unique"),
+        ({"assessment_id": 99}, "foreign key"),
+        ({"ranked_response_id": 99}, "foreign key"),
+    ],
+    EftExample: [({"ranked_judgement_id": 99}, "foreign key")],
+    CandidatePrompt: [
+        ({"reason": "duplicate"}, "kept_or_reason"),
+        ({"prompt_id": None}, "kept_or_reason"),
+        ({"prompt_id": 99}, "foreign key"),
+    ],
+    Evaluation: [
+        ({"version_b_id": "new"}, "two_versions"),
+        ({"state": "paused"}, "state_is_known"),
+        ({"state": "failed"}, "failed_says_why"),
+        ({"error": "but it is queued"}, "failed_says_why"),
+        ({"state": "succeeded"}, "success_has_result"),
+        ({"result": {"num_wins": 1}}, "success_has_result"),
+        ({"version_a_id": "never-published"}, "foreign key"),
+    ],
+    EvaluationAnswer: [
+        ({"reason": "too long"}, "text_or_reason"),
+        ({"text": None}, "text_or_reason"),
+        ({"version_id": "never-published"}, "foreign key"),
+    ],
+    Comparison: [
+        ({"preference": "neither"}, "preference_is_known"),
+        ({"preference": None}, "preference_or_reason"),
+        ({"reason": "no_score"}, "preference_or_reason"),
+        ({"evaluation_id": UUID(int=8)}, "foreign key"),
+    ],
+    TrainingJob: [
+        ({"stage": "dessert"}, "stage_is_known"),
+        ({"state": "failed"}, "failed_says_why"),
+    ],
+}
+AGAIN: dict[type[Base], dict[str, Any]] = {
+    EvaluationAnswer: {"sampling": {"temperature": 0.7, "top_p": 0.9}, "text": "another"},
+    Comparison: {"preference": "first"},
+    CandidatePrompt: {"text": "another", "prompt_id": None, "reason": "too_short"},
+    RankedSplit: {"held_out": False},
+    Evaluation: {"config": {"num_prompts": 3}},
+}
+"""What else may differ in a row that is nevertheless the same."""
+
+
+@pytest.mark.parametrize("table", REFUSED, ids=lambda table: table.__tablename__)
+async def test_the_tables_of_the_whole_method_refuse_what_is_wrong(
+    world: Any, ranked: dict[type[Base], dict[str, Any]], table: type[Base]
+) -> None:
+    row = ranked[table]
+    for change, constraint in REFUSED[table]:
+        await refused(world, table, row | change, constraint)
+    await stored(world, table, row)
+    await refused(world, table, row | AGAIN.get(table, {}), "unique")
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -175,6 +175,60 @@ async def test_a_job_publishes_a_version_and_its_metrics(
     assert left_over(world) == []
 
 
+async def test_what_a_child_says_of_its_data_and_its_end_is_kept(
+    world: Any, job: Any, module: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says = (
+        'report(channel, num_dropped=2, why="too long")\n'
+        "report(channel, stopped_at=200, kept_step=0)\n"
+    )
+    await work(world, job, monkeypatch, module(says + TRAINS))
+    assert (await world.iteration(job.iteration_id)).report["training_model"] == {
+        "num_dropped": 2,
+        "why": "too long",
+        "stopped_at": 200,
+        "kept_step": 0,
+    }
+
+
+VALIDATES = """
+from services.trainer.child import ask
+for step, answer in ((0, "short"), (2, "of middling length"), (4, "tiny")):
+    said = ask(channel, validation={"step": step, "answers": [answer] * 2})
+    report(channel, step=step, metrics={"go_on": said["go_on"]})
+"""
+
+
+def prefer_the_longer(prompt: str, index: int, *, pattern: str | None = None) -> str:
+    first = prompt.partition("<first_response>\n")[2].partition("\n</first_response>")[0]
+    second = prompt.partition("<second_response>\n")[2].partition("\n</second_response>")[0]
+    return f"Better: {'first' if len(first) > len(second) else 'second'}"
+
+
+async def test_the_judge_answers_a_childs_checks_and_they_are_kept_as_metrics(
+    world: Any, module: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.with_base()
+    await world.add_prompts("one", "two", "three")
+    await world.add_prompts("v1", "v2", "v3", dataset="validation")
+    engine = world.serve()
+    (only,) = await world.new_run(training={"early_stopping": {"num_prompts": 2}})
+    await world.judged(only, {1: [[1.0], [4.0]]})
+    await world.advance(only)
+    monkeypatch.setattr(engine, "write", prefer_the_longer)
+    async with world.store.transaction() as session:
+        leased = await training.lease(session, "me", 60)
+    await work(world, leased, monkeypatch, module(VALIDATES + TRAINS))
+    assert engine.num_requests == 2 * 2 * 2  # two checks after the first, both orders
+    async with world.store.transaction() as session:
+        metrics = {row.pop("step"): row for row in await training.metrics_of(session, only)}
+    assert metrics[0] == {"go_on": True}  # there is nothing to compare it with
+    assert metrics[2]["go_on"] is True
+    assert (metrics[2]["validation_win_rate"], metrics[2]["validation_loss_rate"]) == (1.0, 0.0)
+    assert metrics[4]["go_on"] is False
+    assert (metrics[4]["validation_win_rate"], metrics[4]["validation_loss_rate"]) == (0.0, 1.0)
+
+
 def left_over(world: Any) -> list[str]:
     return [p.name for p in world.settings.checkpoint_root.iterdir() if p.name.startswith(".")]
 

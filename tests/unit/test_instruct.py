@@ -192,11 +192,16 @@ def test_rouge_l_is_that_of_the_rouge_score_package() -> None:
     assert sum(rouge_l(a, b) > 0.1 for a, b in pairs) > 50
 
 
-@given(*[st.text(alphabet="aB 1é-\nİK_²", max_size=30).map(lambda text: "xyz" + text * 2)] * 2)
+ODD = st.lists(
+    st.sampled_from(["aB", "b1", "caf\u00e9", "\u0130x", "\u212a", "_", "-", " ", "\n", "\u00b2"])
+)
+
+
+@given(ODD.map("".join), ODD.map("".join))
 def test_rouge_l_is_that_of_the_package_for_odd_texts(a: str, b: str) -> None:
-    mostly_ascii = [t for t in (a, b) if 2 * sum(c.isascii() for c in t if c.isalnum()) >= len(t)]
-    if len(mostly_ascii) == 2:
-        assert rouge_l(a, b) == pytest.approx(reference(a, b), abs=1e-9)
+    mostly_ascii = "xyz" * 20
+    a, b = mostly_ascii + a, mostly_ascii + b
+    assert rouge_l(a, b) == pytest.approx(reference(a, b), abs=1e-9)
 
 
 # The index loses nothing
@@ -253,6 +258,17 @@ def test_similarity_of_exactly_the_threshold_is_too_much() -> None:
     index = instruct._Index(0.7, 100, ["a b c d e f g h i j"])
     assert index.nearest("a b c d e f g x y z") == (0.7, "a b c d e f g h i j")
     assert index.nearest("a b c d e f w x y z") is None
+
+
+def test_rounding_hides_no_text_at_the_threshold() -> None:
+    # 7 of 12 and of 13 words: 14 / 25 = 0.56, but 0.56 * 25 / 2 is computed as 7.000000000000001.
+    index = instruct._Index(0.56, 100, ["a b c d e f g h i j k l m"])
+    assert index.nearest("a b c d e f g p q r s t") == (0.56, "a b c d e f g h i j k l m")
+
+
+def test_words_that_no_text_has_do_not_push_out_those_in_common() -> None:
+    index = instruct._Index(0.7, 100, ["p q r a b c d e f g"])
+    assert index.nearest("a b c d e f g x y z") == (0.7, "p q r a b c d e f g")
 
 
 def test_the_most_similar_text_is_named_of_equals_the_first() -> None:
@@ -354,7 +370,9 @@ def test_keywords_may_be_phrases_or_absent_or_hold_signs() -> None:
     phrases = ANY.model_copy(update={"keywords": ("power point", "c++")})
     found = PromptFilter(phrases).check("Use Power Point to teach it.")
     assert found == Rejected(Rejection.KEYWORD, "power point")
-    assert reason("Sort it in C++ please.", PromptFilter(phrases)) is Rejection.KEYWORD
+    cplusplus = PromptFilter(phrases).check("Sort it in C++ please.")
+    assert cplusplus == Rejected(Rejection.KEYWORD, "c++")
+    assert reason("Sort it in C please.", PromptFilter(phrases)) is None
     assert reason("Draw a power map, pointing north.", PromptFilter(phrases)) is None
 
 
@@ -458,10 +476,10 @@ def test_rubbish_is_decided_at_once(text: str, language: str | None) -> None:
     other_language("Load the identifier.", "en")
     started = time.process_time()
     prompt_filter.check(text)
-    assert time.process_time() - started < 0.1
+    assert time.process_time() - started < 0.3
     prompt_filter.add(text)
     prompt_filter.admit(text)
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 1
 
 
 def test_known_rubbish_is_no_burden() -> None:
@@ -470,7 +488,7 @@ def test_known_rubbish_is_no_burden() -> None:
     started = time.process_time()
     for text in seed_prompts()[:20]:
         prompt_filter.check(text)
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 1
     assert reason("word " * 140, prompt_filter) is Rejection.NEAR_EVALUATION
 
 

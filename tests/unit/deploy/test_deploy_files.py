@@ -30,6 +30,14 @@ SECRETS = {
     "REWARDLOOP_ADMIN_KEY",
     "GRAFANA_ADMIN_PASSWORD",
 }
+READERS = {
+    "JUDGE_UPSTREAM_KEY": {"judge"},
+    "EVALUATION_JUDGE_URL": {"worker", "trainer"},
+    "PROMPT_UPSTREAM_URL": {"controller", "worker"},
+    "PROMPT_UPSTREAM_MODEL": {"worker"},
+    "PROMPT_UPSTREAM_KEY": {"worker"},
+}
+"""Settings of foreign engines, and the services whose code reads them."""
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::([-?])((?:[^{}])*))?\}")
 """Compose's `${NAME}`, `${NAME:-default}` and `${NAME:?message}`."""
 
@@ -131,6 +139,21 @@ def test_settings_load_from_a_services_environment(
 
     assert settings.generator_urls == ["http://generator:8001"]
     assert settings.metrics_port == (9100 if name in {"controller", "worker", "trainer"} else 0)
+    foreign = settings.model_dump(include={setting.lower() for setting in READERS})
+    assert set(foreign.values()) == {None, "policy"}, "empty is not unset"
+
+
+@pytest.mark.parametrize("setting", READERS)
+def test_settings_of_foreign_engines_reach_who_reads_them_and_nobody_else(setting: str) -> None:
+    variable = f"REWARDLOOP_{setting}"
+    given = {
+        name: service["environment"][variable]
+        for name, service in _services().items()
+        if variable in service.get("environment", {})
+    }
+
+    assert given.keys() == READERS[setting]
+    assert all(value.startswith(f"${{{variable}:-") for value in given.values())
 
 
 def test_secrets_are_required_and_have_an_empty_place_in_the_example() -> None:
