@@ -7,7 +7,7 @@ most. The filter is made anew from what is stored.
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from celery import Celery
@@ -15,7 +15,7 @@ from celery import Celery
 from rewardloop import queue_names, telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.config import RunConfig, SelfInstruct, Settings
-from rewardloop.errors import TooFewPrompts
+from rewardloop.errors import InvalidInput, TooFewPrompts, UpstreamRejected
 from rewardloop.instruct import STOP, PromptFilter, choose_shots, few_shot_prompt, written_prompt
 from rewardloop.queue import relay
 from rewardloop.records import Phase
@@ -91,7 +91,7 @@ class Writing:
     async def _load(self) -> None:
         """The shots to choose from, and a filter that knows everything so far."""
         async with self.store.transaction() as session:
-            self.human = await candidates.human_shots(
+            human = await candidates.human_shots(
                 session, self.config.prompts.dataset, self.iteration.run_id
             )
             known = await prompts.texts(session, self.config.prompts.dataset)
@@ -100,11 +100,13 @@ class Writing:
             for dataset in _evaluation_datasets(self.config):
                 evaluation += await prompts.texts(session, dataset)
             so_far = await candidates.progress(session, self.iteration.id)
+        # Long ones crowd the context, and would make the model write what is too long.
+        self.human = [text for text in human if len(text.split()) <= self.how.max_words]
         if not self.human:
             raise TooFewPrompts(
-                f"the dataset {self.config.prompts.dataset!r} has no prompt of a single turn to "
-                "show to the prompt model; fill it with `rewardloop import FILE --dataset "
-                f"{self.config.prompts.dataset}`"
+                f"the dataset {self.config.prompts.dataset!r} has no prompt of a single turn and "
+                f"at most {self.how.max_words} words to show to the prompt model; fill it with "
+                f"`rewardloop import FILE --dataset {self.config.prompts.dataset}`"
             )
         self.filter = PromptFilter(self.how, [*known, *self.generated], evaluation)
         self.num_written = int(so_far["num_written"])
@@ -112,30 +114,34 @@ class Writing:
 
     async def _write_batch(self, size: int, wanted: int) -> None:
         attempts = range(self.num_written, self.num_written + size)
-        texts = await asyncio.gather(*(self._write(attempt) for attempt in attempts))
+        written = await asyncio.gather(*(self._write(attempt) for attempt in attempts))
         found = []
-        for attempt, written in zip(attempts, texts, strict=True):
+        for candidate in written:
             if self.num_accepted == wanted:
                 break
-            found.append(self._filtered(attempt, written))
+            found.append(candidate if candidate.reason else self._filtered(candidate))
         async with self.store.transaction() as session:
             await candidates.add(session, self.iteration, found)
         self.num_written += len(found)
 
-    async def _write(self, attempt: int) -> str:
+    async def _write(self, attempt: int) -> Candidate:
+        """What the prompt model writes, not filtered yet."""
         seed = (self.config.seed + self.iteration.index) * 1_000_003 + attempt
         shots = choose_shots(self.human, self.generated, self.how, seed)
-        completion = await self.model.complete(few_shot_prompt(shots), self.how, STOP)
-        return written_prompt(completion)
+        try:
+            completion = await self.model.complete(few_shot_prompt(shots), self.how, STOP)
+        except (InvalidInput, UpstreamRejected) as error:  # the shots are too long, say
+            return Candidate(attempt, "", "refused", error.message)
+        return Candidate(attempt, written_prompt(completion), None, None)
 
-    def _filtered(self, attempt: int, written: str) -> Candidate:
-        rejected = self.filter.admit(written)
+    def _filtered(self, candidate: Candidate) -> Candidate:
+        rejected = self.filter.admit(candidate.text)
         telemetry.CANDIDATE_PROMPTS.labels(rejected.reason if rejected else "accepted").inc()
         if rejected is not None:
-            return Candidate(attempt, written, rejected.reason, rejected.detail)
-        self.generated.append(written)
+            return replace(candidate, reason=rejected.reason, detail=rejected.detail)
+        self.generated.append(candidate.text)
         self.num_accepted += 1
-        return Candidate(attempt, written, None, None)
+        return candidate
 
     async def _finish(self, wanted: int) -> bool:
         async with self.store.transaction() as session:

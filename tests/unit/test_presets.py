@@ -21,7 +21,7 @@ def test_there_is_no_preset_without_a_test() -> None:
 
 
 def test_an_unknown_preset_is_told_with_those_that_there_are() -> None:
-    with pytest.raises(NotFound, match="'papre'.*8b-80gb, demo, paper, paper-cpu"):
+    with pytest.raises(NotFound, match=r"'papre'.*8b-80gb, demo, paper, paper-cpu"):
         presets.load("papre")
 
 
