@@ -5,7 +5,8 @@ format), and may name `label_smoothing` and `early_stopping`. The reference is `
 log-probabilities computed once before training: that spares a forward pass per step and a
 copy of the weights.
 
-TRL's `disable_dropout=True` would cancel the paper's dropout: it is off.
+TRL's `disable_dropout=True` would cancel the dropout of models that hold it in modules
+(Llama's is a number of its attention, which TRL does not touch): it is off.
 """
 
 from pathlib import Path

@@ -8,6 +8,7 @@ most. The filter is made anew from what is stored.
 import asyncio
 import time
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from celery import Celery
@@ -86,7 +87,8 @@ class Writing:
             if time.monotonic() > deadline:
                 return False
             await self._write_batch(min(BATCH_SIZE, max_written - self.num_written), wanted)
-        return await self._finish(wanted)
+        await self._finish(wanted)
+        return True
 
     async def _load(self) -> None:
         """The shots to choose from, and a filter that knows everything so far."""
@@ -143,18 +145,26 @@ class Writing:
         self.num_accepted += 1
         return candidate
 
-    async def _finish(self, wanted: int) -> bool:
+    async def _finish(self, wanted: int) -> None:
+        """Hand the prompts over or fail, in one transaction: a controller that looked in
+        between would go on with too few."""
         async with self.store.transaction() as session:
             found = await candidates.finish(session, self.iteration)
-        if self.num_accepted < wanted * self.how.min_fraction:
-            told = ", ".join(f"{n} {reason}" for reason, n in found["rejected"].items())
-            raise TooFewPrompts(
-                f"the prompt model wrote {found['num_written']} prompts, of which "
-                f"{self.num_accepted} of {wanted} wanted passed the filters (rejected: {told}); "
-                "see them in candidate_prompts, use a better prompt model "
-                "(REWARDLOOP_PROMPT_UPSTREAM_URL), or loosen prompts.self_instruct"
-            )
-        return True
+            if self.num_accepted >= wanted * self.how.min_fraction:
+                return
+            error = self._too_few(found, wanted)
+            iteration = await iterations.get(session, self.iteration.id, lock=True)
+            await iterations.note_failure(session, iteration, error)
+        raise error
+
+    def _too_few(self, found: dict[str, Any], wanted: int) -> TooFewPrompts:
+        told = ", ".join(f"{n} {reason}" for reason, n in found["rejected"].items())
+        return TooFewPrompts(
+            f"the prompt model wrote {found['num_written']} prompts, of which "
+            f"{self.num_accepted} of {wanted} wanted passed the filters (rejected: {told}); "
+            "see them in candidate_prompts, use a better prompt model "
+            "(REWARDLOOP_PROMPT_UPSTREAM_URL), or loosen prompts.self_instruct"
+        )
 
 
 def _evaluation_datasets(config: RunConfig) -> list[str]:

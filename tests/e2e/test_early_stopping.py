@@ -186,7 +186,8 @@ def test_answers_are_greedy_and_no_batch_changes_them(
     answers = [by_hand(model, prompt, end) for prompt in PROMPTS]
     assert sorted({len(answer) for answer in answers}) == [2, MAX_TOKENS]
     # Dropout is there, and answers must not see it.
-    model.config.attention_dropout = 0.5
+    for layer in model.model.layers:
+        layer.self_attn.attention_dropout = 0.5
     model.train()
     found = greedy_answers(model, tokenizer, [user(prompt) for prompt in PROMPTS], MAX_TOKENS)
     assert model.training

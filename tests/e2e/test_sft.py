@@ -210,11 +210,16 @@ def test_each_step_is_a_random_batch_with_like_lengths_side_by_side(
     tiny: Path, tmp_path: Path
 ) -> None:
     texts = [("Hi", "x" * n) for n in range(16)]
-    trainer = sft.build(task_of(tiny, tmp_path, texts, batch_size=8), io.StringIO())
-    passes = [
-        sorted((labels != -100).sum().item() - 2 for labels in batch["labels"])
-        for batch in trainer.get_train_dataloader()
-    ]
+
+    def passes_of(seed: int) -> list[list[int]]:
+        trainer = sft.build(task_of(tiny, tmp_path, texts, seed, batch_size=8), io.StringIO())
+        return [
+            sorted(int((labels != -100).sum()) - 2 for labels in batch["labels"])
+            for batch in trainer.get_train_dataloader()
+        ]
+
+    passes = passes_of(seed=1)
+    assert passes == passes_of(seed=1) != passes_of(seed=2)
     assert len(passes) == 8
     first = [length for lengths in sorted(passes[:4]) for length in lengths]
     second = [length for lengths in sorted(passes[4:]) for length in lengths]

