@@ -54,8 +54,7 @@ async def follow(
             for view in views:
                 if view["state"] == "queued":
                     continue
-                if not console.is_terminal:
-                    _tell_phase(console, told, view)
+                _tell_phase(console, told, view)
                 _show(bars, shown.setdefault(view["id"], {}), view)
             if all(view["state"] in _ENDED for view in views):
                 return views
@@ -63,7 +62,7 @@ async def follow(
 
 
 def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, Any]) -> None:
-    """Where no bars can be drawn (a log file, CI): one line for each phase."""
+    """One line for each phase: not all have a bar, and a log file has none at all."""
     if (view["id"], view["phase"]) not in told:
         told.add((view["id"], view["phase"]))
         console.print(f"iteration {view['index']}: {view['phase']}", highlight=False)

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from rewardloop.config.frozen import Frozen
 from rewardloop.config.judging import Health, Judging, Rollout, Sampling
-from rewardloop.config.pairing import Pairing
+from rewardloop.config.pairing import Anchored, Pairing
 from rewardloop.config.prompts import PromptSource
 from rewardloop.config.training import Optimisation, SupervisedTraining, Training
 from rewardloop.errors import InvalidInput
@@ -105,6 +105,11 @@ def parse_run_config(data: dict[str, Any]) -> RunConfig:
         stages["bootstrap.ift_and_eft"] = config.bootstrap.ift_and_eft
     for key, stage in stages.items():
         _check_stage(key, stage)
+    if isinstance(config.pairing.policy, Anchored) and config.prompts.self_instruct is not None:
+        raise InvalidInput(
+            "pairing.policy anchored needs the same prompts in each iteration, for which the run's "
+            "first model has answers; remove prompts.self_instruct"
+        )
     return config
 
 

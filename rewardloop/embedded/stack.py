@@ -8,6 +8,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
+from rewardloop.config import Settings
 from rewardloop.embedded import postgres, valkey
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.embedded.process import Process, free_port, require_free
@@ -135,9 +136,11 @@ def _service(stack: Stack, module: str, *arguments: str, name: str | None = None
 
 
 def environment(home: Home, addresses: Addresses) -> dict[str, str]:
-    """The settings of every service of this stack."""
+    """The settings of every service of this stack, and none of what the user's shell may
+    say of another deployment: empty is unset."""
     secrets = home.credentials()
     return {
+        **{f"REWARDLOOP_{name.upper()}": "" for name in Settings.model_fields},
         "REWARDLOOP_DATABASE_URL": _sqlalchemy_url(addresses.database),
         "REWARDLOOP_BROKER_URL": addresses.broker,
         "REWARDLOOP_API_KEY": secrets.api_key,
@@ -145,8 +148,6 @@ def environment(home: Home, addresses: Addresses) -> dict[str, str]:
         "REWARDLOOP_GENERATOR_URLS": f'["{addresses.generator}"]',
         "REWARDLOOP_JUDGE_URL": addresses.judge,
         "REWARDLOOP_JUDGE_UPSTREAM_URL": addresses.generator,
-        # Not what the user's shell may say of another deployment:
-        "REWARDLOOP_JUDGE_UPSTREAM_KEY": "",
         "REWARDLOOP_CHECKPOINT_ROOT": str(home.checkpoints),
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

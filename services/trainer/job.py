@@ -89,6 +89,8 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     final = checkpoints.folder_of(settings.checkpoint_root, plan.version)
     if final.exists():  # published by an attempt that died before it could commit
         return plan, checkpoints.verify(final)
+    for left in settings.checkpoint_root.glob(f".{plan.version}.attempt-*"):
+        shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed
     staging = settings.checkpoint_root / f".{plan.version}.attempt-{job.num_attempts}"
     try:
         await _run_and_record(store, settings, job, plan, base, staging)

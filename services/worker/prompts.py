@@ -55,10 +55,10 @@ def prompt_model(settings: Settings) -> GeneratorClient:
     """The fixed prompt model: its own upstream, or the generators (which serve it now)."""
     if settings.prompt_upstream_url is None:
         return GeneratorClient(settings.generator_urls, settings.api_key.get_secret_value())
-    key = settings.prompt_upstream_key or settings.api_key
+    key = settings.prompt_upstream_key
     return GeneratorClient(
         [settings.prompt_upstream_url],
-        key.get_secret_value(),
+        key.get_secret_value() if key else "none",  # ours is nobody else's business
         model=settings.prompt_upstream_model,
     )
 
@@ -133,6 +133,7 @@ class Writing:
         try:
             completion = await self.model.complete(few_shot_prompt(shots), self.how, STOP)
         except (InvalidInput, UpstreamRejected) as error:  # the shots are too long, say
+            telemetry.CANDIDATE_PROMPTS.labels("refused").inc()
             return Candidate(attempt, "", "refused", error.message)
         return Candidate(attempt, written_prompt(completion), None, None)
 

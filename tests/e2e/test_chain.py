@@ -59,11 +59,9 @@ def started(home: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
-    try:
+    with process:
         yield process
-    finally:
         process.kill()
-        process.wait()
 
 
 def until(process: subprocess.Popen[str], word: str) -> str:

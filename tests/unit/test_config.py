@@ -189,3 +189,15 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
     with pytest.raises(InvalidInput, match=name) as caught:
         load_settings()
     assert "hunter2" not in caught.value.message
+
+
+def test_anchored_pairs_need_the_same_prompts_in_each_iteration() -> None:
+    anchored = {"pairing": {"policy": {"kind": "anchored"}}}
+    parse_run_config(anchored)
+    with pytest.raises(InvalidInput, match=r"remove prompts\.self_instruct"):
+        parse_run_config({**anchored, "prompts": {"self_instruct": {}}})
+
+
+def test_the_learning_rates_of_every_stage_are_checked() -> None:
+    with pytest.raises(InvalidInput, match=r"bootstrap\.ift_and_eft\.learning_rate_floor"):
+        parse_run_config({"bootstrap": {"ift_and_eft": {"learning_rate": 1e-7}}})
