@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
@@ -179,12 +179,14 @@ POLICIES: tuple[dict[str, Any], ...] = (
 )
 
 
+_POLICY_COLUMNS = ("pairs", "margin", "chosen chars", "rejected chars", "without a pair")
+
+
 async def compare_policies(home: Home, run_id: str | None, min_margin: float) -> None:
     """Every policy over the scores that are stored; nothing is generated or written."""
     async with client(home) as api:
         views = await iterations_of(api, await newest_run(api, run_id))
-        columns = ("iteration", "policy", "pairs", "margin", "chosen chars", "rejected chars")
-        table = Table(*columns, "without a pair", box=None)
+        table = Table("iteration", Column("policy", no_wrap=True), *_POLICY_COLUMNS, box=None)
         for view in views:
             if view["kind"] == "improve" and view["counts"]["responses"]:
                 for policy in POLICIES:

@@ -117,7 +117,6 @@ async def _run_and_record(
     task = {**plan.task, "base": str(base), "output": str(output)}
     validation = _validation(settings, plan)
     answer = validation.answer if validation is not None else None
-    told: dict[str, Any] = {}
     async for report in run_child(plan.child, task, answer):
         async with store.transaction() as session:
             if "num_steps" in report:
@@ -127,9 +126,8 @@ async def _run_and_record(
                 telemetry.TRAIN_STEPS.inc(int("loss" in report["metrics"]))
                 await training.add_metrics(session, job, report["step"], report["metrics"])
             if not {"num_steps", "metrics", "validation"} & set(report):
-                told |= report
                 await iterations.add_to_report(
-                    session, job.iteration_id, f"training_{job.stage}", told
+                    session, job.iteration_id, f"training_{job.stage}", report
                 )
             if validation is not None and validation.results:
                 result = validation.results.pop()

@@ -259,5 +259,5 @@ async def test_training_goes_on_while_newer_answers_win_more_than_they_lose(
 async def test_a_check_meets_the_last_one_that_won(checks: validation.Validation) -> None:
     assert await go_on(checks, 0, "fair", "fair")
     assert await go_on(checks, 1, "best", "best")
-    assert not await go_on(checks, 2, "good", "good")  # beats the first, not the last
-    assert not await go_on(checks, 3, "good", "good")  # and what lost is not remembered
+    assert not await go_on(checks, 2, "bad", "bad")
+    assert not await go_on(checks, 3, "good", "good")  # beats the first, and what lost

@@ -223,7 +223,7 @@ async def test_start_creates_a_run_and_prints_its_id(
     api = FakeApi(runs={"id": "r1"}, iterations={})
     path = tmp_path / "run.yaml"
     path.write_text("seed: 3")
-    await remote.start(with_api(stack, await serve(api)), path, 2)
+    await remote.start(with_api(stack, await serve(api)), None, path, 2)
     assert capsys.readouterr().out == "r1\n"
     assert api.requests == [
         ("POST", "/v1/runs", {"seed": 3}),

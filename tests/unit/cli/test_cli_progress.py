@@ -78,7 +78,7 @@ async def test_it_ends_when_all_have_ended_and_returns_them_in_order() -> None:
     assert api.asked[0] == ("/v1/iterations", {"run_id": "r1", "limit": 200})
 
 
-async def test_a_log_file_gets_one_line_for_each_phase() -> None:
+async def test_each_phase_gets_one_line() -> None:
     shown = console()
     await follow(FakeApi(*PLAY), "r1", shown)  # type: ignore[arg-type]
     told = [line for line in text(shown).splitlines() if line.startswith("iteration")]
@@ -101,7 +101,7 @@ async def test_bars_say_how_much_is_done() -> None:
         assert any(f"[0] {name}" in line and done in line for line in lines), name
     assert any("123 tokens/s" in line for line in lines if "judge" in line)
     assert not any("tokens/s" in line for line in lines if "sample" in line)
-    assert "iteration 0" not in text(shown)
+    assert "iteration 0: done" in text(shown)
 
 
 async def test_a_failed_swap_is_not_shown_as_done() -> None:

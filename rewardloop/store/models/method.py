@@ -1,0 +1,168 @@
+"""Around the loop: human rankings, EFT examples, new prompts, evaluations."""
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from rewardloop.records import Preference
+from rewardloop.store.models.base import Base, Json, one_of
+
+
+class RankedResponse(Base):
+    """A human-ranked response to a prompt."""
+
+    __tablename__ = "ranked_responses"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"))
+    position: Mapped[int]
+    """Counts from 0, best rank first."""
+    rank: Mapped[int]
+    """0 is the best; equal ranks are a human tie."""
+    text: Mapped[str]
+    __table_args__ = (
+        UniqueConstraint("prompt_id", "position"),
+        CheckConstraint("rank >= 0", name="rank_counts_from_zero"),
+    )
+
+
+class RankedSplit(Base):
+    """Which ranked prompts a run learns from, and which it only measures its judges by."""
+
+    __tablename__ = "ranked_splits"
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
+    held_out: Mapped[bool]
+
+
+class Assessment(Base):
+    """One version as the judge of ranked responses.
+
+    `eft`: the SFT baseline judges the training part, to make EFT data of it. `health`: a
+    version judges the held-out part, and `metrics` holds its agreement with the humans.
+    """
+
+    __tablename__ = "assessments"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"))
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    purpose: Mapped[str]
+    mode: Mapped[str]
+    metrics: Mapped[Json | None]
+    """None until every judgement is there."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        UniqueConstraint("iteration_id", "version_id", "purpose", "mode"),
+        one_of("purpose", "eft", "health"),
+        one_of("mode", "free", "constrained"),
+    )
+
+
+class RankedJudgement(Base):
+    """One settled judgement of a human-ranked response."""
+
+    __tablename__ = "ranked_judgements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    assessment_id: Mapped[int] = mapped_column(ForeignKey("assessments.id"))
+    ranked_response_id: Mapped[int] = mapped_column(ForeignKey("ranked_responses.id"))
+    judge_index: Mapped[int]
+    raw_text: Mapped[str]
+    score: Mapped[float | None]
+    reason: Mapped[str | None]
+    rubric_version: Mapped[str]
+    judge_version: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        UniqueConstraint("assessment_id", "ranked_response_id", "judge_index"),
+        CheckConstraint("(score IS NULL) <> (reason IS NULL)", name="score_or_reason"),
+        CheckConstraint("score BETWEEN 0 AND 5", name="score_on_the_scale"),
+    )
+
+
+class EftExample(Base):
+    """A judgement that agreed with the humans and was kept for training."""
+
+    __tablename__ = "eft_examples"
+    iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"), primary_key=True)
+    ranked_judgement_id: Mapped[int] = mapped_column(
+        ForeignKey("ranked_judgements.id"), primary_key=True
+    )
+
+
+class CandidatePrompt(Base):
+    """What the prompt model wrote: a new prompt, or the reason why it is none."""
+
+    __tablename__ = "candidate_prompts"
+    iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+    prompt_id: Mapped[int | None] = mapped_column(ForeignKey("prompts.id"))
+    reason: Mapped[str | None]
+    detail: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        CheckConstraint("(prompt_id IS NULL) <> (reason IS NULL)", name="kept_or_reason"),
+    )
+
+
+class Evaluation(Base):
+    """Head to head of two versions, A against B."""
+
+    __tablename__ = "evaluations"
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id"))
+    version_a_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    version_b_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    config: Mapped[Json]
+    """The resolved `config.Evaluation`."""
+    state: Mapped[str] = mapped_column(server_default="queued")
+    result: Mapped[Json | None]
+    error: Mapped[str | None]
+    num_failures: Mapped[int] = mapped_column(server_default="0")
+    """Transient failures in a row; too many fail the evaluation."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        one_of("state", "queued", "running", "succeeded", "failed"),
+        CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
+        CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="success_has_result"),
+        CheckConstraint("version_a_id <> version_b_id", name="two_versions"),
+    )
+
+
+class EvaluationAnswer(Base):
+    """A version's answer to an evaluation prompt; evaluations with one sampling share it."""
+
+    __tablename__ = "evaluation_answers"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"))
+    sampling: Mapped[Json]
+    text: Mapped[str | None]
+    reason: Mapped[str | None]
+    """Why there is no answer: the prompt was refused."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        UniqueConstraint("version_id", "prompt_id", "sampling"),
+        CheckConstraint("(text IS NULL) <> (reason IS NULL)", name="text_or_reason"),
+    )
+
+
+class Comparison(Base):
+    """One pairwise judgement, in one order."""
+
+    __tablename__ = "comparisons"
+    evaluation_id: Mapped[UUID] = mapped_column(ForeignKey("evaluations.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
+    a_first: Mapped[bool] = mapped_column(primary_key=True)
+    """Whether A's answer was shown first."""
+    raw_text: Mapped[str]
+    preference: Mapped[str | None]
+    reason: Mapped[str | None]
+    judge_version: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        one_of("preference", *Preference),
+        CheckConstraint("(preference IS NULL) <> (reason IS NULL)", name="preference_or_reason"),
+    )

@@ -1,0 +1,159 @@
+"""Prompts, what is sampled and judged for them, and the pairs and trainings made of it."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from rewardloop.store.models.base import Base, Json, one_of
+
+
+class Prompt(Base):
+    __tablename__ = "prompts"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset: Mapped[str]
+    messages: Mapped[list[Json]]
+    messages_sha256: Mapped[str]
+    reference: Mapped[str | None]
+    source: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (UniqueConstraint("dataset", "messages_sha256"),)
+
+
+class IterationPrompt(Base):
+    """A prompt's turn in an iteration, and who works on it until when."""
+
+    __tablename__ = "iteration_prompts"
+    iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
+    state: Mapped[str] = mapped_column(server_default="pending")
+    lease_owner: Mapped[str | None]
+    lease_token: Mapped[int] = mapped_column(server_default="0")
+    """Fencing token: grows with each lease; a write under an old one changes nothing."""
+    lease_expires_at: Mapped[datetime | None]
+    reason: Mapped[str | None]
+    """Why the prompt was rejected."""
+    __table_args__ = (
+        one_of("state", "pending", "leased", "done", "rejected"),
+        CheckConstraint("(state = 'rejected') = (reason IS NOT NULL)", name="rejected_says_why"),
+        Index("unfinished_prompts", "iteration_id", "state"),
+    )
+
+
+class Response(Base):
+    __tablename__ = "responses"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    iteration_id: Mapped[UUID]
+    prompt_id: Mapped[int]
+    sample_index: Mapped[int]
+    text: Mapped[str]
+    sampling: Mapped[Json]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    finish_reason: Mapped[str]
+    weight_version: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        UniqueConstraint("iteration_id", "prompt_id", "sample_index"),
+        UniqueConstraint("iteration_id", "prompt_id", "id"),
+        UniqueConstraint("prompt_id", "id"),
+        ForeignKeyConstraint(
+            ["iteration_id", "prompt_id"],
+            ["iteration_prompts.iteration_id", "iteration_prompts.prompt_id"],
+        ),
+        CheckConstraint("sample_index >= 0", name="sample_index_counts_from_zero"),
+    )
+
+
+class Judgement(Base):
+    """One settled judgement attempt: a score, or the reason why there is none."""
+
+    __tablename__ = "judgements"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    response_id: Mapped[int] = mapped_column(ForeignKey("responses.id"))
+    judge_index: Mapped[int]
+    raw_text: Mapped[str]
+    score: Mapped[float | None]
+    reason: Mapped[str | None]
+    mode: Mapped[str]
+    rubric_version: Mapped[str]
+    judge_version: Mapped[str]
+    prompt_tokens: Mapped[int]
+    completion_tokens: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        UniqueConstraint("response_id", "judge_index"),
+        CheckConstraint("(score IS NULL) <> (reason IS NULL)", name="score_or_reason"),
+        CheckConstraint("score BETWEEN 0 AND 5", name="score_on_the_scale"),
+        CheckConstraint("judge_index >= 0", name="judge_index_counts_from_zero"),
+    )
+
+
+class PreferencePairRow(Base):
+    """Both sides answer this prompt, and the chosen one does in this iteration, by composite
+    foreign keys. (An anchored rejected side stems from the run's first iteration.)"""
+
+    __tablename__ = "preference_pairs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    iteration_id: Mapped[UUID]
+    prompt_id: Mapped[int]
+    chosen_response_id: Mapped[int]
+    rejected_response_id: Mapped[int]
+    chosen_score: Mapped[float]
+    rejected_score: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (
+        UniqueConstraint("iteration_id", "chosen_response_id", "rejected_response_id"),
+        ForeignKeyConstraint(
+            ["iteration_id", "prompt_id", "chosen_response_id"],
+            ["responses.iteration_id", "responses.prompt_id", "responses.id"],
+            name="chosen_answers_this_prompt",
+        ),
+        ForeignKeyConstraint(
+            ["prompt_id", "rejected_response_id"],
+            ["responses.prompt_id", "responses.id"],
+            name="rejected_answers_this_prompt",
+        ),
+        CheckConstraint("chosen_score > rejected_score", name="chosen_scored_higher"),
+    )
+
+
+class TrainingJob(Base):
+    __tablename__ = "training_jobs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"))
+    stage: Mapped[str] = mapped_column(server_default="model")
+    """`baseline`: a bootstrap's SFT baseline; `model`: the iteration's new version."""
+    state: Mapped[str] = mapped_column(server_default="queued")
+    num_attempts: Mapped[int] = mapped_column(server_default="0")
+    num_steps: Mapped[int | None]
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        UniqueConstraint("iteration_id", "stage"),
+        one_of("stage", "baseline", "model"),
+        one_of("state", "queued", "running", "succeeded", "failed"),
+        CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
+    )
+
+
+class TrainingMetric(Base):
+    """What TRL logged at one optimizer step of one attempt."""
+
+    __tablename__ = "training_metrics"
+    job_id: Mapped[int] = mapped_column(ForeignKey("training_jobs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True)
+    metrics: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,123 @@
+"""Model versions, runs, iterations, and what keeps them moving."""
+
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from rewardloop.records import Phase
+from rewardloop.store.models.base import Base, Json, one_of
+
+
+class ModelVersion(Base):
+    """A published checkpoint. `manifest` holds sha256 and size of each file."""
+
+    __tablename__ = "model_versions"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    parent_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    kind: Mapped[str]
+    manifest: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (one_of("kind", "base", "sft", "dpo"),)
+
+
+class Serving(Base):
+    """The single row that says which version the replicas serve."""
+
+    __tablename__ = "serving"
+    id: Mapped[int] = mapped_column(primary_key=True, default=1)
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (CheckConstraint("id = 1", name="only_one_row"),)
+
+
+class Run(Base):
+    __tablename__ = "runs"
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    name: Mapped[str]
+    config: Mapped[Json]
+    """The resolved RunConfig."""
+    config_sha256: Mapped[str]
+    software: Mapped[Json]
+    """Versions of the packages that this run was created with."""
+    base_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Iteration(Base):
+    __tablename__ = "iterations"
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"))
+    kind: Mapped[str] = mapped_column(server_default="improve")
+    index: Mapped[int]
+    """Index t makes M_t+1 from M_t and counts from 1; 0 is the bootstrap, M0 to M1."""
+    state: Mapped[str] = mapped_column(server_default="queued")
+    phase: Mapped[str] = mapped_column(server_default="waiting")
+    base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    baseline_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    """The SFT baseline that a bootstrap makes on its way."""
+    new_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    report: Mapped[Json] = mapped_column(server_default="{}")
+    """What phases found, by subject: counts, reasons, health."""
+    error: Mapped[str | None]
+    num_failures: Mapped[int] = mapped_column(server_default="0")
+    """Transient failures in a row; too many fail the iteration."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    __table_args__ = (
+        UniqueConstraint("run_id", "index"),
+        CheckConstraint(
+            "(kind = 'bootstrap' AND \"index\" = 0) OR (kind = 'improve' AND \"index\" >= 1)",
+            name="only_the_bootstrap_has_index_zero",
+        ),
+        one_of("state", "queued", "running", "succeeded", "failed"),
+        one_of("phase", *Phase),
+        CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
+        # The replicas serve one version at a time, so one iteration runs at a time.
+        Index("one_running", "state", unique=True, postgresql_where=text("state = 'running'")),
+    )
+
+
+class PhaseSpan(Base):
+    """When an iteration entered and left a phase."""
+
+    __tablename__ = "phase_spans"
+    iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"), primary_key=True)
+    phase: Mapped[str] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    ended_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """The ids that a repeated POST answers with."""
+
+    __tablename__ = "idempotency_keys"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    response: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Event(Base):
+    """What happened, for people: state changes, rejected prompts, failures."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID | None] = mapped_column(ForeignKey("runs.id"))
+    iteration_id: Mapped[UUID | None] = mapped_column(ForeignKey("iterations.id"))
+    kind: Mapped[str]
+    payload: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OutboxMessage(Base):
+    """A Celery message that a committed state change calls for."""
+
+    __tablename__ = "outbox"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task: Mapped[str]
+    subject_id: Mapped[UUID]
+    """The iteration or the evaluation that the task is about."""
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,249 @@
+"""The commands of the whole method, against an API that answers as it is told."""
+
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from typer.testing import CliRunner
+
+from rewardloop.cli import main, remote
+from rewardloop.config import RunConfig
+from rewardloop.conformance import conformance
+from rewardloop.embedded.home import Addresses, Home
+from rewardloop.errors import BrokenFile, EvaluationFailed, NotFound
+
+Answers = dict[tuple[str, str], Any]
+Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
+runner = CliRunner()
+
+
+class ScriptedApi:
+    """Answers (method, path) with what it is told; a list is answered in turn."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.requests: list[tuple[str, str, Any]] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json() if request.can_read_body else dict(request.query)
+        self.requests.append((request.method, request.path, body))
+        answer = self.answers[request.method, request.path]
+        if isinstance(answer, list):
+            answer = answer.pop(0)
+        return web.json_response(answer)
+
+
+@pytest.fixture
+async def stack(tmp_path: Path, serve: Serve) -> Callable[[Answers], Awaitable[Any]]:
+    """Makes (home, api) with an API that knows these answers."""
+
+    async def make(answers: Answers) -> tuple[Home, ScriptedApi]:
+        api = ScriptedApi(answers)
+        url = await serve(api)
+        home = Home(tmp_path / "home")
+        home.create()
+        home.remember(Addresses(url, url, url, "postgresql://x", "redis://x"))
+        return home, api
+
+    return make
+
+
+RUNS = {("GET", "/v1/runs"): {"items": [{"id": "r1"}]}}
+
+
+@pytest.mark.parametrize(
+    "command", ["import-ranked", "evaluate", "export-answers", "report", "conformance", "policies"]
+)
+def test_each_command_has_help_and_a_home(command: str) -> None:
+    result = runner.invoke(main.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "--home" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "a"],
+        ["evaluate", "a", "b", "--prompts", "0"],
+        ["evaluate", "a", "b", "--mode", "odd"],
+        ["export-answers", "a"],
+        ["policies", "--min-margin", "6"],
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
+    assert runner.invoke(main.app, arguments).exit_code == 2
+
+
+async def test_ranked_responses_are_sent_and_what_was_left_out_is_told(
+    stack: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, api = await stack({("POST", "/v1/datasets/mine/ranked"): {"added": 1}})
+    good = {"prompt": "Q", "responses": [{"text": "a", "rank": 1}, {"text": "b", "rank": 0}]}
+    alone = {"prompt": "R", "responses": [{"text": "a", "rank": 0}]}
+    path = tmp_path / "ranked.jsonl"
+    path.write_text(f"{json.dumps(good)}\n{json.dumps(alone)}\nnot json\n")
+    with pytest.raises(BrokenFile):
+        await remote.import_ranked(home, path, "mine", False, "en")
+    assert api.requests == []
+    await remote.import_ranked(home, path, "mine", True, "en")
+    ((_, _, body),) = api.requests
+    (sent,) = body["prompts"]
+    assert sent["messages"] == [{"role": "user", "content": "Q"}]
+    assert sent["reference"] == "b"
+    assert sent["responses"] == [{"text": "b", "rank": 0}, {"text": "a", "rank": 1}]
+    told = capsys.readouterr().out
+    assert "1 ranked prompts added" in told
+    assert "1 broken lines left out" in told
+    assert "fewer_than_two" in told
+
+
+async def test_a_preset_lies_under_the_files_keys(stack: Any, tmp_path: Path) -> None:
+    home, api = await stack(
+        {("POST", "/v1/runs"): {"id": "r1"}, ("POST", "/v1/runs/r1/iterations"): {}}
+    )
+    path = tmp_path / "mine.yaml"
+    path.write_text("training: {beta: 0.2}")
+    await remote.start(home, "demo", path, 1)
+    sent = api.requests[0][2]
+    assert sent["training"]["beta"] == 0.2
+    assert sent["training"]["batch_size"] == 4
+    assert sent["name"] == "demo"
+
+
+async def test_a_preset_that_does_not_exist_starts_nothing(stack: Any) -> None:
+    home, api = await stack({})
+    with pytest.raises(NotFound, match="there is no preset 'papre'"):
+        await remote.start(home, "papre", None, 1)
+    assert api.requests == []
+
+
+def evaluation(state: str, **found: Any) -> dict[str, Any]:
+    return {"id": "e1", "state": state, "result": None, "error": None, **found}
+
+
+async def test_an_evaluation_is_waited_for(stack: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "EVALUATION_POLL_SECONDS", 0.0)
+    done = evaluation("succeeded", result={"num_wins": 3})
+    home, api = await stack(
+        {
+            ("POST", "/v1/evaluations"): evaluation("queued"),
+            ("GET", "/v1/evaluations/e1"): [evaluation("running"), done],
+        }
+    )
+    assert await remote.evaluate(home, "a", "b", {"num_prompts": 4}) == done
+    assert api.requests[0][2] == {
+        "version_a": "a",
+        "version_b": "b",
+        "config": {"num_prompts": 4},
+    }
+    assert len(api.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("found", "raised"),
+    [
+        (evaluation("succeeded", result={"num_wins": 3}), None),
+        (evaluation("failed", error="no"), EvaluationFailed),
+    ],
+)
+def test_evaluate_prints_the_result_or_fails(
+    monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], raised: type[Exception] | None
+) -> None:
+    asked: list[Any] = []
+
+    async def evaluate(*arguments: Any) -> dict[str, Any]:
+        asked.extend(arguments)
+        return found
+
+    monkeypatch.setattr(remote, "evaluate", evaluate)
+    result = runner.invoke(main.app, ["evaluate", "a", "b", "--prompts", "5", "--home", "h"])
+    assert asked[1:3] == ["a", "b"]
+    assert asked[3]["num_prompts"] == 5
+    if raised is None:
+        assert json.loads(result.output) == {"num_wins": 3}
+    else:
+        assert isinstance(result.exception, raised)
+
+
+async def test_answers_are_exported_for_alpaca_eval(stack: Any, tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Q"}]
+    items = [{"messages": messages, "answer": "A", "sampling": {}}]
+    home, api = await stack({("GET", "/v1/models/m2/answers"): {"items": items}})
+    await remote.export_answers(home, "m2", "held", tmp_path / "out.json")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written == [{"dataset": "held", "instruction": "Q", "output": "A", "generator": "m2"}]
+    assert api.requests[0][2] == {"dataset": "held"}
+
+
+async def test_the_report_of_the_newest_run_is_written(stack: Any, tmp_path: Path) -> None:
+    data = {
+        "run": {
+            "id": "r1",
+            "name": "my run",
+            "config": RunConfig().model_dump(mode="json"),
+            "config_sha256": "0" * 64,
+            "software": {},
+            "base_version": "m0",
+            "created_at": "2026-01-01T00:00:00+00:00",
+        },
+        "conformance": [],
+        "versions": [],
+        "assessments": [],
+        "iterations": [],
+        "evaluations": [],
+    }
+    home, _ = await stack({**RUNS, ("GET", "/v1/runs/r1/report"): data})
+    await remote.report(home, None, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "my run" in page
+
+
+async def test_conformance_counts_what_deviates(
+    stack: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = conformance(RunConfig(), {})
+    home, _ = await stack({**RUNS, ("GET", "/v1/runs/r1/conformance"): {"items": rows}})
+    await remote.show_conformance(home, None)
+    told = capsys.readouterr().out
+    assert f"{sum(row['deviates'] for row in rows)} of {len(rows)} values deviate" in told
+    assert "not run" in told
+
+
+async def test_every_policy_is_compared_on_stored_scores(
+    stack: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {
+        "num_pairs": 2,
+        "mean_margin": 1.5,
+        "mean_chosen_length": None,
+        "mean_rejected_length": 80.0,
+        "unpaired": {"tied": 3},
+    }
+    views = [
+        {"id": "i0", "index": 0, "kind": "bootstrap", "counts": {"responses": 0}},
+        {"id": "i1", "index": 1, "kind": "improve", "counts": {"responses": 8}},
+        {"id": "i2", "index": 2, "kind": "improve", "counts": {"responses": 0}},
+    ]
+    home, api = await stack(
+        {
+            ("GET", "/v1/iterations"): {"items": views},
+            ("POST", "/v1/iterations/i1/pairing"): found,
+        }
+    )
+    await remote.compare_policies(home, "r1", 0.5)
+    asked = [body for method, _, body in api.requests if method == "POST"]
+    assert [body["policy"]["kind"] for body in asked] == [p["kind"] for p in remote.POLICIES]
+    assert {body["min_margin"] for body in asked} == {0.5}
+    told = capsys.readouterr().out
+    assert "length_control" in told
+    assert "3 tied" in told
+
+
+async def test_without_a_run_the_error_says_how_to_start_one(stack: Any) -> None:
+    home, _ = await stack({("GET", "/v1/runs"): {"items": []}})
+    with pytest.raises(NotFound, match="rewardloop start"):
+        await remote.show_conformance(home, None)
