@@ -170,17 +170,18 @@ async def succeed(session: AsyncSession, iteration: Iteration) -> None:
     await wake_all(session)
 
 
-async def fail(session: AsyncSession, iteration: Iteration, why: str) -> None:
-    """End the iteration for the reason `why`, and the queued ones of its run with it."""
+async def fail(session: AsyncSession, iteration: Iteration, error: RewardloopError) -> None:
+    """End the iteration with the error, and the queued ones of its run with it."""
     behind = await session.scalars(
         select(Iteration).where(
             Iteration.run_id == iteration.run_id, Iteration.state == IterationState.QUEUED
         )
     )
     reasons = dict.fromkeys(behind, f"iteration {iteration.index} failed before it")
-    for failed, reason in {**reasons, iteration: why}.items():
+    for failed, reason in {**reasons, iteration: error.message}.items():
         failed.state = IterationState.FAILED
         failed.error = reason
+        failed.error_kind = error.kind
         failed.finished_at = datetime.now(UTC)
         events.record(
             session,
@@ -189,6 +190,7 @@ async def fail(session: AsyncSession, iteration: Iteration, why: str) -> None:
             iteration_id=failed.id,
             index=failed.index,
             error=reason,
+            error_kind=error.kind,
         )
     await session.execute(
         update(PhaseSpan)
@@ -209,7 +211,7 @@ async def note_failure(session: AsyncSession, iteration: Iteration, error: Rewar
     if iteration.state != IterationState.RUNNING:
         return
     if not error.transient or iteration.num_failures >= MAX_FAILURES:
-        await fail(session, iteration, error.message)
+        await fail(session, iteration, error)
         return
     iteration.num_failures += 1
     events.record(

@@ -42,6 +42,8 @@ class IterationView(BaseModel):
     baseline_version: str | None
     new_version: str | None
     error: str | None
+    error_kind: str | None
+    """As in problem details: `judge-collapsed`, `no-training-examples`, ..."""
     counts: Counts
     tokens: dict[str, int]
     tokens_per_second: float
@@ -69,6 +71,7 @@ async def _view(session: AsyncSession, iteration: Iteration) -> IterationView:
         new_version=iteration.new_version_id,
         report=iteration.report,
         error=iteration.error,
+        error_kind=iteration.error_kind,
         created_at=iteration.created_at,
         started_at=iteration.started_at,
         finished_at=iteration.finished_at,

@@ -10,7 +10,7 @@ import pytest
 
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.embedded.process import free_port
-from rewardloop.errors import InvalidInput, UpstreamUnavailable
+from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
 from rewardloop.store import evaluations, iterations
 from rewardloop.store.models import Evaluation
 from services.generator.stub_engine import Faults
@@ -171,7 +171,7 @@ async def test_an_evaluation_and_an_iteration_wait_for_each_other(ready: Any) ->
 
     async with ready.store.transaction() as session:
         current = await iterations.get(session, running, lock=True)
-        await iterations.fail(session, current, "for this test")
+        await iterations.fail(session, current, NotFound("for this test"))
     assert (await ready.advance(behind)).state == "queued"  # the evaluation comes first
     assert ready.messages("rollout") == 1  # and is told that it may start
     async with ready.store.transaction() as session:

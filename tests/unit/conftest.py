@@ -12,7 +12,7 @@ from tenacity import wait_none
 from rewardloop.clients import http
 
 settings.register_profile(
-    "unit", deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow]
+    "unit", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("unit")
 

@@ -115,7 +115,7 @@ def test_position_bias_is_of_the_orders_that_contradict_each_other() -> None:
 
 
 @given(st.lists(prompts, max_size=12))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_swapping_a_and_b_swaps_wins_and_losses_and_nothing_else(
     rows: list[ComparedPrompt],
 ) -> None:
@@ -145,7 +145,7 @@ def negative(value: float | None) -> float | None:
 
 
 @given(st.lists(prompts, max_size=12))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_rates_are_in_their_intervals(rows: list[ComparedPrompt]) -> None:
     found = head_to_head([*rows, ComparedPrompt(TIE, TIE, 1, 1)])
     shares = [found.win_rate, found.loss_rate, found.tie_rate]

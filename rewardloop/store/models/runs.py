@@ -61,6 +61,8 @@ class Iteration(Base):
     report: Mapped[Json] = mapped_column(server_default="{}")
     """What phases found, by subject: counts, reasons, health."""
     error: Mapped[str | None]
+    error_kind: Mapped[str | None]
+    """The error's stable name, as in problem details; of the first one that failed."""
     num_failures: Mapped[int] = mapped_column(server_default="0")
     """Transient failures in a row; too many fail the iteration."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -8,7 +8,7 @@ from math import nan
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardloop.report import render
@@ -326,6 +326,7 @@ def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(st.data(), st.sampled_from([None, nan]))
+@settings(max_examples=12)
 def test_anything_may_be_missing(
     sample: dict[str, Any], choice: st.DataObject, missing: float | None
 ) -> None:

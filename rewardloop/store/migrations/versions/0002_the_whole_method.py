@@ -60,6 +60,7 @@ def _change_iterations() -> None:
         "iterations", sa.Column("kind", sa.Text(), server_default="improve", nullable=False)
     )
     op.add_column("iterations", sa.Column("baseline_version_id", sa.Text(), nullable=True))
+    op.add_column("iterations", sa.Column("error_kind", sa.Text(), nullable=True))
     op.add_column(
         "iterations",
         sa.Column(
@@ -370,6 +371,7 @@ def downgrade() -> None:
         '"index" >= 1',
         "index_counts_from_one",
     )
+    op.drop_column("iterations", "error_kind")
     op.drop_column("iterations", "report")
     op.drop_column("iterations", "baseline_version_id")
     op.drop_column("iterations", "kind")
