@@ -3,7 +3,9 @@
 Each canary is a prompt, a greedy continuation by the model itself, and the
 log-probability (nats) of each continuation token. The engine is asked for the
 same tokens after a swap. They are computed from the files as published, in the
-engine's dtype: float32 and bf16 forwards differ by more than a small update.
+engine's dtype: float32 and bf16 forwards differ by more than a small update. How much they
+differ is written beside the canaries: it is the size of what rounding alone does to this
+checkpoint, and grows as training sharpens it.
 """
 
 import json
@@ -46,8 +48,29 @@ def write_canaries(folder: Path) -> None:
         }
         for prompt_ids, continuation in _continuations(model, tokenizer, texts)
     ]
-    document = {"dtype": "bfloat16", "canaries": canaries}
+    document = {
+        "dtype": "bfloat16",
+        "rounding_nats": _rounding_nats(folder, canaries),
+        "canaries": canaries,
+    }
     (folder / checkpoints.CANARIES).write_text(json.dumps(document))
+
+
+def _rounding_nats(folder: Path, canaries: list[dict[str, Any]]) -> float:
+    """Mean |bf16 - float32| of the canaries' log-probabilities."""
+    exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    differences = [
+        abs(precise - rounded)
+        for canary in canaries
+        for precise, rounded in zip(
+            continuation_logprobs(
+                exact, canary["prompt_token_ids"], canary["continuation_token_ids"]
+            ),
+            canary["logprobs"],
+            strict=True,
+        )
+    ]
+    return sum(differences) / len(differences)
 
 
 def _continuations(

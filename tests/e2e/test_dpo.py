@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from rewardloop.config import Training
 from services.trainer import dpo
@@ -82,6 +83,24 @@ def test_a_child_follows_the_config(tiny: Path, tmp_path: Path) -> None:
     assert {"model.safetensors", "config.json", "tokenizer.json", "canaries.json"} <= written
     assert not any(name.endswith(".bin") for name in written)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_the_canaries_say_what_rounding_does_to_them(tiny: Path, tmp_path: Path) -> None:
+    train(tiny, tmp_path / "out")
+    folder = tmp_path / "out"
+    said = json.loads((folder / "canaries.json").read_text())
+    exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    differences = []
+    for canary in said["canaries"]:
+        ids = canary["prompt_token_ids"] + canary["continuation_token_ids"]
+        logps_TV = exact(torch.tensor([ids])).logits[0].log_softmax(-1).detach()
+        first = len(canary["prompt_token_ids"]) - 1
+        for t, (token, logprob) in enumerate(
+            zip(canary["continuation_token_ids"], canary["logprobs"], strict=True)
+        ):
+            differences.append(abs(float(logps_TV[first + t, token]) - logprob))
+    assert said["rounding_nats"] == pytest.approx(sum(differences) / len(differences), rel=1e-3)
+    assert said["rounding_nats"] > 0
 
 
 def test_dropout_is_in_force_and_not_published(tiny: Path, tmp_path: Path) -> None:

@@ -225,6 +225,17 @@ def test_a_checkpoint_without_canaries_is_refused(tmp_path: Any, canaries: Any) 
         swap._read_canaries(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("said", "bound"),
+    [({}, 0.05), ({"rounding_nats": 0.02}, 0.05), ({"rounding_nats": 0.1}, 0.15)],
+)
+def test_the_bound_grows_with_the_checkpoints_own_rounding(
+    tmp_path: Any, said: dict[str, float], bound: float
+) -> None:
+    (tmp_path / "canaries.json").write_text(json.dumps({**said, "canaries": [{}]}))
+    assert swap._read_canaries(tmp_path)[1] == pytest.approx(bound)
+
+
 async def test_an_engine_that_refuses_canaries_fails_the_swap(
     replica: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
