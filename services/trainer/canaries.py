@@ -59,7 +59,7 @@ def write_canaries(folder: Path) -> None:
 def _rounding_nats(folder: Path, canaries: list[dict[str, Any]]) -> float:
     """Mean |bf16 - float32| of the canaries' log-probabilities."""
     exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    differences = [
+    differences: list[float] = [
         abs(precise - rounded)
         for canary in canaries
         for precise, rounded in zip(

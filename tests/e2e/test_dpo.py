@@ -86,7 +86,7 @@ def test_a_child_follows_the_config(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_the_canaries_say_what_rounding_does_to_them(tiny: Path, tmp_path: Path) -> None:
-    train(tiny, tmp_path / "out")
+    train(task_of(tiny, tmp_path / "out"))
     folder = tmp_path / "out"
     said = json.loads((folder / "canaries.json").read_text())
     exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
