@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.records import PromptRecord
 from rewardloop.store import iterations, prompts, ranked
 from rewardloop.store.models import CandidatePrompt, Iteration, IterationPrompt, Prompt
-from rewardloop.store.rollouts import storable
+from rewardloop.store.texts import storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +87,16 @@ async def progress(session: AsyncSession, iteration_id: UUID) -> dict[str, Any]:
 
 async def finish(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
     """Give the accepted prompts to the iteration and note the counts in its report."""
-    ids = await session.scalars(
-        select(CandidatePrompt.prompt_id)
+    accepted = (
+        select(CandidatePrompt.iteration_id, CandidatePrompt.prompt_id)
         .where(CandidatePrompt.iteration_id == iteration.id, CandidatePrompt.prompt_id.is_not(None))
         .distinct()
-        .order_by(CandidatePrompt.prompt_id)
     )
-    for prompt_id in ids:
-        await session.execute(
-            insert(IterationPrompt)
-            .values(iteration_id=iteration.id, prompt_id=prompt_id)
-            .on_conflict_do_nothing()
-        )
+    await session.execute(
+        insert(IterationPrompt)
+        .from_select(["iteration_id", "prompt_id"], accepted)
+        .on_conflict_do_nothing()
+    )
     found = await progress(session, iteration.id)
     await iterations.add_to_report(session, iteration.id, "prompts", found)
     return found

@@ -14,8 +14,6 @@ from rewardloop.pairing import PairedPrompt, consistency, label_smoothing, pair
 from rewardloop.records import ScoredResponse
 from rewardloop.store.models import Iteration, PreferencePairRow
 
-_ROWS_PER_INSERT = 1000
-
 
 async def scored(
     session: AsyncSession, run_id: UUID, index: int
@@ -97,12 +95,8 @@ async def build(session: AsyncSession, iteration: Iteration, config: Pairing) ->
         for prompt_id, item in paired.items()
         for pair in item.pairs
     ]
-    for start in range(0, len(rows), _ROWS_PER_INSERT):
-        await session.execute(
-            insert(PreferencePairRow)
-            .values(rows[start : start + _ROWS_PER_INSERT])
-            .on_conflict_do_nothing()
-        )
+    if rows:
+        await session.execute(insert(PreferencePairRow).on_conflict_do_nothing(), rows)
     return report
 
 

@@ -37,7 +37,7 @@ from rewardloop.store.models import (
     RankedResponse,
     RankedSplit,
 )
-from rewardloop.store.rollouts import storable
+from rewardloop.store.texts import storable
 
 MIN_PROMPTS = 4
 """Ranked prompts below which a split into learning and measuring makes no sense."""
@@ -298,11 +298,8 @@ async def select_examples(
     selection = select_eft(await _judged(session, assessment.id), config, seed)
     if selection.kept:
         await session.execute(
-            insert(EftExample)
-            .values(
-                [{"iteration_id": iteration_id, "ranked_judgement_id": i} for i in selection.kept]
-            )
-            .on_conflict_do_nothing()
+            insert(EftExample).on_conflict_do_nothing(),
+            [{"iteration_id": iteration_id, "ranked_judgement_id": i} for i in selection.kept],
         )
     return asdict(selection.report)
 

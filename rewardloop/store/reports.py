@@ -35,7 +35,7 @@ async def of_run(session: AsyncSession, run_id: UUID) -> dict[str, Any]:
             "base_version": run.base_version_id,
             "created_at": run.created_at.isoformat(),
         },
-        "conformance": await conformance_of(session, run_id),
+        "conformance": _conformance(run, whole),
         "versions": [await _version(session, i, label) for i, label in labels.items()],
         "assessments": [a for i in whole for a in await _assessments(session, i, labels)],
         "iterations": [await _iteration(session, i) for i in whole],
@@ -70,7 +70,10 @@ def labels_of(run: Run, whole: list[Iteration]) -> dict[str, str]:
 
 async def conformance_of(session: AsyncSession, run_id: UUID) -> list[dict[str, Any]]:
     run = await runs.get(session, run_id)
-    whole = await iterations.of_run(session, run_id)
+    return _conformance(run, await iterations.of_run(session, run_id))
+
+
+def _conformance(run: Run, whole: list[Iteration]) -> list[dict[str, Any]]:
     report = next((i.report for i in whole if i.kind == IterationKind.BOOTSTRAP), {})
     return conformance(RunConfig.model_validate(run.config), report)
 

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.records import Message, PromptState, Sample, WrittenJudgement
 from rewardloop.store import events
 from rewardloop.store.models import IterationPrompt, Judgement, Prompt, Response
+from rewardloop.store.texts import storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,9 +265,3 @@ def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) ->
         "prompt_tokens": judgement.prompt_tokens,
         "completion_tokens": judgement.completion_tokens,
     }
-
-
-def storable(text_: str) -> str:
-    """The text as Postgres can hold it."""
-    # Postgres text holds any character but NUL, and a model may write one.
-    return text_.replace("\x00", "\N{SYMBOL FOR NULL}")

@@ -22,7 +22,7 @@ from rewardloop.store import Store, evaluations, outbox, versions
 from rewardloop.store.evaluations import Uncompared
 from rewardloop.store.models import Evaluation
 from services.worker.phase import work_through
-from services.worker.swap import activate_everywhere
+from services.worker.swap import serve
 
 MAX_IN_FLIGHT = 64
 
@@ -77,11 +77,8 @@ class Evaluating:
     async def _serve(self, version: str) -> None:
         async with self.store.transaction() as session:
             serving = await versions.serving(session)
-        if serving == version:
-            return
-        await activate_everywhere(self.settings, version, fallback=serving)
-        async with self.store.transaction() as session:
-            await versions.set_serving(session, version)
+        if serving != version:
+            await serve(self.store, self.settings, version)
 
     async def _answers_of(self, version: str) -> bool:
         missing = await self._unanswered(version)

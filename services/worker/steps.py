@@ -1,6 +1,5 @@
 """The steps that every kind of iteration takes."""
 
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -18,12 +17,9 @@ from rewardloop.store import (
     outbox,
     ranked,
     training,
-    versions,
 )
 from rewardloop.store.models import Iteration
-from services.worker.swap import activate_everywhere
-
-logger = logging.getLogger("rewardloop.worker")
+from services.worker.swap import serve
 
 Step = Callable[[], Awaitable[bool]]
 """Returns whether another step can be taken at once."""
@@ -67,11 +63,8 @@ class Steps:
 
     async def _serve(self, version: str) -> None:
         """Every replica serves `version`; another run may have left its own."""
+        reports = await serve(self.store, self.settings, version)
         async with self.store.transaction() as session:
-            serving = await versions.serving(session)
-        reports = await activate_everywhere(self.settings, version, fallback=serving)
-        async with self.store.transaction() as session:
-            await versions.set_serving(session, version)
             events.record(
                 session,
                 "version.served",

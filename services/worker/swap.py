@@ -8,6 +8,21 @@ from typing import Any
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError, SwapFailed
+from rewardloop.store import Store, versions
+
+
+async def serve(store: Store, settings: Settings, version: str) -> list[dict[str, Any]]:
+    """Bring every replica to `version`, mark it as served, and return their reports.
+
+    Raises:
+        UpstreamUnavailable, SwapFailed, CheckpointInvalid: as for `activate_everywhere`.
+    """
+    async with store.transaction() as session:
+        serving = await versions.serving(session)
+    reports = await activate_everywhere(settings, version, fallback=serving)
+    async with store.transaction() as session:
+        await versions.set_serving(session, version)
+    return reports
 
 
 async def activate_everywhere(
