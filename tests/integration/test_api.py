@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import insert
 
 from rewardloop.store.models import Judgement, Response
-from services.api.app import make_app
 
 GOLDEN = Path(__file__).parent / "golden" / "openapi_paths.json"
 
@@ -20,16 +19,7 @@ async def api(world: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client with the key, on an API with a base version and five prompts."""
     await world.with_base()
     await world.add_prompts("one", "two", "three", "four", "five")
-    app = make_app(world.settings)
-    key = world.settings.api_key.get_secret_value()
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app),
-            base_url="http://api",
-            headers={"authorization": f"Bearer {key}"},
-        ) as client,
-    ):
+    async with world.api() as client:
         yield client
 
 

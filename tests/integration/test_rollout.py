@@ -320,9 +320,9 @@ async def test_a_live_lease_is_renewed_and_an_expired_one_taken_back(
 async def test_a_task_keeps_its_leases_while_it_works(
     world: Any, iteration_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "LEASE_SECONDS", 0.5)
-    monkeypatch.setattr(rollout, "RENEW_SECONDS", 0.1)
-    world.serve(Faults(latency_seconds=0.5))
+    monkeypatch.setattr(rollout, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(rollout, "RENEW_SECONDS", 0.2)
+    world.serve(Faults(latency_seconds=1.5))  # sample and judge: longer than a lease
     working = asyncio.create_task(world.roll_out(iteration_id))
     num_taken_back = 0
     while not working.done():
