@@ -1,4 +1,4 @@
-"""One demo, real in every part, that all tests of this folder look at.
+"""One demo, real in every part, that most tests of this folder look at, and a tiny model.
 
 `rewardloop demo --iterations 2 --keep` runs as a user would run it; when it says
 that the stack stays up, the tests ask the database and the servers.
@@ -12,10 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from services.trainer import optimisation
 from tests.e2e.real_demo import NUM_PROMPTS, Demo
+from tests.e2e.tiny_model import write_tiny_model
 
 DEMO_SECONDS = 840
 
@@ -52,3 +56,21 @@ def _wait_for(words: str, log: Path, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, log.read_text()[-4000:]
         assert time.monotonic() < deadline, log.read_text()[-4000:]
         time.sleep(1)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama that trains in seconds."""
+    torch.set_num_threads(1)
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the bf16 autocast, whose rounding would hide a wrong formula."""
+    arguments = optimisation.arguments
+
+    def without_bf16(*given: Any) -> dict[str, Any]:
+        return {**arguments(*given), "bf16": False}
+
+    monkeypatch.setattr(optimisation, "arguments", without_bf16)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from rewardloop.config import Training
 from services.trainer import dpo
 from services.trainer.child import run_child
-from tests.e2e.tiny_model import in_float64, response_logprobs, user, write_tiny_model
+from tests.e2e.tiny_model import in_float64, response_logprobs, user
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PAIR = {
@@ -24,12 +24,6 @@ PAIR = {
     "rejected": [{"role": "assistant", "content": "No, never ever."}],
 }
 LORA = {"kind": "lora", "rank": 4, "alpha": 8}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def task_of(tiny: Path, output: Path, **changes: Any) -> dict[str, Any]:

@@ -9,14 +9,13 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from rewardloop.config import Training
-from services.trainer import dpo, optimisation
+from services.trainer import dpo
 from tests.e2e.tiny_model import (
     gradients,
     in_float64,
     response_logprobs,
     user,
     worst_difference,
-    write_tiny_model,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -26,23 +25,6 @@ TEXTS = [
     ("Two plus two?", "Four, as everybody will have learnt at school.", "Five."),
     ("Hi", "Hello!", "Go."),
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the bf16 autocast, whose rounding would hide a wrong formula."""
-    arguments = optimisation.arguments
-
-    def without_bf16(*given: Any) -> dict[str, Any]:
-        return {**arguments(*given), "bf16": False}
-
-    monkeypatch.setattr(optimisation, "arguments", without_bf16)
 
 
 def shift(model: Any) -> None:

@@ -15,17 +15,11 @@ from rewardloop.config import SupervisedTraining, Training
 from services.trainer import dpo, sft
 from services.trainer.child import run_child
 from services.trainer.early_stopping import greedy_answers
-from tests.e2e.tiny_model import as_prompt, byte_tokenizer, in_float64, user, write_tiny_model
+from tests.e2e.tiny_model import as_prompt, byte_tokenizer, in_float64, user
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
 PROMPTS = ["Hi", "What is the capital of France?", "Name a colour.", "Why?"]
 MAX_TOKENS = 6
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 def sft_task(tiny: Path, output: Path, **changes: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from rewardloop.config import SupervisedTraining, Training
-from services.trainer import optimisation, sft
+from services.trainer import sft
 from services.trainer.child import run_child
 from tests.e2e.tiny_model import (
     as_prompt,
@@ -21,7 +21,6 @@ from tests.e2e.tiny_model import (
     response_logprobs,
     user,
     worst_difference,
-    write_tiny_model,
 )
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -30,23 +29,6 @@ TEXTS = [
     ("Two plus two?", "Four, as everybody will have learnt at school."),
     ("Hi", "Hello!"),
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the bf16 autocast, whose rounding would hide a wrong formula."""
-    arguments = optimisation.arguments
-
-    def without_bf16(*given: Any) -> dict[str, Any]:
-        return {**arguments(*given), "bf16": False}
-
-    monkeypatch.setattr(optimisation, "arguments", without_bf16)
 
 
 def task_of(
