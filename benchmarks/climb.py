@@ -10,8 +10,9 @@ rule scores them. One more run is trained on shuffled scores, from which there i
 to learn.
 
 The gain is the mean over seeds of (M3's mean score - M1's), with a 95 % interval from
-10,000 bootstrap samples over seeds and, within them, prompts. The last line is one JSON
-object with the gain, the interval's lower end, and the gain of the shuffled run.
+10,000 bootstrap samples over seeds and over prompts: all seeds answer the same prompts, so
+a sample draws these once for all. The last line is one JSON object with the gain, the
+interval's lower end, and the gain of the shuffled run.
 """
 
 import argparse
@@ -108,7 +109,7 @@ async def climb(home: Home, num_seeds: int, num_prompts: int, num_held_out: int)
             client(home) as api,
         ):
             await import_seeds(api)
-            base = next(m["id"] for m in (await api.get("/v1/models"))["items"] if m["serving"])
+            base = await _base_version(api)
             experiment = Experiment(stack, api, judge, num_held_out)
             before = await experiment.scores(base)
             gains = []
@@ -119,6 +120,12 @@ async def climb(home: Home, num_seeds: int, num_prompts: int, num_held_out: int)
             new = await experiment.trained(base, num_seeds, num_prompts)
             shuffled = await _gain(experiment, "shuffled", new, before)
     return summary(np.array(gains), shuffled)
+
+
+async def _base_version(api: ApiClient) -> str:
+    """M1: the imported model, also where an earlier experiment left its own one serving."""
+    models = (await api.get("/v1/models"))["items"]
+    return next(str(model["id"]) for model in models if model["kind"] == "base")
 
 
 async def _gain(experiment: Experiment, name: str, version: str, before: Any) -> Any:
@@ -149,11 +156,11 @@ def summary(gains: Any, shuffled: Any) -> dict[str, Any]:
 
 def interval(gains: Any) -> tuple[float, float]:
     """95 % percentile interval of the mean of (num_seeds, num_prompts), by a bootstrap over
-    seeds and, within each drawn seed, prompts."""
+    seeds and over prompts. A column is one prompt for all seeds, so it is drawn as a whole."""
     random = np.random.default_rng(0)
     num_seeds, num_prompts = gains.shape
     seeds = random.integers(num_seeds, size=(NUM_RESAMPLES, num_seeds, 1))
-    prompts = random.integers(num_prompts, size=(NUM_RESAMPLES, num_seeds, num_prompts))
+    prompts = random.integers(num_prompts, size=(NUM_RESAMPLES, 1, num_prompts))
     means = gains[seeds, prompts].mean(axis=(1, 2))
     low, high = np.percentile(means, [2.5, 97.5])
     return float(low), float(high)
