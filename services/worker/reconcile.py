@@ -1,7 +1,7 @@
 """Brings back what was lost: messages, leases, work whose process died.
 
 Runs every few seconds, one at a time in the whole cluster. Losing every message
-in the broker costs at most REMIND_SECONDS.
+in the broker costs at most RECONCILE_SECONDS.
 """
 
 import logging
