@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
@@ -12,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import free_port
-from rewardloop.errors import TooFewPrompts, UpstreamUnavailable
-from rewardloop.records import Message, PromptRecord
-from rewardloop.store import candidates, prompts
+from rewardloop.errors import Conflict, TooFewPrompts, UpstreamUnavailable
+from rewardloop.records import Message, Phase, PromptRecord
+from rewardloop.store import candidates, iterations, prompts
+from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
 from services.worker import prompts as writing
@@ -160,6 +163,53 @@ async def test_too_few_prompts_are_never_taken_for_enough(
     with pytest.raises(TooFewPrompts):
         await ready.write_prompts(only)
     assert stands(await ready.advance(only)) == ("failed", "prompts")
+
+
+def meanwhile(world: Any, happens: Callable[[Any], Awaitable[None]]) -> None:
+    """Let `happens` happen in a transaction of its own when the prompt model is first asked."""
+    complete, done = GeneratorClient.complete, []
+
+    async def instead(*args: Any) -> str:
+        if not done:
+            done.append(True)
+            async with world.store.transaction() as session:
+                await happens(session)
+        return await complete(*args)
+
+    world.monkeypatch.setattr(GeneratorClient, "complete", instead)
+
+
+async def test_a_task_that_comes_late_hands_no_prompts_over(ready: Any) -> None:
+    """Its lock died with its connection, and another one took the iteration on."""
+    ready.serve()
+    (only,) = await in_prompts(ready)
+
+    async def goes_on(session: Any) -> None:
+        current = await iterations.get(session, only, lock=True)
+        await iterations.enter(session, current, Phase.PREPARE)
+
+    meanwhile(ready, goes_on)
+    with pytest.raises(Conflict, match="has gone on from prompts to prepare"):
+        await ready.write_prompts(only)
+    assert await ready.rows("SELECT * FROM iteration_prompts") == []
+    late = await ready.iteration(only)
+    assert (late.state, late.failing_since, "prompts" in late.report) == ("running", None, False)
+
+
+async def test_what_another_task_wrote_counts(ready: Any) -> None:
+    """The database says how many there are, not a task's own counter."""
+    ready.serve(Faults(repeats_itself=True))  # one new prompt at most
+    (only,) = await in_prompts(ready)
+    iteration = await ready.iteration(only)
+    others = [Candidate(100 + n, f"written by another, {n}", None, None) for n in range(5)]
+
+    async def writes(session: Any) -> None:
+        await candidates.add(session, iteration, others)
+
+    meanwhile(ready, writes)
+    await ready.write_prompts(only)
+    assert (await ready.iteration(only)).report["prompts"]["num_accepted"] == 6
+    assert await ready.value("SELECT count(*) FROM iteration_prompts") == 6
 
 
 async def test_a_little_less_than_wanted_is_enough(ready: Any) -> None:
