@@ -196,6 +196,27 @@ async def test_a_task_that_comes_late_hands_no_prompts_over(ready: Any) -> None:
     assert (late.state, late.failing_since, "prompts" in late.report) == ("running", None, False)
 
 
+async def test_a_written_batch_is_progress(ready: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready.serve()
+    (only,) = await in_prompts(ready)
+    before = await ready.value(
+        "UPDATE iterations SET failing_since = now() RETURNING failing_since"
+    )
+    complete, calls = GeneratorClient.complete, iter(range(100))
+
+    async def fails_in_its_second_batch(*args: Any) -> str:
+        if next(calls) == 3:
+            raise UpstreamUnavailable("away")
+        return await complete(*args)
+
+    monkeypatch.setattr(GeneratorClient, "complete", fails_in_its_second_batch)
+    monkeypatch.setattr(writing, "BATCH_SIZE", 2)
+    with pytest.raises(UpstreamUnavailable):
+        await ready.write_prompts(only)
+    assert len(await written(ready, only)) == 2
+    assert (await ready.iteration(only)).failing_since > before
+
+
 async def test_what_another_task_wrote_counts(ready: Any) -> None:
     """The database says how many there are, not a task's own counter."""
     ready.serve(Faults(repeats_itself=True))  # one new prompt at most
