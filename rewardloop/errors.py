@@ -170,6 +170,23 @@ class EnvironmentUnfit(RewardloopError):
     kind = "environment-unfit"
 
 
+class Unexpected(RewardloopError):
+    """Something that no code foresaw; its message begins with the exception's type.
+
+    Transient, for nobody knows that it will not pass.
+    """
+
+    kind = "unexpected"
+    transient = True
+
+
+def recordable(error: Exception) -> RewardloopError:
+    """The error as it is stored: one of ours as it is, any other with its type's name."""
+    if isinstance(error, RewardloopError):
+        return error
+    return Unexpected(f"{type(error).__name__}: {error}")
+
+
 def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
     """Rebuild the error that a service answered with, from its problem details."""
     kind = str(problem.get("type", "")).rpartition(":")[2]

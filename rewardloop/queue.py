@@ -21,6 +21,8 @@ QUEUES = {
     **dict.fromkeys((ADVANCE, RECONCILE), "control"),
 }
 RECONCILE_SECONDS = 5.0
+HINT_SECONDS = 60.0
+"""Workers drop older messages: while they were busy, the reconciler has sent for the same again."""
 
 
 def make_app(settings: Settings) -> Celery:
@@ -67,7 +69,13 @@ async def relay(store: Store, app: Celery) -> int:
         messages = await outbox.take(session)
         for task, subject_id in messages:
             try:
-                await asyncio.to_thread(app.send_task, task, args=[str(subject_id)], retry=False)
+                await asyncio.to_thread(
+                    app.send_task,
+                    task,
+                    args=[str(subject_id)],
+                    retry=False,
+                    expires=HINT_SECONDS,
+                )
             except OperationalError as error:
                 raise UpstreamUnavailable(
                     f"the broker does not answer ({error}); check REWARDLOOP_BROKER_URL"

@@ -117,6 +117,14 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
+class EvaluationState(StrEnum):
+    QUEUED = "queued"
+    """Waits for what runs to leave the engines; goes before queued iterations."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
 class Purpose(StrEnum):
     """Why a version judges human-ranked responses."""
 
@@ -206,6 +214,7 @@ class WrittenComparison:
     preference: Preference | None
     reason: UnscoredReason | None
     """Why there is no preference."""
+    rubric_version: str
     judge_version: str
 
 

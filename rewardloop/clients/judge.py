@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS, share_out
 from rewardloop.clients.http import call, connect
+from rewardloop.comparison import COMPARISON_VERSION
 from rewardloop.config import Judging
 from rewardloop.errors import InvalidInput, UpstreamRejected
 from rewardloop.records import (
@@ -82,7 +83,9 @@ class JudgeClient:
                 judgement_mode=mode,
             )
         except (UpstreamRejected, InvalidInput) as error:
-            return WrittenComparison(error.message, None, UnscoredReason.REFUSED, "none")
+            return WrittenComparison(
+                error.message, None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none"
+            )
         return _comparison(answer["choices"][0])
 
     async def _ask(self, prompt: Sequence[Message], response: str, **fields: Any) -> dict[str, Any]:
@@ -140,5 +143,6 @@ def _comparison(choice: dict[str, Any]) -> WrittenComparison:
         raw_text=choice["message"]["content"] or "",
         preference=Preference(found["preference"]) if decided else None,
         reason=None if decided else UnscoredReason(found["reason"]),
+        rubric_version=found["rubric_version"],
         judge_version=found["judge_version"],
     )

@@ -1,17 +1,26 @@
 """Connections and transactions."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from rewardloop.errors import UpstreamUnavailable
+
+LIBPQ = {
+    "connect_timeout": 10,  # seconds
+    # A host that is gone without a word is noticed within a minute, not within two hours.
+    "keepalives_idle": 30,  # seconds
+    "keepalives_interval": 10,  # seconds
+    "tcp_user_timeout": 30_000,  # milliseconds
+}
 
 
 class Store:
@@ -19,7 +28,9 @@ class Store:
 
     def __init__(self, database_url: str, *, pool_size: int = 5) -> None:
         self._url = database_url
-        self.engine = create_async_engine(database_url, pool_size=pool_size, pool_pre_ping=True)
+        self.engine = create_async_engine(
+            database_url, pool_size=pool_size, pool_pre_ping=True, connect_args=LIBPQ
+        )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     @asynccontextmanager
@@ -29,34 +40,35 @@ class Store:
         Raises:
             UpstreamUnavailable: Postgres cannot be reached.
         """
-        try:
+        with _reached():
             async with self._sessions.begin() as session:
                 yield session
-        except OperationalError as error:
-            raise UpstreamUnavailable(
-                f"the database does not answer ({error.orig}); check REWARDLOOP_DATABASE_URL "
-                "and that Postgres runs"
-            ) from error
 
     @asynccontextmanager
     async def advisory_lock(self, name: str) -> AsyncIterator[bool]:
         """Hold the cluster-wide lock `name` for the block; yields False if another holds it.
 
         Postgres releases it when this process dies.
+
+        Raises:
+            UpstreamUnavailable: Postgres cannot be reached.
         """
         key = {"name": f"rewardloop:{name}"}
-        async with self.engine.connect() as raw:
-            connection = await raw.execution_options(isolation_level="AUTOCOMMIT")
-            held = bool(
-                await connection.scalar(text("SELECT pg_try_advisory_lock(hashtext(:name))"), key)
-            )
-            try:
-                yield held
-            finally:
-                if held:
-                    await connection.execute(
-                        text("SELECT pg_advisory_unlock(hashtext(:name))"), key
+        with _reached():
+            async with self.engine.connect() as raw:
+                connection = await raw.execution_options(isolation_level="AUTOCOMMIT")
+                held = bool(
+                    await connection.scalar(
+                        text("SELECT pg_try_advisory_lock(hashtext(:name))"), key
                     )
+                )
+                try:
+                    yield held
+                finally:
+                    if held:
+                        await connection.execute(
+                            text("SELECT pg_advisory_unlock(hashtext(:name))"), key
+                        )
 
     async def migrate(self) -> None:
         """Bring the schema to this version of the code."""
@@ -67,3 +79,18 @@ class Store:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+
+@contextmanager
+def _reached() -> Iterator[None]:
+    """
+    Raises:
+        UpstreamUnavailable: the block did not get to Postgres, or lost it.
+    """
+    try:
+        yield
+    except (OperationalError, InterfaceError, NoConnectionFree) as error:
+        raise UpstreamUnavailable(
+            f"the database does not answer ({getattr(error, 'orig', error)}); check "
+            "REWARDLOOP_DATABASE_URL and that Postgres runs"
+        ) from error

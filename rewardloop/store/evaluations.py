@@ -6,17 +6,17 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from rewardloop import queue_names
 from rewardloop.config import Evaluation as EvaluationConfig
-from rewardloop.errors import InvalidInput, NotFound, RewardloopError
+from rewardloop.errors import Conflict, InvalidInput, NotFound, RewardloopError
 from rewardloop.evaluation import ComparedPrompt, head_to_head
-from rewardloop.records import Message, Preference, WrittenComparison
-from rewardloop.store import events, iterations, outbox, prompts, versions
+from rewardloop.records import EvaluationState, Message, Preference, WrittenComparison
+from rewardloop.store import engines, events, failures, outbox, prompts, versions
 from rewardloop.store.models import Comparison, Evaluation, EvaluationAnswer, Prompt
 from rewardloop.store.texts import storable
 
@@ -83,26 +83,28 @@ async def list_newest(
     return list(await session.scalars(query.limit(limit)))
 
 
-async def unfinished(session: AsyncSession) -> list[UUID]:
-    found = await session.scalars(
-        select(Evaluation.id)
-        .where(Evaluation.state.in_(["queued", "running"]))
-        .order_by(Evaluation.created_at)
-    )
-    return list(found)
-
-
 async def try_start(session: AsyncSession, evaluation_id: UUID) -> bool:
     """Whether the evaluation has the engines: it has started, or starts now."""
-    await iterations.lock_engines(session)
+    await engines.lock(session)
     evaluation = await get(session, evaluation_id, lock=True)
-    if evaluation.state == "running":
+    if evaluation.state == EvaluationState.RUNNING:
         return True
-    if evaluation.state != "queued" or await iterations.engines_busy(session):
+    if evaluation.state != EvaluationState.QUEUED or await engines.busy(session):
         return False
-    evaluation.state = "running"
+    evaluation.state = EvaluationState.RUNNING
     events.record(session, "evaluation.started", run_id=evaluation.run_id, id=str(evaluation.id))
     return True
+
+
+async def require_running(session: AsyncSession, evaluation_id: UUID) -> None:
+    """Nobody else ends the evaluation before this transaction does.
+
+    Raises:
+        Conflict: it is over, so whoever works on it comes too late.
+    """
+    evaluation = await get(session, evaluation_id, lock=True)
+    if evaluation.state != EvaluationState.RUNNING:
+        raise Conflict(f"evaluation {evaluation_id} has {evaluation.state} without this process")
 
 
 def sampling_of(config: EvaluationConfig) -> dict[str, Any]:
@@ -243,6 +245,7 @@ async def add_comparison(
             raw_text=storable(written.raw_text),
             preference=written.preference,
             reason=written.reason,
+            rubric_version=written.rubric_version,
             judge_version=written.judge_version,
         )
         .on_conflict_do_nothing()
@@ -279,23 +282,22 @@ async def succeed(
         )
     result = asdict(head_to_head(rows))
     evaluation.result = result
-    evaluation.state = "succeeded"
+    evaluation.state = EvaluationState.SUCCEEDED
     evaluation.finished_at = datetime.now(UTC)
     events.record(session, "evaluation.succeeded", run_id=evaluation.run_id, id=str(evaluation_id))
     await session.flush()
-    await iterations.wake_all(session)
+    await engines.wake_next(session)
     return result
 
 
 async def note_failure(session: AsyncSession, evaluation_id: UUID, error: RewardloopError) -> None:
     """Fail the evaluation, unless the error may pass by itself and has not lasted too long."""
     evaluation = await get(session, evaluation_id, lock=True)
-    if evaluation.state != "running":
+    if evaluation.state != EvaluationState.RUNNING:
         return
-    if error.transient and evaluation.num_failures < iterations.MAX_FAILURES:
-        evaluation.num_failures += 1
+    if not await failures.must_end(session, evaluation, error):
         return
-    evaluation.state = "failed"
+    evaluation.state = EvaluationState.FAILED
     evaluation.error = error.message
     evaluation.finished_at = datetime.now(UTC)
     events.record(
@@ -306,10 +308,13 @@ async def note_failure(session: AsyncSession, evaluation_id: UUID, error: Reward
         error=error.message,
     )
     await session.flush()
-    await iterations.wake_all(session)
+    await engines.wake_next(session)
 
 
 async def note_progress(session: AsyncSession, evaluation_id: UUID) -> None:
     """Work went on, so failures before it were passing ones."""
-    evaluation = await get(session, evaluation_id, lock=True)
-    evaluation.num_failures = 0
+    await session.execute(
+        update(Evaluation)
+        .where(Evaluation.id == evaluation_id, Evaluation.failing_since.is_not(None))
+        .values(failing_since=None)
+    )

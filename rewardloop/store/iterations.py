@@ -12,13 +12,19 @@ from sqlalchemy import cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop import queue_names
 from rewardloop.config import RunConfig
-from rewardloop.errors import NotFound, RewardloopError
-from rewardloop.records import IterationKind, IterationState, Phase, Stage
-from rewardloop.store import events, outbox
+from rewardloop.errors import Conflict, NotFound, RewardloopError
+from rewardloop.records import (
+    EvaluationState,
+    IterationKind,
+    IterationState,
+    JobState,
+    Phase,
+    PromptState,
+    Stage,
+)
+from rewardloop.store import engines, events, failures
 from rewardloop.store.models import (
-    Evaluation,
     Iteration,
     IterationPrompt,
     Judgement,
@@ -41,6 +47,21 @@ async def get(session: AsyncSession, iteration_id: UUID, *, lock: bool = False) 
     return found
 
 
+async def locked(session: AsyncSession, seen: Iteration) -> Iteration:
+    """The iteration, locked, if it still runs in the phase in which another session saw it.
+
+    Raises:
+        Conflict: it has gone on since, so whoever saw it there comes too late to decide.
+    """
+    current = await get(session, seen.id, lock=True)
+    if current.state != IterationState.RUNNING or current.phase != seen.phase:
+        raise Conflict(
+            f"iteration {seen.id} has gone on from {seen.phase} to {current.phase} "
+            f"({current.state}) without this process"
+        )
+    return current
+
+
 async def list_newest(
     session: AsyncSession, limit: int, run_id: UUID | None = None
 ) -> list[Iteration]:
@@ -50,29 +71,18 @@ async def list_newest(
     return list(await session.scalars(query.limit(limit)))
 
 
-async def unfinished(session: AsyncSession) -> list[UUID]:
-    """Ids of all iterations that still need somebody, oldest first."""
-    found = await session.scalars(
-        select(Iteration.id)
-        .where(Iteration.state.in_([IterationState.QUEUED, IterationState.RUNNING]))
-        .order_by(Iteration.created_at, Iteration.index)
-    )
-    return list(found)
-
-
 async def try_start(session: AsyncSession, iteration_id: UUID) -> bool:
     """Start a queued iteration if it is its turn; returns whether it runs now.
 
     Its turn: nothing else runs, no evaluation waits, and the iteration before it in its run
     succeeded. Its base is that iteration's new version, or the run's base version.
     """
-    await lock_engines(session)
+    await engines.lock(session)
     iteration = await get(session, iteration_id, lock=True)
-    if iteration.state != IterationState.QUEUED or await engines_busy(session):
+    if iteration.state != IterationState.QUEUED or await engines.busy(session):
         return False
-    waiting = await session.scalar(select(Evaluation.id).where(Evaluation.state == "queued"))
     base = await _base_of(session, iteration)
-    if base is None or waiting is not None:
+    if base is None or await engines.first_evaluation(session, EvaluationState.QUEUED) is not None:
         return False
     run = await session.get_one(Run, iteration.run_id)
     config = RunConfig.model_validate(run.config)
@@ -81,19 +91,6 @@ async def try_start(session: AsyncSession, iteration_id: UUID) -> bool:
     iteration.started_at = datetime.now(UTC)
     await enter(session, iteration, _first_phase(iteration, config))
     return True
-
-
-async def lock_engines(session: AsyncSession) -> None:
-    """Until the transaction ends, nobody else decides whose turn it is on the engines."""
-    await session.execute(text("SELECT pg_advisory_xact_lock(hashtext('rewardloop:start'))"))
-
-
-async def engines_busy(session: AsyncSession) -> bool:
-    """Whether an iteration or an evaluation runs: the replicas serve one version at a time."""
-    for table in (Iteration, Evaluation):
-        if await session.scalar(select(table.id).where(table.state == "running")) is not None:
-            return True
-    return False
 
 
 async def _base_of(session: AsyncSession, iteration: Iteration) -> str | None:
@@ -139,13 +136,9 @@ async def add_to_report(
 
 async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> None:
     """Leave the current phase and enter `phase`."""
-    await session.execute(
-        update(PhaseSpan)
-        .where(PhaseSpan.iteration_id == iteration.id, PhaseSpan.ended_at.is_(None))
-        .values(ended_at=func.clock_timestamp())
-    )
+    await _leave_phase(session, iteration)
     iteration.phase = phase
-    iteration.num_failures = 0
+    iteration.failing_since = None
     if phase is not Phase.DONE:
         await session.execute(
             insert(PhaseSpan)
@@ -161,17 +154,31 @@ async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> No
     )
 
 
+async def _leave_phase(session: AsyncSession, iteration: Iteration) -> None:
+    await session.execute(
+        update(PhaseSpan)
+        .where(PhaseSpan.iteration_id == iteration.id, PhaseSpan.ended_at.is_(None))
+        .values(ended_at=func.clock_timestamp())
+    )
+
+
 async def succeed(session: AsyncSession, iteration: Iteration) -> None:
     """End the iteration and wake whatever waits behind it."""
     await enter(session, iteration, Phase.DONE)
     iteration.state = IterationState.SUCCEEDED
     iteration.finished_at = datetime.now(UTC)
     await session.flush()
-    await wake_all(session)
+    await engines.wake_next(session)
 
 
 async def fail(session: AsyncSession, iteration: Iteration, error: RewardloopError) -> None:
-    """End the iteration with the error, and the queued ones of its run with it."""
+    """End the iteration with the error, and the queued ones of its run with it.
+
+    The caller holds the iteration's row. The run's row keeps others from queueing another
+    one meanwhile, which nobody would end. (Not FOR UPDATE: whoever holds one of these
+    iterations may write events, which refer to the run.)
+    """
+    await session.get(Run, iteration.run_id, with_for_update={"key_share": True})
     behind = await session.scalars(
         select(Iteration).where(
             Iteration.run_id == iteration.run_id, Iteration.state == IterationState.QUEUED
@@ -192,28 +199,38 @@ async def fail(session: AsyncSession, iteration: Iteration, error: RewardloopErr
             error=reason,
             error_kind=error.kind,
         )
-    await session.execute(
-        update(PhaseSpan)
-        .where(PhaseSpan.iteration_id == iteration.id, PhaseSpan.ended_at.is_(None))
-        .values(ended_at=func.clock_timestamp())
-    )
+    await _end_training(session, iteration, error)
+    await _leave_phase(session, iteration)
     await session.flush()
-    await wake_all(session)
+    await engines.wake_next(session)
 
 
-MAX_FAILURES = 60
-"""Transient failures in a row within a phase; a reconciler that comes by every five
-seconds reaches it in five minutes or more."""
+async def _end_training(
+    session: AsyncSession, iteration: Iteration, error: RewardloopError
+) -> None:
+    """A trainer takes no job of an iteration that is over, and stops at what it has."""
+    await session.execute(
+        update(TrainingJob)
+        .where(
+            TrainingJob.iteration_id == iteration.id,
+            TrainingJob.state.in_([JobState.QUEUED, JobState.RUNNING]),
+        )
+        .values(
+            state=JobState.FAILED,
+            error=error.message,
+            finished_at=datetime.now(UTC),
+            lease_expires_at=None,
+        )
+    )
 
 
 async def note_failure(session: AsyncSession, iteration: Iteration, error: RewardloopError) -> None:
     """Fail the iteration, unless the error may pass by itself and has not lasted too long."""
     if iteration.state != IterationState.RUNNING:
         return
-    if not error.transient or iteration.num_failures >= MAX_FAILURES:
+    if await failures.must_end(session, iteration, error):
         await fail(session, iteration, error)
         return
-    iteration.num_failures += 1
     events.record(
         session,
         "iteration.retry",
@@ -226,17 +243,10 @@ async def note_failure(session: AsyncSession, iteration: Iteration, error: Rewar
 async def note_progress(session: AsyncSession, iteration_id: UUID) -> None:
     """Work went on, so failures before it were passing ones."""
     await session.execute(
-        update(Iteration).where(Iteration.id == iteration_id).values(num_failures=0)
+        update(Iteration)
+        .where(Iteration.id == iteration_id, Iteration.failing_since.is_not(None))
+        .values(failing_since=None)
     )
-
-
-async def wake_all(session: AsyncSession) -> None:
-    """The engines are free: every iteration and evaluation that waits may look."""
-    for iteration_id in await unfinished(session):
-        outbox.add(session, queue_names.ADVANCE, iteration_id)
-    waiting = await session.scalars(select(Evaluation.id).where(Evaluation.state == "queued"))
-    for evaluation_id in waiting:
-        outbox.add(session, queue_names.EVALUATE, evaluation_id)
 
 
 async def progress(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
@@ -293,8 +303,8 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
     )
     return {
         **dict(view.mappings().one()),
-        "prompts_done": by_state.get("done", 0),
-        "prompts_rejected": by_state.get("rejected", 0),
+        "prompts_done": by_state.get(PromptState.DONE, 0),
+        "prompts_rejected": by_state.get(PromptState.REJECTED, 0),
         "judgements_scored": scored or 0,
         "train_steps": await _last_step(session, job) if job else 0,
         "train_steps_total": (job.num_steps or 0) if job else 0,

@@ -8,10 +8,11 @@ answers, and their unique keys keep the first that came.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -63,7 +64,7 @@ async def lease(
             state=PromptState.LEASED,
             lease_owner=owner,
             lease_token=IterationPrompt.lease_token + 1,
-            lease_expires_at=_expiry(seconds),
+            lease_expires_at=func.now() + timedelta(seconds=seconds),
         )
         .returning(IterationPrompt.prompt_id, IterationPrompt.lease_token)
     )
@@ -72,10 +73,6 @@ async def lease(
         select(Prompt.id, Prompt.messages).where(Prompt.id.in_(tokens)).order_by(Prompt.id)
     )
     return [LeasedPrompt(i, tuple(messages), tokens[i]) for i, messages in found]  # type: ignore[arg-type]
-
-
-def _expiry(seconds: float) -> Any:
-    return func.now() + text(f"interval '{float(seconds)} seconds'")
 
 
 def _held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
@@ -87,16 +84,20 @@ def _held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
     )
 
 
+def _held_by(iteration_id: UUID, owner: str) -> tuple[Any, ...]:
+    return (
+        IterationPrompt.iteration_id == iteration_id,
+        IterationPrompt.lease_owner == owner,
+        IterationPrompt.state == PromptState.LEASED,
+    )
+
+
 async def renew(session: AsyncSession, iteration_id: UUID, owner: str, seconds: float) -> None:
     """Keep every lease of `owner` for another `seconds`."""
     await session.execute(
         update(IterationPrompt)
-        .where(
-            IterationPrompt.iteration_id == iteration_id,
-            IterationPrompt.lease_owner == owner,
-            IterationPrompt.state == PromptState.LEASED,
-        )
-        .values(lease_expires_at=_expiry(seconds))
+        .where(*_held_by(iteration_id, owner))
+        .values(lease_expires_at=func.now() + timedelta(seconds=seconds))
     )
 
 
@@ -104,11 +105,7 @@ async def release(session: AsyncSession, iteration_id: UUID, owner: str) -> None
     """Give every prompt that `owner` still holds back."""
     await session.execute(
         update(IterationPrompt)
-        .where(
-            IterationPrompt.iteration_id == iteration_id,
-            IterationPrompt.lease_owner == owner,
-            IterationPrompt.state == PromptState.LEASED,
-        )
+        .where(*_held_by(iteration_id, owner))
         .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
     )
 
@@ -168,11 +165,15 @@ async def is_complete(session: AsyncSession, iteration_id: UUID) -> bool:
     return not await _any_in(session, iteration_id, PromptState.PENDING, PromptState.LEASED)
 
 
-async def is_stalled(session: AsyncSession, iteration_id: UUID) -> bool:
-    """Whether prompts are pending while nobody holds a lease on any."""
-    return await has_pending(session, iteration_id) and not await _any_in(
-        session, iteration_id, PromptState.LEASED
+async def num_working(session: AsyncSession, iteration_id: UUID) -> int:
+    """How many tasks hold leases; those that ran out count until they are taken back."""
+    found = await session.scalar(
+        select(func.count(IterationPrompt.lease_owner.distinct())).where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.state == PromptState.LEASED,
+        )
     )
+    return found or 0
 
 
 async def _any_in(session: AsyncSession, iteration_id: UUID, *states: PromptState) -> bool:

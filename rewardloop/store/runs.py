@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop import queue_names
 from rewardloop.config import PromptSource, RunConfig
 from rewardloop.errors import Conflict, NotFound
-from rewardloop.records import IterationKind
+from rewardloop.records import IterationKind, IterationState
 from rewardloop.store import events, outbox, prompts, ranked, replay, versions
 from rewardloop.store.models import IdempotencyKey, Iteration, IterationPrompt, Run
 
@@ -84,7 +84,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         .order_by(Iteration.index.desc())
         .limit(1)
     )
-    if last is not None and last.state == "failed":
+    if last is not None and last.state == IterationState.FAILED:
         raise Conflict(
             f"iteration {last.index} of this run failed ({last.error}); start a new run from "
             f"base_version {last.base_version_id!r}"

@@ -1,16 +1,17 @@
 """Training jobs, leased by the trainer, and the metrics that TRL logs."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
+from rewardloop.errors import RewardloopError
 from rewardloop.records import JobState, Stage
-from rewardloop.store import outbox
+from rewardloop.store import iterations, outbox
 from rewardloop.store.models import Iteration, TrainingJob, TrainingMetric
 
 
@@ -49,12 +50,8 @@ async def lease(session: AsyncSession, owner: str, seconds: float) -> TrainingJo
         job.state = JobState.RUNNING
         job.num_attempts += 1
         job.lease_owner = owner
-        job.lease_expires_at = _expiry(seconds)
+        job.lease_expires_at = func.now() + timedelta(seconds=seconds)
     return job
-
-
-def _expiry(seconds: float) -> Any:
-    return func.now() + text(f"interval '{float(seconds)} seconds'")
 
 
 async def renew(session: AsyncSession, job_id: int, owner: str, seconds: float) -> bool:
@@ -66,7 +63,7 @@ async def renew(session: AsyncSession, job_id: int, owner: str, seconds: float) 
             TrainingJob.lease_owner == owner,
             TrainingJob.state == JobState.RUNNING,
         )
-        .values(lease_expires_at=_expiry(seconds))
+        .values(lease_expires_at=func.now() + timedelta(seconds=seconds))
         .returning(TrainingJob.id)
     )
     return kept is not None
@@ -106,14 +103,25 @@ async def fail(session: AsyncSession, job: TrainingJob, why: str) -> None:
     await _end(session, job, JobState.FAILED, why)
 
 
+async def note_failure(session: AsyncSession, job: TrainingJob, error: RewardloopError) -> None:
+    """A failed attempt counts against the iteration, unless another trainer has the job now."""
+    iteration = await iterations.get(session, job.iteration_id, lock=True)
+    if await session.scalar(select(TrainingJob.id).where(*_held(job))) is not None:
+        await iterations.note_failure(session, iteration, error)
+
+
+def _held(job: TrainingJob) -> tuple[Any, ...]:
+    return (
+        TrainingJob.id == job.id,
+        TrainingJob.state == JobState.RUNNING,
+        TrainingJob.lease_owner == job.lease_owner,
+    )
+
+
 async def _end(session: AsyncSession, job: TrainingJob, state: JobState, why: str | None) -> None:
     await session.execute(
         update(TrainingJob)
-        .where(
-            TrainingJob.id == job.id,
-            TrainingJob.state == JobState.RUNNING,
-            TrainingJob.lease_owner == job.lease_owner,
-        )
+        .where(*_held(job))
         .values(state=state, error=why, finished_at=datetime.now(UTC), lease_expires_at=None)
     )
     outbox.add(session, queue_names.ADVANCE, job.iteration_id)

@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 
+from celery import Celery
 from prometheus_client import start_http_server
 
 from rewardloop import telemetry
@@ -24,20 +25,29 @@ async def serve(settings: Settings) -> None:
     store = Store(settings.database_url.get_secret_value())
     app = make_app(settings)
     owner = f"{socket.gethostname()}:{os.getpid()}"
-    while True:
-        try:
-            async with store.transaction() as session:
-                job = await training.lease(session, owner, LEASE_SECONDS)
-            if job is not None:
-                await asyncio.create_task(work_on(store, app, settings, job, owner))
-                continue
-        except UpstreamUnavailable as error:
-            logger.warning("%s", error.message)
-        except asyncio.CancelledError:
-            if asyncio.current_task().cancelling():  # type: ignore[union-attr]
-                raise
-            # else the job was cancelled alone: its lease was lost
-        await asyncio.sleep(POLL_SECONDS)
+    try:
+        while True:
+            if not await _take_one(store, app, settings, owner):
+                await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await store.close()
+
+
+async def _take_one(store: Store, app: Celery, settings: Settings, owner: str) -> bool:
+    """Work on the next job; returns whether one came to its end."""
+    try:
+        async with store.transaction() as session:
+            job = await training.lease(session, owner, LEASE_SECONDS)
+        if job is not None:
+            await asyncio.create_task(work_on(store, app, settings, job, owner))
+            return True
+    except UpstreamUnavailable as error:
+        logger.warning("%s", error.message)
+    except asyncio.CancelledError:
+        if asyncio.current_task().cancelling():  # type: ignore[union-attr]
+            raise
+        # else the job was cancelled alone: its lease was lost
+    return False
 
 
 def main() -> None:

@@ -14,11 +14,15 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from rewardloop.errors import DiskFull, TrainingFailed
 from rewardloop.orphans import dying_with_parent
 
+SILENCE_SECONDS = 2 * 3600.0
+"""A step is logged as it is taken, so this is far above the slowest step, load or save."""
+
+T = TypeVar("T")
 Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
@@ -31,7 +35,8 @@ async def run_child(
     Without `answer` the child's stdin ends after the task, so that a question fails there.
 
     Raises:
-        DiskFull, TrainingFailed: what the child reported, or that it died without a word.
+        DiskFull, TrainingFailed: what the child reported, or that it died or hangs without a
+            word.
     """
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -49,13 +54,13 @@ async def run_child(
         child.stdin.write(_line(task))
         if answer is None:
             child.stdin.write_eof()
-        async for line in child.stdout:
+        while line := await _heard(child.stdout.readline()):
             said = _checked(line)
             if answer is not None and "validation" in said:
                 child.stdin.write(_line(await answer(said["validation"])))
             else:
                 yield said
-        if await child.wait():
+        if await _heard(child.wait()):
             raise TrainingFailed(
                 f"the training process ended with status {child.returncode} and no word; "
                 "was it short of memory? Its log is above this line in the trainer's log"
@@ -65,6 +70,21 @@ async def run_child(
         if child.returncode is None:
             child.kill()
             await child.wait()
+
+
+async def _heard(something: Awaitable[T]) -> T:
+    """
+    Raises:
+        TrainingFailed: SILENCE_SECONDS went by without it.
+    """
+    try:
+        async with asyncio.timeout(SILENCE_SECONDS):
+            return await something
+    except TimeoutError as error:
+        raise TrainingFailed(
+            f"the training process reported nothing for {SILENCE_SECONDS:.0f} s, so it hangs; "
+            "its log is above this line in the trainer's log"
+        ) from error
 
 
 def _line(fields: dict[str, Any]) -> bytes:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncSession
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_jitter
 
 from rewardloop import checkpoints, telemetry
 from rewardloop.config import Settings
-from rewardloop.errors import RewardloopError, UpstreamUnavailable
+from rewardloop.errors import UpstreamUnavailable, recordable
 from rewardloop.queue import relay
 from rewardloop.store import Store, iterations, training, versions
 from rewardloop.store.models import TrainingJob
@@ -38,12 +40,8 @@ async def work_on(
         with telemetry.phase_timer("train"):
             async with _lease_kept(store, job, owner):
                 plan, manifest = await _train(store, settings, job)
-    except RewardloopError as error:
-        if error.transient:
-            raise  # the lease runs out and the job is taken again
-        logger.error("job %d failed: %s", job.id, error.message)
-        async with store.transaction() as session:
-            await training.fail(session, job, error.message)
+    except Exception as error:
+        await _record_failure(store, job, error)
     else:
         async with store.transaction() as session:
             await versions.add(
@@ -51,6 +49,18 @@ async def work_on(
             )
             await training.succeed(session, job, plan.version)
     await relay(store, app)
+
+
+async def _record_failure(store: Store, job: TrainingJob, error: Exception) -> None:
+    """Fail the job, unless the error may pass: then its lease runs out and it is taken again."""
+    told = recordable(error)
+    foreseen = told is error
+    logger.error("job %d: %s", job.id, told.message, exc_info=not foreseen)
+    async with store.transaction() as session:
+        if foreseen and told.transient:
+            await training.note_failure(session, job, told)
+        else:
+            await training.fail(session, job, told.message)
 
 
 @asynccontextmanager
@@ -67,7 +77,7 @@ async def _lease_kept(store: Store, job: TrainingJob, owner: str) -> AsyncIterat
                     kept = await training.renew(session, job.id, owner, LEASE_SECONDS)
             except UpstreamUnavailable as error:
                 logger.warning("lease not renewed: %s", error.message)
-        logger.warning("another trainer took job %d", job.id)
+        logger.warning("job %d was taken by another trainer, or its iteration is over", job.id)
         work.cancel()
 
     keeper = asyncio.create_task(keep())
@@ -82,13 +92,13 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     async with store.transaction() as session:
         plan = await plan_of(session, job)
     base = checkpoints.folder_of(settings.checkpoint_root, plan.parent)
-    checkpoints.verify(base)
+    await asyncio.to_thread(checkpoints.verify, base)  # gigabytes to hash, and a lease to keep
     checkpoints.require_space(
         settings.checkpoint_root, int(checkpoints.size_of(base) * SPACE_FACTOR)
     )
     final = checkpoints.folder_of(settings.checkpoint_root, plan.version)
     if final.exists():  # published by an attempt that died before it could commit
-        return plan, checkpoints.verify(final)
+        return plan, await asyncio.to_thread(checkpoints.verify, final)
     for left in settings.checkpoint_root.glob(f".{plan.version}.attempt-*"):
         shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed
     staging = settings.checkpoint_root / f".{plan.version}.attempt-{job.num_attempts}"
@@ -116,22 +126,40 @@ async def _run_and_record(
 ) -> None:
     task = {**plan.task, "base": str(base), "output": str(output)}
     validation = _validation(settings, plan)
-    answer = validation.answer if validation is not None else None
-    async for report in run_child(plan.child, task, answer):
-        async with store.transaction() as session:
-            if "num_steps" in report:
-                await training.set_num_steps(session, job.id, report["num_steps"])
-            if "metrics" in report:
-                # TRL closes with a summary that is no step and has no loss.
-                telemetry.TRAIN_STEPS.inc(int("loss" in report["metrics"]))
-                await training.add_metrics(session, job, report["step"], report["metrics"])
-            if not {"num_steps", "metrics", "validation"} & set(report):
-                await iterations.add_to_report(
-                    session, job.iteration_id, f"training_{job.stage}", report
-                )
-            if validation is not None and validation.results:
-                result = validation.results.pop()
-                await training.add_metrics(session, job, result.pop("step"), result)
+
+    async def answer(check: dict[str, Any]) -> dict[str, Any]:
+        assert validation is not None
+        said = await validation.answer(check)
+        metrics = {name: value for name, value in said.items() if name != "go_on"}
+        if metrics:
+            await _record(store, job, {"step": check["step"], "metrics": metrics})
+        return said
+
+    async for report in run_child(plan.child, task, answer if validation else None):
+        # TRL closes with a summary that is no step and has no loss.
+        telemetry.TRAIN_STEPS.inc(int("loss" in report.get("metrics", {})))
+        await _record(store, job, report)
+
+
+async def _record(store: Store, job: TrainingJob, report: dict[str, Any]) -> None:
+    """Store a report, which may be done twice. Waits for Postgres where it is away: hours of
+    training are not thrown away for that, and a lost lease cancels the wait."""
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(UpstreamUnavailable),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+    ):
+        with attempt:
+            async with store.transaction() as session:
+                await _store(session, job, report)
+
+
+async def _store(session: AsyncSession, job: TrainingJob, report: dict[str, Any]) -> None:
+    if "num_steps" in report:
+        await training.set_num_steps(session, job.id, report["num_steps"])
+    elif "metrics" in report:
+        await training.add_metrics(session, job, report["step"], report["metrics"])
+    else:
+        await iterations.add_to_report(session, job.iteration_id, f"training_{job.stage}", report)
 
 
 def _validation(settings: Settings, plan: Plan) -> Validation | None:

@@ -21,27 +21,22 @@ class Validation:
         self._prompts = prompts
         self._mode = mode
         self._best: list[str] | None = None
-        self.results: list[dict[str, Any]] = []
-        """One per check: step, win and loss rate."""
 
     async def answer(self, check: dict[str, Any]) -> dict[str, Any]:
-        """Whether training goes on after this check's `step` and `answers`."""
+        """Whether training goes on after this check's `answers`, beside the check's metrics."""
         new: list[str] = check["answers"]
         if self._best is None:
             self._best = new
             return {"go_on": True}
         found = head_to_head(await self._compare(new, self._best))
-        self.results.append(
-            {
-                "step": check["step"],
-                "validation_win_rate": found.win_rate,
-                "validation_loss_rate": found.loss_rate,
-            }
-        )
         go_on = found.num_wins > found.num_losses
         if go_on:
             self._best = new
-        return {"go_on": go_on}
+        return {
+            "go_on": go_on,
+            "validation_win_rate": found.win_rate,
+            "validation_loss_rate": found.loss_rate,
+        }
 
     async def _compare(self, new: list[str], old: list[str]) -> list[ComparedPrompt]:
         url = self._settings.evaluation_judge_url or self._settings.judge_url

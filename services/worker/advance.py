@@ -12,6 +12,7 @@ times: steps look at Postgres, not at the message. An advisory lock keeps two co
 off one iteration. What the steps of each kind do stands in `improve` and `bootstrap`.
 """
 
+import logging
 from uuid import UUID
 
 from celery import Celery
@@ -23,7 +24,10 @@ from rewardloop.records import IterationKind, IterationState, Phase
 from rewardloop.store import Store, iterations, runs
 from services.worker.bootstrap import Bootstrapping
 from services.worker.improve import Improving
+from services.worker.phase import failures_noted
 from services.worker.steps import Steps
+
+logger = logging.getLogger("rewardloop.worker")
 
 KINDS: dict[str, type[Steps]] = {
     IterationKind.BOOTSTRAP: Bootstrapping,
@@ -47,12 +51,11 @@ async def step(store: Store, settings: Settings, iteration_id: UUID) -> bool:
         run_row = await runs.get(session, iteration.run_id)
     if iteration.state not in (IterationState.QUEUED, IterationState.RUNNING):
         return False
-    config = RunConfig.model_validate(run_row.config)
-    steps = KINDS[iteration.kind](store, settings, config, iteration)
     try:
-        return await steps.of(Phase(iteration.phase))()
+        async with failures_noted(store, iteration):
+            config = RunConfig.model_validate(run_row.config)
+            steps = KINDS[iteration.kind](store, settings, config, iteration)
+            return await steps.of(Phase(iteration.phase))()
     except RewardloopError as error:
-        async with store.transaction() as session:
-            current = await iterations.get(session, iteration_id, lock=True)
-            await iterations.note_failure(session, current, error)
+        logger.warning("iteration %s in %s: %s", iteration_id, iteration.phase, error.message)
         return False

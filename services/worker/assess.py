@@ -33,12 +33,11 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         if not held or found is None:
             return
         iteration, config = found
-        async with failures_noted(store, iteration_id):
+        async with failures_noted(store, iteration):
             key = settings.api_key.get_secret_value()
             async with JudgeClient(settings.judge_url, key) as judge:
                 await Assessing(store, judge, config, iteration.run_id, iteration_id).work()
         async with store.transaction() as session:
-            await iterations.note_progress(session, iteration_id)
             unsettled = await ranked.unsettled(session, iteration_id)
             task = queue_names.ASSESS if unsettled else queue_names.ADVANCE
             outbox.add(session, task, iteration_id)
@@ -70,6 +69,7 @@ class Assessing:
             written = await self.judge.judge(item.messages, item.text, judging, len(item.missing))
             async with self.store.transaction() as session:
                 await ranked.add_judgements(session, assessment.id, item, written)
+                await iterations.note_progress(session, self.iteration_id)
             for judgement in written:
                 telemetry.JUDGEMENTS.labels(judgement.verdict.reason or "scored").inc()
 

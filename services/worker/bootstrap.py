@@ -53,7 +53,8 @@ class Bootstrapping(Steps):
         async with self.store.transaction() as session:
             if await ranked.unsettled(session, self.iteration.id):
                 return False
-            return await self._enter(session, Phase.SELECT_EFT)
+            await self._enter(session, Phase.SELECT_EFT)
+            return True
 
     async def _select_eft(self) -> bool:
         async with self.store.transaction() as session:
@@ -63,7 +64,8 @@ class Bootstrapping(Steps):
             await iterations.add_to_report(session, self.iteration.id, "eft", report)
             if report["num_kept"]:
                 await training.add(session, self.iteration.id, Stage.MODEL)
-                return await self._enter(session, Phase.TRAIN)
+                await self._enter(session, Phase.TRAIN)
+                return True
         raise NoExamples(
             f"of {report['num_judgements']} judgements of {report['num_prompts']} ranked prompts "
             f"none could become an EFT example: {report['num_prompts_unjudged']} prompts had a "

@@ -15,14 +15,14 @@ from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.config import Sampling, Settings
-from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected
+from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable, recordable
 from rewardloop.queue import relay
-from rewardloop.records import Message
+from rewardloop.records import Message, Sample
 from rewardloop.store import Store, evaluations, outbox, versions
 from rewardloop.store.evaluations import Uncompared
 from rewardloop.store.models import Evaluation
 from services.worker.phase import work_through
-from services.worker.swap import serve
+from services.worker.swap import bring_to
 
 MAX_IN_FLIGHT = 64
 
@@ -42,13 +42,12 @@ async def run(store: Store, app: Celery, settings: Settings, evaluation_id: UUID
             evaluation = await evaluations.get(session, evaluation_id)
         try:
             done = await Evaluating(store, settings, evaluation).work()
-        except RewardloopError as error:
+        except Exception as error:
             async with store.transaction() as session:
-                await evaluations.note_failure(session, evaluation_id, error)
+                await evaluations.note_failure(session, evaluation_id, recordable(error))
             raise
         if not done:
             async with store.transaction() as session:
-                await evaluations.note_progress(session, evaluation_id)
                 outbox.add(session, queue_names.EVALUATE, evaluation_id)
     await relay(store, app)
 
@@ -75,10 +74,11 @@ class Evaluating:
         return True
 
     async def _serve(self, version: str) -> None:
+        """Even where it is marked as served: a swap that failed may have left another."""
+        await bring_to(self.store, self.settings, version)
         async with self.store.transaction() as session:
-            serving = await versions.serving(session)
-        if serving != version:
-            await serve(self.store, self.settings, version)
+            await evaluations.require_running(session, self.evaluation.id)
+            await versions.set_serving(session, version)
 
     async def _answers_of(self, version: str) -> bool:
         missing = await self._unanswered(version)
@@ -96,6 +96,7 @@ class Evaluating:
             text, reason = None, None
             try:
                 (sample,) = await generator.sample(messages, sampling, 1)
+                _require_from(version, sample)
                 text = sample.text
             except (InvalidInput, UpstreamRejected) as error:
                 reason = error.message
@@ -103,6 +104,7 @@ class Evaluating:
                 await evaluations.add_answer(
                     session, version, prompt_id, self.config, answer=text, reason=reason
                 )
+                await evaluations.note_progress(session, self.evaluation.id)
 
         async with GeneratorClient(self.settings.generator_urls, self.key) as generator:
             await work_through(missing, answer, limit=MAX_IN_FLIGHT)
@@ -129,6 +131,7 @@ class Evaluating:
             )
             async with self.store.transaction() as session:
                 await evaluations.add_comparison(session, self.evaluation.id, item, written)
+                await evaluations.note_progress(session, self.evaluation.id)
 
         url = self.settings.evaluation_judge_url or self.settings.judge_url
         async with JudgeClient(url, self.key) as judge:
@@ -147,3 +150,15 @@ class Evaluating:
             a = await versions.get(session, self.evaluation.version_a_id)
             b = await versions.get(session, self.evaluation.version_b_id)
         return max(a, b, key=lambda version: version.created_at).id
+
+
+def _require_from(version: str, sample: Sample) -> None:
+    """
+    Raises:
+        UpstreamUnavailable: another version answered; its text must not be stored as this one's.
+    """
+    if sample.weight_version != version:
+        raise UpstreamUnavailable(
+            f"{sample.weight_version} answered where {version} was asked; the next try brings "
+            "the replicas to it again"
+        )

@@ -37,7 +37,8 @@ class Improving(Steps):
         async with self.store.transaction() as session:
             if "prompts" not in self.iteration.report:
                 return False
-            return await self._enter(session, Phase.PREPARE)
+            await self._enter(session, Phase.PREPARE)
+            return True
 
     async def _prepare(self) -> bool:
         assert self.iteration.base_version_id is not None
@@ -56,7 +57,8 @@ class Improving(Steps):
         async with self.store.transaction() as session:
             if not await rollouts.is_complete(session, self.iteration.id):
                 return False
-            return await self._enter(session, Phase.PAIRING)
+            await self._enter(session, Phase.PAIRING)
+            return True
 
     async def _pair(self) -> bool:
         await self._check_health()
@@ -65,7 +67,8 @@ class Improving(Steps):
             await iterations.add_to_report(session, self.iteration.id, "pairing", report)
             if report["num_pairs"]:
                 await training.add(session, self.iteration.id, Stage.MODEL)
-                return await self._enter(session, Phase.TRAIN)
+                await self._enter(session, Phase.TRAIN)
+                return True
         told = ", ".join(f"{count} {why}" for why, count in report["unpaired"].items())
         raise NoPairs(
             f"no prompt gave a preference pair ({told or 'there is no prompt'}). See "

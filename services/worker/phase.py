@@ -8,7 +8,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from rewardloop.config import RunConfig
-from rewardloop.errors import RewardloopError
+from rewardloop.errors import recordable
 from rewardloop.records import IterationState, Phase
 from rewardloop.store import Store, iterations, runs
 from rewardloop.store.models import Iteration
@@ -32,14 +32,19 @@ async def running_in(
 
 
 @asynccontextmanager
-async def failures_noted(store: Store, iteration_id: UUID) -> AsyncIterator[None]:
-    """An error within the block is recorded at the iteration, then raised."""
+async def failures_noted(store: Store, seen: Iteration) -> AsyncIterator[None]:
+    """An error within the block is recorded at the iteration, then raised.
+
+    It is any error: one that nobody records is tried again for ever. One that comes when the
+    iteration has gone on from the phase in which it was seen is none of its own.
+    """
     try:
         yield
-    except RewardloopError as error:
+    except Exception as error:
         async with store.transaction() as session:
-            iteration = await iterations.get(session, iteration_id, lock=True)
-            await iterations.note_failure(session, iteration, error)
+            iteration = await iterations.get(session, seen.id, lock=True)
+            if iteration.phase == seen.phase:
+                await iterations.note_failure(session, iteration, recordable(error))
         raise
 
 
@@ -48,8 +53,7 @@ async def work_through(
 ) -> None:
     """Work on the items, `limit` at once, and take none after WORK_SECONDS.
 
-    Raises:
-        RewardloopError: the first one of an item; the others are cancelled.
+    The first error of an item is raised, and cancels the others.
     """
     deadline = time.monotonic() + WORK_SECONDS
     waiting = iter(items)
@@ -60,14 +64,16 @@ async def work_through(
             if time.monotonic() > deadline:
                 return
 
+    async with together() as group:
+        for _ in range(limit):
+            group.create_task(lane())
+
+
+@asynccontextmanager
+async def together() -> AsyncIterator[asyncio.TaskGroup]:
+    """A task group that raises the first error of its tasks as it is, not in a group."""
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(limit):
-                group.create_task(lane())
-    except* RewardloopError as failures:
-        raise _first(failures) from failures
-
-
-def _first(failures: BaseExceptionGroup[RewardloopError]) -> RewardloopError:
-    found = failures.exceptions[0]
-    return found if isinstance(found, RewardloopError) else _first(found)
+            yield group
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from failures

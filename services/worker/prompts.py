@@ -41,11 +41,10 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
             return
         iteration, config = found
         assert config.prompts.self_instruct is not None
-        async with failures_noted(store, iteration_id), prompt_model(settings) as model:
+        async with failures_noted(store, iteration), prompt_model(settings) as model:
             writing = Writing(store, model, config, config.prompts.self_instruct, iteration)
             done = await writing.work()
         async with store.transaction() as session:
-            await iterations.note_progress(session, iteration_id)
             task = queue_names.ADVANCE if done else queue_names.PROMPTS
             outbox.add(session, task, iteration_id)
     await relay(store, app)
@@ -124,6 +123,7 @@ class Writing:
             found.append(candidate if candidate.reason else self._filtered(candidate))
         async with self.store.transaction() as session:
             await candidates.add(session, self.iteration, found)
+            await iterations.note_progress(session, self.iteration.id)
         self.num_written += len(found)
 
     async def _write(self, attempt: int) -> Candidate:
@@ -150,11 +150,11 @@ class Writing:
         """Hand the prompts over or fail, in one transaction: a controller that looked in
         between would go on with too few."""
         async with self.store.transaction() as session:
+            iteration = await iterations.locked(session, self.iteration)
             found = await candidates.finish(session, self.iteration)
-            if self.num_accepted >= wanted * self.how.min_fraction:
+            if found["num_accepted"] >= wanted * self.how.min_fraction:
                 return
             error = self._too_few(found, wanted)
-            iteration = await iterations.get(session, self.iteration.id, lock=True)
             await iterations.note_failure(session, iteration, error)
         raise error
 
@@ -162,7 +162,7 @@ class Writing:
         told = ", ".join(f"{n} {reason}" for reason, n in found["rejected"].items())
         return TooFewPrompts(
             f"the prompt model wrote {found['num_written']} prompts, of which "
-            f"{self.num_accepted} of {wanted} wanted passed the filters (rejected: {told}); "
+            f"{found['num_accepted']} of {wanted} wanted passed the filters (rejected: {told}); "
             "see them in candidate_prompts, use a better prompt model "
             "(REWARDLOOP_PROMPT_UPSTREAM_URL), or loosen prompts.self_instruct"
         )

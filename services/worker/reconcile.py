@@ -1,7 +1,7 @@
 """Brings back what was lost: messages, leases, work whose process died.
 
 Runs every few seconds, one at a time in the whole cluster. Losing every message
-in the broker costs at most REMIND_SECONDS.
+in the broker costs at most RECONCILE_SECONDS.
 """
 
 import logging
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop import queue_names
 from rewardloop.queue import relay
 from rewardloop.records import Phase
-from rewardloop.store import Store, evaluations, iterations, outbox, rollouts
+from rewardloop.store import Store, engines, iterations, outbox, rollouts, runs
 from rewardloop.store.models import Iteration
 from services.worker import assess, evaluate, prompts
 
@@ -26,13 +26,13 @@ async def run(store: Store, app: Celery) -> None:
             return
         async with store.transaction() as session:
             num_expired = await rollouts.take_back_expired(session)
-            for iteration_id in await iterations.unfinished(session):
+            for iteration_id in await engines.due_iterations(session):
                 outbox.add(session, queue_names.ADVANCE, iteration_id)
                 iteration = await iterations.get(session, iteration_id)
                 await _remind_workers(store, session, iteration)
-            for evaluation_id in await evaluations.unfinished(session):
-                if await _is_free(store, evaluate.lock_name(evaluation_id)):
-                    outbox.add(session, queue_names.EVALUATE, evaluation_id)
+            due = await engines.due_evaluation(session)
+            if due is not None and await _is_free(store, evaluate.lock_name(due)):
+                outbox.add(session, queue_names.EVALUATE, due)
         if num_expired:
             logger.warning("took back %d expired leases at %s", num_expired, datetime.now(UTC))
         await relay(store, app)
@@ -41,8 +41,11 @@ async def run(store: Store, app: Celery) -> None:
 async def _remind_workers(store: Store, session: AsyncSession, iteration: Iteration) -> None:
     """Where a phase is nobody's work any more, send for a worker again."""
     if iteration.phase == Phase.ROLLOUT:
-        if await rollouts.is_stalled(session, iteration.id):
-            outbox.add(session, queue_names.ROLLOUT, iteration.id)
+        if await rollouts.has_pending(session, iteration.id):
+            run = await runs.get(session, iteration.run_id)
+            wanted = run.config["rollout"]["num_tasks"]
+            missing = wanted - await rollouts.num_working(session, iteration.id)
+            outbox.add(session, queue_names.ROLLOUT, iteration.id, times=missing)
     elif iteration.phase == Phase.PROMPTS:
         if await _is_free(store, prompts.lock_name(iteration.id)):
             outbox.add(session, queue_names.PROMPTS, iteration.id)

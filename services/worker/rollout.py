@@ -21,12 +21,12 @@ from rewardloop import queue_names, telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected, UpstreamUnavailable
+from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
 from rewardloop.store import Store, iterations, outbox, rollouts
 from rewardloop.store.rollouts import LeasedPrompt, StoredResponse
-from services.worker.phase import WORK_SECONDS, failures_noted, running_in
+from services.worker.phase import WORK_SECONDS, failures_noted, running_in, together
 
 logger = logging.getLogger("rewardloop.worker")
 
@@ -39,16 +39,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     found = await running_in(store, iteration_id, Phase.ROLLOUT)
     if found is None:
         return
-    _, config = found
+    iteration, config = found
     key = settings.api_key.get_secret_value()
     async with (
-        failures_noted(store, iteration_id),
+        failures_noted(store, iteration),
         GeneratorClient(settings.generator_urls, key) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
         await Rollout(store, generator, judge, config, iteration_id).work()
     async with store.transaction() as session:
-        await iterations.note_progress(session, iteration_id)
         if await rollouts.has_pending(session, iteration_id):
             outbox.add(session, queue_names.ROLLOUT, iteration_id)
         elif await rollouts.is_complete(session, iteration_id):
@@ -119,11 +118,13 @@ class Rollout:
         except (InvalidInput, UpstreamRejected) as error:
             async with self.store.transaction() as session:
                 await rollouts.reject(session, self.iteration_id, prompt, error.message)
+                await iterations.note_progress(session, self.iteration_id)
             return
         await self._judge_all(prompt, responses)
         async with self.store.transaction() as session:
             if not await rollouts.finish(session, self.iteration_id, prompt):
                 logger.warning("lost the lease on prompt %d", prompt.prompt_id)
+            await iterations.note_progress(session, self.iteration_id)
 
     async def _sample(self, prompt: LeasedPrompt) -> list[StoredResponse]:
         """The prompt's responses; those that an earlier attempt stored are kept."""
@@ -152,13 +153,10 @@ class Rollout:
         _count_tokens("sample", [sample for _, sample in samples])
 
     async def _judge_all(self, prompt: LeasedPrompt, responses: list[StoredResponse]) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for response in responses:
-                    if response.missing_judgements:
-                        group.create_task(self._judge(prompt, response))
-        except* RewardloopError as failures:
-            raise failures.exceptions[0] from failures
+        async with together() as group:
+            for response in responses:
+                if response.missing_judgements:
+                    group.create_task(self._judge(prompt, response))
 
     async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
         missing = response.missing_judgements

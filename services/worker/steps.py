@@ -17,9 +17,10 @@ from rewardloop.store import (
     outbox,
     ranked,
     training,
+    versions,
 )
 from rewardloop.store.models import Iteration
-from services.worker.swap import serve
+from services.worker.swap import bring_to
 
 Step = Callable[[], Awaitable[bool]]
 """Returns whether another step can be taken at once."""
@@ -27,7 +28,11 @@ Step = Callable[[], Awaitable[bool]]
 
 @dataclass
 class Steps:
-    """One iteration as it was when the controller looked."""
+    """One iteration as it was when the controller looked.
+
+    Whatever a step decides is one transaction with `_enter` or `_finish`, which raise
+    Conflict if another controller has taken the iteration on meanwhile.
+    """
 
     store: Store
     settings: Settings
@@ -50,11 +55,10 @@ class Steps:
         async with self.store.transaction() as session:
             return await iterations.try_start(session, self.iteration.id)
 
-    async def _enter(self, session: AsyncSession, phase: Phase) -> bool:
-        current = await iterations.get(session, self.iteration.id, lock=True)
+    async def _enter(self, session: AsyncSession, phase: Phase) -> None:
+        current = await iterations.locked(session, self.iteration)
         await self._observe(session, current.phase)
         await iterations.enter(session, current, phase)
-        return True
 
     async def _observe(self, session: AsyncSession, phase: str) -> None:
         seconds = await iterations.phase_seconds(session, self.iteration.id)
@@ -63,8 +67,10 @@ class Steps:
 
     async def _serve(self, version: str) -> None:
         """Every replica serves `version`; another run may have left its own."""
-        reports = await serve(self.store, self.settings, version)
+        reports = await bring_to(self.store, self.settings, version)
         async with self.store.transaction() as session:
+            await iterations.locked(session, self.iteration)
+            await versions.set_serving(session, version)
             events.record(
                 session,
                 "version.served",
@@ -81,7 +87,8 @@ class Steps:
                 raise TrainingFailed(job.error or "the trainer gave no reason")
             if job.state != JobState.SUCCEEDED:
                 return False
-            return await self._enter(session, then)
+            await self._enter(session, then)
+        return True
 
     async def _swap(self) -> bool:
         version = self.iteration.new_version_id
@@ -89,7 +96,8 @@ class Steps:
         await self._serve(version)
         async with self.store.transaction() as session:
             if not await ranked.has_split(session, self.iteration.run_id):
-                return await self._finish(session)
+                await self._finish(session)
+                return False
             await self._ask_health(session, version)
             await self._enter(session, Phase.ASSESS)
         return False
@@ -102,17 +110,16 @@ class Steps:
 
     async def _await_assessment(self) -> bool:
         async with self.store.transaction() as session:
-            if await ranked.unsettled(session, self.iteration.id):
-                return False
-            return await self._finish(session)
+            if not await ranked.unsettled(session, self.iteration.id):
+                await self._finish(session)
+        return False
 
-    async def _finish(self, session: AsyncSession) -> bool:
+    async def _finish(self, session: AsyncSession) -> None:
         """The iteration is done, and its version meets those before it."""
+        current = await iterations.locked(session, self.iteration)
         await self._ask_evaluations(session)
-        current = await iterations.get(session, self.iteration.id, lock=True)
         await self._observe(session, current.phase)
         await iterations.succeed(session, current)
-        return False
 
     async def _ask_evaluations(self, session: AsyncSession) -> None:
         if self.config.evaluation is None:

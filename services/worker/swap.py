@@ -11,18 +11,17 @@ from rewardloop.errors import RewardloopError, SwapFailed
 from rewardloop.store import Store, versions
 
 
-async def serve(store: Store, settings: Settings, version: str) -> list[dict[str, Any]]:
-    """Bring every replica to `version`, mark it as served, and return their reports.
+async def bring_to(store: Store, settings: Settings, version: str) -> list[dict[str, Any]]:
+    """Bring every replica to `version`, or back to what is served; returns their reports.
+
+    The caller marks it as served, in a transaction that checks that it still may.
 
     Raises:
         UpstreamUnavailable, SwapFailed, CheckpointInvalid: as for `activate_everywhere`.
     """
     async with store.transaction() as session:
         serving = await versions.serving(session)
-    reports = await activate_everywhere(settings, version, fallback=serving)
-    async with store.transaction() as session:
-        await versions.set_serving(session, version)
-    return reports
+    return await activate_everywhere(settings, version, fallback=serving)
 
 
 async def activate_everywhere(

@@ -45,12 +45,13 @@ def bind(settings: Settings) -> Celery:
         def task(subject_id: str) -> None:
             shell(work(store, app, settings, UUID(subject_id)), name)
 
-        app.task(name=name)(task)
+        # Shared ones would be tasks of every other app of the process, with this one's store.
+        app.task(name=name, shared=False)(task)
 
     for name, work in WORK.items():
         on_subject(name, work)
 
-    @app.task(name=RECONCILE)  # type: ignore[untyped-decorator]
+    @app.task(name=RECONCILE, shared=False)  # type: ignore[untyped-decorator]
     def reconcile_all() -> None:
         shell(reconcile.run(store, app), RECONCILE)
 

@@ -11,7 +11,7 @@ import pytest
 from rewardloop import checkpoints
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.embedded.process import free_port
-from rewardloop.store import iterations, training
+from rewardloop.errors import SwapFailed, UpstreamUnavailable
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
 
@@ -124,25 +124,13 @@ async def test_a_replica_that_is_down_at_the_start_is_waited_for(ready: Any) -> 
     (only,) = await ready.new_run()
     waiting = await ready.advance(only)
     assert stands(waiting) == ("running", "prepare")
-    assert (waiting.error, waiting.num_failures) == (None, 1)
+    assert (waiting.error, waiting.failing_since is None) == (None, False)
     (event,) = await ready.rows("SELECT payload FROM events WHERE kind = 'iteration.retry'")
     assert ready.settings.generator_urls[0] in event["payload"]["detail"]
     ready.serve_generator()
     started = await ready.advance(only)
     assert stands(started) == ("running", "rollout")
-    assert started.num_failures == 0
-
-
-async def test_a_replica_that_stays_down_fails_the_iteration(
-    ready: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(iterations, "MAX_FAILURES", 2)
-    (only,) = await ready.new_run()
-    for _ in range(2):
-        assert stands(await ready.advance(only)) == ("running", "prepare")
-    failed = await ready.advance(only)
-    assert failed.state == "failed"
-    assert ready.settings.generator_urls[0] in failed.error
+    assert started.failing_since is None
 
 
 async def test_a_replica_that_is_down_at_the_swap_is_waited_for(ready: Any) -> None:
@@ -185,7 +173,8 @@ async def test_a_replica_that_cannot_return_is_taken_out(ready: Any) -> None:
     engine.faults = dataclasses.replace(engine.faults, logprob_error=0.2)
     failed = await ready.advance(only)
     assert failed.state == "failed"
-    assert "out of service" in failed.error or "log-probabilities" in failed.error
+    version = failed.new_version_id
+    assert failed.error.startswith(f"{version}: the engine's log-probabilities differ from the")
     assert await ready.serving() == "base"
     async with httpx.AsyncClient(base_url=ready.settings.generator_urls[0]) as client:
         assert (await client.get("/health")).status_code == 503
@@ -234,21 +223,61 @@ async def test_a_damaged_checkpoint_is_never_loaded(ready: Any) -> None:
     assert (await loaded(ready), await ready.serving()) == ("base", "base")
 
 
-async def test_a_failed_training_job_fails_its_iteration_with_its_reason(ready: Any) -> None:
-    ready.serve()
-    first, second = await ready.new_run(count=2)
-    await ready.advance(first)
-    await ready.roll_out(first)
-    await ready.advance(first)
-    async with ready.store.transaction() as session:
-        job = await training.lease(session, "test", 60)
-        assert job is not None
-        await training.fail(session, job, "the loss is NaN")
-    failed = await ready.advance(first)
-    assert stands(failed) == ("failed", "train")
-    assert "the loss is NaN" in failed.error
-    assert (await ready.iteration(second)).error == "iteration 1 failed before it"
+async def two_replicas(world: Any) -> list[str]:
+    urls = [world.settings.generator_urls[0], f"http://127.0.0.1:{free_port()}"]
+    world.settings = world.settings.model_copy(update={"generator_urls": urls})
+    world.serve()
+    world.serve_generator(replica=1)
+    return urls
+
+
+async def test_replicas_that_hold_different_tensors_have_failed(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them is content with itself."""
+    urls = await two_replicas(ready)
+    (only,) = await ready.new_run()
+    version = await until_trained(ready, only)
+    activate = ReplicaAdmin.activate
+
+    async def differing(self: ReplicaAdmin, wanted: str) -> dict[str, Any]:
+        report = await activate(self, wanted)
+        if self.url == urls[1] and wanted == version:
+            report["checksums"]["model.layer"] = "another"
+        return report
+
+    monkeypatch.setattr(ReplicaAdmin, "activate", differing)
+    failed = await ready.advance(only)
+    assert stands(failed) == ("failed", "swap")
+    assert failed.error == f"the replicas hold different tensors under {version}"
+    assert [await loaded(ready, replica) for replica in (0, 1)] == ["base", "base"]
     assert await ready.serving() == "base"
+
+
+async def test_a_replica_that_does_not_return_is_named(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One refuses the new version, and the other one, which took it, does not go back."""
+    urls = await two_replicas(ready)
+    (only,) = await ready.new_run()
+    version = await until_trained(ready, only)
+    activate = ReplicaAdmin.activate
+
+    async def broken(self: ReplicaAdmin, wanted: str) -> dict[str, Any]:
+        if self.url == urls[1]:
+            raise SwapFailed("refused")
+        if wanted == "base":
+            raise UpstreamUnavailable("gone")
+        return await activate(self, wanted)
+
+    monkeypatch.setattr(ReplicaAdmin, "activate", broken)
+    failed = await ready.advance(only)
+    assert stands(failed) == ("failed", "swap")
+    assert failed.error == (
+        f"{urls[0]} could not return to base (gone); restart it: it starts on the version that "
+        "is marked as served"
+    )
+    assert (await loaded(ready), await ready.serving()) == (version, "base")
 
 
 async def test_two_controllers_at_once_are_as_good_as_one(ready: Any) -> None:

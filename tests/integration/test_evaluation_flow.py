@@ -2,19 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 
+from rewardloop.clients.generator import GeneratorClient
+from rewardloop.comparison import COMPARISON_VERSION
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.embedded.process import free_port
-from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
-from rewardloop.store import evaluations, iterations
+from rewardloop.errors import Conflict, InvalidInput, NotFound, UpstreamUnavailable
+from rewardloop.store import evaluations, failures, iterations
 from rewardloop.store.models import Evaluation
 from services.generator.stub_engine import Faults
 from services.judge import app as judge_app
+from services.worker.swap import bring_to
 from tests.integration.conftest import Served, ranked_prompt
 
 QUESTIONS = [f"evaluation question {number}" for number in range(8)]
@@ -82,8 +86,8 @@ async def test_an_evaluation_goes_from_the_request_to_its_result(
     assert [row["a_first"] for row in orders] == [[False, True]] * 8
     assert engine.num_requests == 2 * 8 + 2 * 8
     # The newer version judged, though the older one answered last.
-    judged_by = await ready.rows("SELECT DISTINCT judge_version FROM comparisons")
-    assert judged_by == [{"judge_version": "new"}]
+    judged_by = await ready.rows("SELECT DISTINCT judge_version, rubric_version FROM comparisons")
+    assert judged_by == [{"judge_version": "new", "rubric_version": COMPARISON_VERSION}]
 
     (counted,) = await ready.rows(
         "WITH orders AS (SELECT"
@@ -198,7 +202,8 @@ async def test_an_evaluation_goes_on_after_a_failure(ready: Any) -> None:
     with pytest.raises(UpstreamUnavailable):
         await ready.evaluate(evaluation_id)
     waiting = await stored(ready, evaluation_id)
-    assert (waiting.state, waiting.num_failures, waiting.error) == ("running", 1, None)
+    assert (waiting.state, waiting.error) == ("running", None)
+    assert waiting.failing_since is not None
     assert await num_stored(ready) == (16, 0)
     ready.serve_judge()
     await ready.evaluate(evaluation_id)
@@ -210,17 +215,109 @@ async def test_an_evaluation_goes_on_after_a_failure(ready: Any) -> None:
 async def test_an_evaluation_that_keeps_failing_fails_and_lets_others_start(
     ready: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iterations, "MAX_FAILURES", 1)
     evaluation_id = await asked_for(ready)
     (behind,) = await ready.new_run()
-    for _ in range(2):
-        with pytest.raises(UpstreamUnavailable):
-            await ready.evaluate(evaluation_id)
+    with pytest.raises(UpstreamUnavailable):
+        await ready.evaluate(evaluation_id)
+    assert (await stored(ready, evaluation_id)).state == "running"
+    monkeypatch.setattr(failures, "MAX_FAILING", timedelta(0))
+    with pytest.raises(UpstreamUnavailable):
+        await ready.evaluate(evaluation_id)
     failed = await stored(ready, evaluation_id)
     assert failed.state == "failed"
     assert ready.settings.generator_urls[0] in failed.error
     ready.serve_generator()
     assert (await ready.advance(behind)).phase == "rollout"
+
+
+async def test_no_answer_is_stored_under_a_version_that_did_not_write_it(ready: Any) -> None:
+    """After a failed swap a replica may hold another version than the one marked as served."""
+    ready.serve_judge()
+    await ready.publish("stray", parent="base")
+    ready.serve_generator("stray")
+    evaluation_id = await asked_for(ready, "base", "new")
+    await ready.evaluate(evaluation_id)
+    answers = await ready.rows("SELECT version_id, text FROM evaluation_answers")
+    assert len(answers) == 2 * 8
+    assert all(row["text"].startswith(f"[{row['version_id']}] ") for row in answers)
+
+
+async def test_an_answer_of_another_version_than_asked_is_tried_again(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica that restarts while an evaluation asks it comes back with what is marked."""
+    ready.serve()
+
+    async def nothing(*_: Any) -> list[Any]:
+        return []
+
+    evaluation_id = await asked_for(ready)
+    with monkeypatch.context() as patched:
+        patched.setattr("services.worker.evaluate.bring_to", nothing)
+        with pytest.raises(UpstreamUnavailable, match="base answered where new was asked"):
+            await ready.evaluate(evaluation_id)
+    assert await num_stored(ready) == (0, 0)
+    await ready.evaluate(evaluation_id)
+    assert (await stored(ready, evaluation_id)).state == "succeeded"
+
+
+async def test_an_evaluation_that_is_over_marks_no_version_as_served(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task whose lock died with its connection comes back late."""
+    ready.serve()
+    evaluation_id = await asked_for(ready)
+
+    async def overtaken(*args: Any) -> Any:
+        found = await bring_to(*args)
+        async with ready.store.transaction() as session:
+            await evaluations.note_failure(session, evaluation_id, NotFound("for this test"))
+        return found
+
+    monkeypatch.setattr("services.worker.evaluate.bring_to", overtaken)
+    with pytest.raises(Conflict, match="has failed without this process"):
+        await ready.evaluate(evaluation_id)
+    assert await ready.serving() == "base"
+    assert (await stored(ready, evaluation_id)).error == "for this test"
+
+
+async def test_an_unforeseen_error_is_counted(ready: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any) -> None:
+        raise KeyError("weights")
+
+    monkeypatch.setattr("services.worker.evaluate.bring_to", broken)
+    evaluation_id = await asked_for(ready)
+    with pytest.raises(KeyError):
+        await ready.evaluate(evaluation_id)
+    assert (await stored(ready, evaluation_id)).failing_since is not None
+    monkeypatch.setattr(failures, "MAX_FAILING", timedelta(0))
+    with pytest.raises(KeyError):
+        await ready.evaluate(evaluation_id)
+    failed = await stored(ready, evaluation_id)
+    assert (failed.state, failed.error) == ("failed", "KeyError: 'weights'")
+
+
+async def test_an_evaluation_that_answers_something_goes_on(
+    ready: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of its items fails each time, and the others get done: that is no standstill."""
+    ready.serve()
+    monkeypatch.setattr("services.worker.evaluate.MAX_IN_FLIGHT", 1)
+    sample, calls = GeneratorClient.sample, iter(range(100))
+
+    async def every_third_fails(*args: Any) -> Any:
+        if next(calls) % 3 == 2:
+            raise UpstreamUnavailable("away")
+        return await sample(*args)
+
+    monkeypatch.setattr(GeneratorClient, "sample", every_third_fails)
+    evaluation_id = await asked_for(ready)
+    since = set()
+    for _ in range(3):
+        with pytest.raises(UpstreamUnavailable):
+            await ready.evaluate(evaluation_id)
+        since.add((await stored(ready, evaluation_id)).failing_since)
+    assert len(since - {None}) == 3
 
 
 async def test_an_evaluation_whose_time_is_up_sends_for_a_successor(

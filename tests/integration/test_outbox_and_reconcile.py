@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ import pytest
 from rewardloop import queue_names
 from rewardloop.config import Evaluation
 from rewardloop.errors import NotFound, UpstreamUnavailable
-from rewardloop.queue import make_app, relay
+from rewardloop.queue import HINT_SECONDS, make_app, relay
 from rewardloop.records import Phase
 from rewardloop.store import evaluations, iterations, outbox, rollouts
 from services.api.app import make_app as make_api
@@ -131,16 +132,83 @@ async def test_the_reconciler_brings_back_a_rollout_whose_messages_were_lost(rea
     assert taken(ready, "control") == (queue_names.ADVANCE, str(only))
 
 
+async def test_a_message_grows_old(ready: Any) -> None:
+    """Workers that were busy for long find no heap of the same reminders."""
+    await ready.new_run()
+    await relay(ready.store, ready.celery)
+    sent = json.loads(ready.broker.rpop("control"))["headers"]
+    left = datetime.fromisoformat(sent["expires"]) - datetime.now(UTC)
+    assert timedelta(0) < left <= timedelta(seconds=HINT_SECONDS)
+
+
+async def test_the_reconciler_brings_a_rollout_back_to_its_number_of_tasks(ready: Any) -> None:
+    (only,) = await ready.new_run(rollout={"num_tasks": 3})
+    await ready.in_rollout(only)
+    await ready.lose_messages()
+    await reconcile.run(ready.store, ready.celery)
+    assert ready.messages("rollout") == 3
+    async with ready.store.transaction() as session:
+        await rollouts.lease(session, only, "busy", 1, 60)
+        await rollouts.lease(session, only, "dead", 1, -1)
+    await ready.lose_messages()
+    await reconcile.run(ready.store, ready.celery)
+    assert ready.messages("rollout") == 2
+    async with ready.store.transaction() as session:
+        await rollouts.lease(session, only, "busy", 9, 60)
+    await ready.lose_messages()
+    await reconcile.run(ready.store, ready.celery)
+    assert ready.messages("rollout") == 0  # nothing is pending
+
+
+async def test_the_reconciler_reminds_only_what_can_go_on(ready: Any) -> None:
+    first, _ = await ready.new_run(count=2)
+    other, _, _ = await ready.new_run(count=3)
+    await ready.publish("new", parent="base")
+    await ready.lose_messages()
+    await reconcile.run(ready.store, ready.celery)
+    assert taken(ready, "control") == (queue_names.ADVANCE, str(first))
+    assert taken(ready, "control") == (queue_names.ADVANCE, str(other))
+    assert ready.messages("control") == 0
+
+    await ready.in_rollout(other)
+    async with ready.store.transaction() as session:
+        for _ in range(2):
+            await evaluations.create(session, "new", "base", Evaluation(dataset="seed"))
+    await ready.lose_messages()
+    await reconcile.run(ready.store, ready.celery)
+    assert taken(ready, "control") == (queue_names.ADVANCE, str(other))
+    assert ready.messages("control") == 0
+    sent = [taken(ready, "rollout") for _ in range(ready.messages("rollout"))]
+    assert set(sent) == {(queue_names.ROLLOUT, str(other))}
+
+
+async def test_the_next_evaluation_is_the_oldest_one(ready: Any) -> None:
+    await ready.publish("new", parent="base")
+    made = []
+    for _ in range(2):
+        async with ready.store.transaction() as session:
+            created = await evaluations.create(session, "new", "base", Evaluation(dataset="seed"))
+            made.append(created.id)
+    for evaluation_id in made:
+        await ready.lose_messages()
+        await reconcile.run(ready.store, ready.celery)
+        assert taken(ready, "rollout") == (queue_names.EVALUATE, str(evaluation_id))
+        assert taken(ready, "rollout") is None
+        async with ready.store.transaction() as session:
+            assert await evaluations.try_start(session, evaluation_id)
+            await evaluations.note_failure(session, evaluation_id, NotFound("for this test"))
+
+
 async def test_the_reconciler_leaves_a_rollout_alone_that_somebody_works_on(ready: Any) -> None:
     (only,) = await ready.new_run()
     await ready.in_rollout(only)
     async with ready.store.transaction() as session:
-        await rollouts.lease(session, only, "busy", 3, 60)
+        await rollouts.lease(session, only, "busy", 2, 60)
     ready.broker.flushall()
     await reconcile.run(ready.store, ready.celery)
     assert ready.messages("rollout") == 0
     tokens = await ready.rows("SELECT lease_owner FROM iteration_prompts")
-    assert [row["lease_owner"] for row in tokens] == ["busy"] * 3
+    assert sorted(row["lease_owner"] or "nobody" for row in tokens) == ["busy", "busy", "nobody"]
 
 
 async def test_the_reconciler_takes_expired_leases_back_and_sends_for_a_task(ready: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
-from rewardloop.errors import RewardloopError
+from rewardloop.errors import RewardloopError, UpstreamUnavailable
 from rewardloop.records import Message, Phase, PromptRecord, Sample
 from rewardloop.store import prompts, rollouts
 from services.generator.stub_engine import Faults
@@ -232,9 +232,10 @@ async def test_an_engine_that_dies_loses_nothing(
     engine = Process("stub", [*command, "--die-after=12"], dict(os.environ), tmp_path / "log")
     await engine.wait_until(lambda: accepts(port), timeout_seconds=30)
     world.serve_judge()
-    with pytest.raises((RewardloopError, ExceptionGroup)):
+    with pytest.raises(UpstreamUnavailable):
         await world.roll_out(iteration_id)
     _, judgements, asked = await everything(world)
+    assert judgements
     assert {row["state"] for row in asked} <= {"pending", "done"}
     engine.stop()
     kept = {row["id"] for row in judgements}
@@ -249,11 +250,34 @@ async def test_a_task_surfaces_one_error_that_its_shell_understands(
 ) -> None:
     """tasks.shell catches RewardloopError; an ExceptionGroup would pass it by."""
     world.serve_generator()  # and no judge
-    with pytest.raises(RewardloopError):
+    with pytest.raises(UpstreamUnavailable):
         await world.roll_out(iteration_id)
     _, judgements, asked = await everything(world)
     assert judgements == []
     assert {row["state"] for row in asked} == {"pending"}
+
+
+async def test_a_task_that_finishes_prompts_and_fails_stands_not_still(
+    world: Any, iteration_id: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of two replicas is away, so that each task fails while prompts get done."""
+    with pytest.raises(UpstreamUnavailable):
+        await world.roll_out(iteration_id)
+    first = (await world.iteration(iteration_id)).failing_since
+    world.serve()
+    sample = GeneratorClient.sample
+
+    async def but_one(self: GeneratorClient, messages: Any, *args: Any) -> Any:
+        if messages[0]["content"] != PROMPTS[-1]:
+            return await sample(self, messages, *args)
+        while not await world.rows("SELECT 1 FROM iteration_prompts WHERE state = 'done'"):
+            await asyncio.sleep(0.01)
+        raise UpstreamUnavailable("this replica is away")
+
+    monkeypatch.setattr(GeneratorClient, "sample", but_one)
+    with pytest.raises(UpstreamUnavailable, match="this replica is away"):
+        await world.roll_out(iteration_id)
+    assert (await world.iteration(iteration_id)).failing_since > first
 
 
 async def test_a_task_leases_no_more_than_it_asks_for(world: Any, iteration_id: UUID) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any
 from uuid import UUID
@@ -12,10 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import free_port
-from rewardloop.errors import TooFewPrompts, UpstreamUnavailable
-from rewardloop.records import Message, PromptRecord
-from rewardloop.store import candidates, prompts
+from rewardloop.errors import Conflict, TooFewPrompts, UpstreamUnavailable
+from rewardloop.records import Message, Phase, PromptRecord
+from rewardloop.store import candidates, iterations, prompts
+from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
 from services.worker import prompts as writing
@@ -160,6 +163,74 @@ async def test_too_few_prompts_are_never_taken_for_enough(
     with pytest.raises(TooFewPrompts):
         await ready.write_prompts(only)
     assert stands(await ready.advance(only)) == ("failed", "prompts")
+
+
+def meanwhile(world: Any, happens: Callable[[Any], Awaitable[None]]) -> None:
+    """Let `happens` happen in a transaction of its own when the prompt model is first asked."""
+    complete, done = GeneratorClient.complete, []
+
+    async def instead(*args: Any) -> str:
+        if not done:
+            done.append(True)
+            async with world.store.transaction() as session:
+                await happens(session)
+        return await complete(*args)
+
+    world.monkeypatch.setattr(GeneratorClient, "complete", instead)
+
+
+async def test_a_task_that_comes_late_hands_no_prompts_over(ready: Any) -> None:
+    """Its lock died with its connection, and another one took the iteration on."""
+    ready.serve()
+    (only,) = await in_prompts(ready)
+
+    async def goes_on(session: Any) -> None:
+        current = await iterations.get(session, only, lock=True)
+        await iterations.enter(session, current, Phase.PREPARE)
+
+    meanwhile(ready, goes_on)
+    with pytest.raises(Conflict, match="has gone on from prompts to prepare"):
+        await ready.write_prompts(only)
+    assert await ready.rows("SELECT * FROM iteration_prompts") == []
+    late = await ready.iteration(only)
+    assert (late.state, late.failing_since, "prompts" in late.report) == ("running", None, False)
+
+
+async def test_a_written_batch_is_progress(ready: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ready.serve()
+    (only,) = await in_prompts(ready)
+    before = await ready.value(
+        "UPDATE iterations SET failing_since = now() RETURNING failing_since"
+    )
+    complete, calls = GeneratorClient.complete, iter(range(100))
+
+    async def fails_in_its_second_batch(*args: Any) -> str:
+        if next(calls) == 3:
+            raise UpstreamUnavailable("away")
+        return await complete(*args)
+
+    monkeypatch.setattr(GeneratorClient, "complete", fails_in_its_second_batch)
+    monkeypatch.setattr(writing, "BATCH_SIZE", 2)
+    with pytest.raises(UpstreamUnavailable):
+        await ready.write_prompts(only)
+    assert len(await written(ready, only)) == 2
+    assert (await ready.iteration(only)).failing_since > before
+
+
+async def test_what_another_task_wrote_counts(ready: Any) -> None:
+    """The database says how many there are, not a task's own counter."""
+    ready.serve(Faults(repeats_itself=True))  # one new prompt at most
+    (only,) = await in_prompts(ready)
+    iteration = await ready.iteration(only)
+    others = [Candidate(100 + n, f"written by another, {n}", None, None) for n in range(5)]
+
+    async def writes(session: Any) -> None:
+        await candidates.add(session, iteration, others)
+
+    meanwhile(ready, writes)
+    await ready.write_prompts(only)
+    assert (await ready.iteration(only)).report["prompts"]["num_accepted"] == 6
+    assert await ready.value("SELECT count(*) FROM iteration_prompts") == 6
 
 
 async def test_a_little_less_than_wanted_is_enough(ready: Any) -> None:
@@ -333,4 +404,5 @@ async def test_a_prompt_model_that_is_down_is_waited_for(ready: Any) -> None:
     with pytest.raises(UpstreamUnavailable, match=url):
         await ready.write_prompts(only)
     waiting = await ready.iteration(only)
-    assert (stands(waiting), waiting.num_failures) == (("running", "prompts"), 1)
+    assert stands(waiting) == ("running", "prompts")
+    assert waiting.failing_since is not None

@@ -192,9 +192,9 @@ class ScriptedJudge:
         self.asked.append((prompt[-1]["content"], first, second))
         a, b = self.merits[first], self.merits[second]
         if a < 0 or b < 0:
-            return WrittenComparison("…", None, None, "judge")
+            return WrittenComparison("…", None, None, "r", "judge")
         which = Preference.TIE if a == b else Preference.FIRST if a > b else Preference.SECOND
-        return WrittenComparison("…", which, None, "judge")
+        return WrittenComparison("…", which, None, "r", "judge")
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ async def go_on(checks: validation.Validation, step: int, *answers: str) -> bool
 
 async def test_the_first_check_has_nothing_to_lose_against(checks: validation.Validation) -> None:
     assert await go_on(checks, 0, "bad", "bad")
-    assert (ScriptedJudge.asked, checks.results) == ([], [])
+    assert ScriptedJudge.asked == []
 
 
 @pytest.mark.parametrize(
@@ -244,10 +244,11 @@ async def test_training_goes_on_while_newer_answers_win_more_than_they_lose(
     loss_rate: float | None,
 ) -> None:
     await go_on(checks, 0, "fair", "fair")
-    assert await go_on(checks, 200, *answers) is expected
-    assert checks.results == [
-        {"step": 200, "validation_win_rate": win_rate, "validation_loss_rate": loss_rate}
-    ]
+    assert await checks.answer({"step": 200, "answers": list(answers)}) == {
+        "go_on": expected,
+        "validation_win_rate": win_rate,
+        "validation_loss_rate": loss_rate,
+    }
     new, old = answers[0], "fair"
     assert [ask for ask in ScriptedJudge.asked if ask[0] == "p"] == [
         ("p", new, old),

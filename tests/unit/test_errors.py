@@ -35,6 +35,7 @@ STATUS = {
     "judge-collapsed": 500,
     "evaluation-failed": 500,
     "environment-unfit": 500,
+    "unexpected": 500,
 }
 """Clients know errors by these words: a change breaks them."""
 
@@ -44,8 +45,18 @@ def test_kinds_and_statuses_are_frozen() -> None:
     assert max(Counter(error.kind for error in ALL).values()) == 1
 
 
-def test_only_an_unavailable_upstream_is_worth_another_try() -> None:
-    assert [error for error in ALL if error.transient] == [errors.UpstreamUnavailable]
+def test_what_may_pass_by_itself_is_worth_another_try() -> None:
+    assert [error for error in ALL if error.transient] == [
+        errors.UpstreamUnavailable,
+        errors.Unexpected,
+    ]
+
+
+def test_any_error_can_be_recorded() -> None:
+    ours = errors.NotFound("there is none")
+    assert errors.recordable(ours) is ours
+    other = errors.recordable(KeyError("weights"))
+    assert (type(other), other.message) == (errors.Unexpected, "KeyError: 'weights'")
 
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.kind)

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import Preference
+from rewardloop.records import EvaluationState, Preference
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -116,15 +116,15 @@ class Evaluation(Base):
     version_b_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
     config: Mapped[Json]
     """The resolved `config.Evaluation`."""
-    state: Mapped[str] = mapped_column(server_default="queued")
+    state: Mapped[str] = mapped_column(server_default=EvaluationState.QUEUED)
     result: Mapped[Json | None]
     error: Mapped[str | None]
-    num_failures: Mapped[int] = mapped_column(server_default="0")
-    """Transient failures in a row; too many fail the evaluation."""
+    failing_since: Mapped[datetime | None]
+    """When the first of its failures in a row was; None while it goes on."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     __table_args__ = (
-        one_of("state", "queued", "running", "succeeded", "failed"),
+        one_of("state", *EvaluationState),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
         CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="success_has_result"),
         CheckConstraint("version_a_id <> version_b_id", name="two_versions"),
@@ -160,6 +160,8 @@ class Comparison(Base):
     raw_text: Mapped[str]
     preference: Mapped[str | None]
     reason: Mapped[str | None]
+    rubric_version: Mapped[str | None]
+    """None of comparisons that were stored before it was."""
     judge_version: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     __table_args__ = (

@@ -10,9 +10,11 @@ from sqlalchemy import (
     Index,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
+from rewardloop.records import JobState, PromptState, Stage
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -34,7 +36,7 @@ class IterationPrompt(Base):
     __tablename__ = "iteration_prompts"
     iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"), primary_key=True)
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
-    state: Mapped[str] = mapped_column(server_default="pending")
+    state: Mapped[str] = mapped_column(server_default=PromptState.PENDING)
     lease_owner: Mapped[str | None]
     lease_token: Mapped[int] = mapped_column(server_default="0")
     """Fencing token: grows with each lease; a write under an old one changes nothing."""
@@ -42,9 +44,11 @@ class IterationPrompt(Base):
     reason: Mapped[str | None]
     """Why the prompt was rejected."""
     __table_args__ = (
-        one_of("state", "pending", "leased", "done", "rejected"),
+        one_of("state", *PromptState),
         CheckConstraint("(state = 'rejected') = (reason IS NOT NULL)", name="rejected_says_why"),
         Index("unfinished_prompts", "iteration_id", "state"),
+        # Expired leases are looked for every few seconds, in prompts of all times.
+        Index("leased_prompts", "lease_expires_at", postgresql_where=text("state = 'leased'")),
     )
 
 
@@ -130,9 +134,9 @@ class TrainingJob(Base):
     __tablename__ = "training_jobs"
     id: Mapped[int] = mapped_column(primary_key=True)
     iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"))
-    stage: Mapped[str] = mapped_column(server_default="model")
+    stage: Mapped[str] = mapped_column(server_default=Stage.MODEL)
     """`baseline`: a bootstrap's SFT baseline; `model`: the iteration's new version."""
-    state: Mapped[str] = mapped_column(server_default="queued")
+    state: Mapped[str] = mapped_column(server_default=JobState.QUEUED)
     num_attempts: Mapped[int] = mapped_column(server_default="0")
     num_steps: Mapped[int | None]
     lease_owner: Mapped[str | None]
@@ -142,8 +146,8 @@ class TrainingJob(Base):
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         UniqueConstraint("iteration_id", "stage"),
-        one_of("stage", "baseline", "model"),
-        one_of("state", "queued", "running", "succeeded", "failed"),
+        one_of("stage", *Stage),
+        one_of("state", *JobState),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
     )
 

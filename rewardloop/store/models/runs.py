@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import Phase
+from rewardloop.records import IterationKind, IterationState, Phase
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -49,11 +49,11 @@ class Iteration(Base):
     __tablename__ = "iterations"
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"))
-    kind: Mapped[str] = mapped_column(server_default="improve")
+    kind: Mapped[str] = mapped_column(server_default=IterationKind.IMPROVE)
     index: Mapped[int]
     """Index t makes M_t+1 from M_t and counts from 1; 0 is the bootstrap, M0 to M1."""
-    state: Mapped[str] = mapped_column(server_default="queued")
-    phase: Mapped[str] = mapped_column(server_default="waiting")
+    state: Mapped[str] = mapped_column(server_default=IterationState.QUEUED)
+    phase: Mapped[str] = mapped_column(server_default=Phase.WAITING)
     base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     baseline_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     """The SFT baseline that a bootstrap makes on its way."""
@@ -63,8 +63,8 @@ class Iteration(Base):
     error: Mapped[str | None]
     error_kind: Mapped[str | None]
     """The error's stable name, as in problem details; of the first one that failed."""
-    num_failures: Mapped[int] = mapped_column(server_default="0")
-    """Transient failures in a row; too many fail the iteration."""
+    failing_since: Mapped[datetime | None]
+    """When the first of its failures in a row was; None while it goes on."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -74,7 +74,7 @@ class Iteration(Base):
             "(kind = 'bootstrap' AND \"index\" = 0) OR (kind = 'improve' AND \"index\" >= 1)",
             name="only_the_bootstrap_has_index_zero",
         ),
-        one_of("state", "queued", "running", "succeeded", "failed"),
+        one_of("state", *IterationState),
         one_of("phase", *Phase),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
         # The replicas serve one version at a time, so one iteration runs at a time.

@@ -17,6 +17,7 @@ from rewardloop.clients.generator import GeneratorClient, share_out
 from rewardloop.clients.http import call, connect
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.replicas import ReplicaAdmin
+from rewardloop.comparison import COMPARISON_VERSION
 from rewardloop.config import Judging, Sampling
 from rewardloop.embedded.process import free_port
 from rewardloop.records import (
@@ -335,13 +336,14 @@ async def test_a_comparison(
     expected: tuple[Preference | None, UnscoredReason | None],
 ) -> None:
     answer = completion("As it is.")
-    answer["choices"][0]["comparison"] = {**found, "mode": "constrained", "judge_version": "m1"}
+    about = {"mode": "constrained", "rubric_version": "r1", "judge_version": "m1"}
+    answer["choices"][0]["comparison"] = {**found, **about}
     script = Script((200, answer))
     async with JudgeClient(await serve(script), KEY) as client:
         written = await client.compare(
             [HI], "Hello", "Hey", mode=JudgementMode.CONSTRAINED, max_tokens=48, temperature=0.3
         )
-    assert written == WrittenComparison("As it is.", *expected, "m1")
+    assert written == WrittenComparison("As it is.", *expected, "r1", "m1")
     ((_, _, asked),) = script.requests
     assert asked == {
         "model": "judge",
@@ -374,7 +376,8 @@ async def test_what_the_judge_refuses_to_compare_is_settled_without_a_preference
 ) -> None:
     async with JudgeClient(await serve(Script((error.status, error.openai()))), KEY) as client:
         found = await client.compare([HI], "Hello", "Hey", **COMPARE)
-    assert found == WrittenComparison("too long", None, UnscoredReason.REFUSED, "none")
+    refused = (None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none")
+    assert found == WrittenComparison("too long", *refused)
 
 
 @pytest.mark.parametrize("error", [errors.Unauthorized("key"), errors.UpstreamUnavailable("down")])

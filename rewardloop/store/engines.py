@@ -1,0 +1,68 @@
+"""Whose turn it is on the engines: the replicas serve one version at a time, so one
+iteration or one evaluation runs, and evaluations go first."""
+
+from uuid import UUID
+
+from sqlalchemy import func, select, text, tuple_
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from rewardloop import queue_names
+from rewardloop.records import EvaluationState, IterationState
+from rewardloop.store import outbox
+from rewardloop.store.models import Evaluation, Iteration
+
+
+async def lock(session: AsyncSession) -> None:
+    """Until the transaction ends, nobody else decides whose turn it is."""
+    await session.execute(text("SELECT pg_advisory_xact_lock(hashtext('rewardloop:start'))"))
+
+
+async def busy(session: AsyncSession) -> bool:
+    """Whether an iteration or an evaluation runs."""
+    running = select(Iteration.id).where(Iteration.state == IterationState.RUNNING)
+    if await session.scalar(running) is not None:
+        return True
+    return await first_evaluation(session, EvaluationState.RUNNING) is not None
+
+
+async def first_evaluation(session: AsyncSession, state: EvaluationState) -> UUID | None:
+    """The oldest one in `state`."""
+    return await session.scalar(
+        select(Evaluation.id)
+        .where(Evaluation.state == state)
+        .order_by(Evaluation.created_at, Evaluation.id)
+        .limit(1)
+    )
+
+
+async def due_iterations(session: AsyncSession) -> list[UUID]:
+    """The iteration that runs; while the engines are free, the first that waits in each run."""
+    waits = Iteration.state == IterationState.QUEUED
+    if await busy(session):
+        wanted = Iteration.state == IterationState.RUNNING
+    else:
+        heads = select(Iteration.run_id, func.min(Iteration.index)).where(waits)
+        wanted = waits & tuple_(Iteration.run_id, Iteration.index).in_(
+            heads.group_by(Iteration.run_id)
+        )
+    found = await session.scalars(
+        select(Iteration.id).where(wanted).order_by(Iteration.created_at, Iteration.index)
+    )
+    return list(found)
+
+
+async def due_evaluation(session: AsyncSession) -> UUID | None:
+    """The evaluation that runs; while the engines are free, the first that waits."""
+    running = await first_evaluation(session, EvaluationState.RUNNING)
+    if running is not None or await busy(session):
+        return running
+    return await first_evaluation(session, EvaluationState.QUEUED)
+
+
+async def wake_next(session: AsyncSession) -> None:
+    """What had the engines is over: whatever may be next looks whether it is."""
+    for iteration_id in await due_iterations(session):
+        outbox.add(session, queue_names.ADVANCE, iteration_id)
+    evaluation_id = await due_evaluation(session)
+    if evaluation_id is not None:
+        outbox.add(session, queue_names.EVALUATE, evaluation_id)
