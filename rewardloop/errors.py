@@ -101,6 +101,13 @@ class UpstreamRejected(RewardloopError):
     kind = "upstream-rejected"
 
 
+class UpstreamMismatch(RewardloopError):
+    """A server answers as the wanted service would not: a wrong address or model's name."""
+
+    status = 502
+    kind = "upstream-mismatch"
+
+
 class PromptTooLong(UpstreamRejected):
     """A prompt and its answer do not fit into the model's context."""
 
@@ -177,9 +184,11 @@ def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
     known = {error.kind: error for error in _tree(RewardloopError)}
     if kind in known:
         return known[kind](detail)
-    if status in (408, 429, 500, 502, 503, 504):
+    if status in (408, 429) or status >= 500:
         return UpstreamUnavailable(detail)
-    return UpstreamRejected(detail)
+    if status in (400, 413, 422):
+        return UpstreamRejected(detail)
+    return UpstreamMismatch(detail)
 
 
 def _tree(root: type[RewardloopError]) -> list[type[RewardloopError]]:

@@ -1,12 +1,13 @@
 """Asks generator replicas for samples."""
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from typing import Any, Self
 
+from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.http import call, connect
 from rewardloop.config import Sampling, SelfInstruct
+from rewardloop.errors import UpstreamMismatch
 from rewardloop.records import Message, Sample
 
 REQUEST_SECONDS = 240.0
@@ -36,6 +37,7 @@ class GeneratorClient:
             PromptTooLong: prompt and answer exceed the model's context.
             UpstreamRejected: the generator refused the request.
             UpstreamUnavailable: no answer, after retries.
+            UpstreamMismatch: what answers is no generator of ours.
         """
         answer = await self._post(
             "/v1/chat/completions",
@@ -53,7 +55,7 @@ class GeneratorClient:
         """The model's continuation of a plain text, up to a stop string.
 
         Raises:
-            UpstreamRejected, UpstreamUnavailable: as for `sample`.
+            UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
         """
         answer = await self._post(
             "/v1/completions",
@@ -65,7 +67,8 @@ class GeneratorClient:
                 "max_tokens": how.max_tokens,
             },
         )
-        return str(answer["choices"][0]["text"] or "")
+        (choice,) = choices_of(answer, 1, "the prompt model")
+        return text_of(choice)
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         chosen = min(range(len(self._replicas)), key=self._in_flight.__getitem__)
@@ -83,29 +86,24 @@ class GeneratorClient:
 
 
 def _samples(answer: dict[str, Any], count: int) -> list[Sample]:
-    usage = answer["usage"]
+    choices = choices_of(answer, count, "the generator")
+    if "weight_version" not in answer:
+        raise UpstreamMismatch(
+            "the generator does not say which weights answered; REWARDLOOP_GENERATOR_URLS must "
+            "name servers started by `python -m services.generator`"
+        )
     # The protocol counts completion tokens over all choices, so they are shared out by
     # length; the sum stays exact.
-    choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
-    texts = [choice["message"]["content"] or "" for choice in choices]
-    tokens = share_out(int(usage["completion_tokens"]), [len(text) for text in texts])
-    assert len(choices) == count, f"asked for {count} samples, got {len(choices)}"
+    texts = [text_of(choice) for choice in choices]
+    prompt_tokens, completion_tokens = usage_of(answer)
+    tokens = share_out(completion_tokens, [len(text) for text in texts])
     return [
         Sample(
             text=text,
-            prompt_tokens=int(usage["prompt_tokens"]),
+            prompt_tokens=prompt_tokens,
             completion_tokens=num_tokens,
-            finish_reason=choice["finish_reason"] or "unknown",
+            finish_reason=choice.get("finish_reason") or "unknown",
             weight_version=answer["weight_version"],
         )
         for choice, text, num_tokens in zip(choices, texts, tokens, strict=True)
     ]
-
-
-def share_out(total: int, weights: Sequence[int]) -> list[int]:
-    """Split `total` into whole parts in proportion to `weights`; the parts sum to `total`."""
-    assert weights, "the engine returned no choices"
-    whole = sum(weights) or len(weights)
-    shares = weights if sum(weights) else [1] * len(weights)
-    bounds = [total * sum(shares[:end]) // whole for end in range(len(shares) + 1)]
-    return [high - low for low, high in itertools.pairwise(bounds)]

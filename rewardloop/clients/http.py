@@ -15,7 +15,7 @@ from rewardloop.errors import (
     PromptTooLong,
     RewardloopError,
     Unauthorized,
-    UpstreamRejected,
+    UpstreamMismatch,
     UpstreamUnavailable,
     from_problem,
 )
@@ -72,26 +72,38 @@ async def _call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs
     try:
         return answer.json()
     except ValueError as error:
-        raise UpstreamRejected(
-            f"{client.base_url} answered {path} with something else than JSON"
+        raise UpstreamMismatch(
+            f"{client.base_url} answered {path} with something else than JSON; is this the "
+            "address of the service that is wanted?"
         ) from error
 
 
 def error_of(answer: httpx.Response) -> RewardloopError:
     """What a failed answer, already read, means: our own problem details or the OpenAI form."""
     where = f"{answer.request.method} {answer.request.url}"
-    try:
-        body = answer.json()
-    except ValueError:
-        body = {"detail": f"{where} answered {answer.status_code}: {answer.text[:200]}"}
     if answer.status_code in (401, 403):
         return Unauthorized(f"{where} refused the key; check REWARDLOOP_API_KEY")
-    if not isinstance(body, dict):
-        body = {"detail": f"{where} answered {answer.status_code}: {body}"}
+    body = _body_of(answer, where)
     error = body.get("error")
     if isinstance(error, dict) and "type" not in body:
         message = str(error.get("message", body))
         if answer.status_code == 400 and "context length" in message:
             return PromptTooLong(message)
         body = {"detail": message}
-    return from_problem(body, answer.status_code)
+    found = from_problem(body, answer.status_code)
+    if "type" not in body and isinstance(found, UpstreamMismatch):
+        return UpstreamMismatch(
+            f"{where} answered {answer.status_code}: {found.message}; check the address, and the "
+            "model's name where one is asked for"
+        )
+    return found
+
+
+def _body_of(answer: httpx.Response, where: str) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = answer.text[:200]
+    if isinstance(body, dict):
+        return body
+    return {"detail": f"{where} answered {answer.status_code}: {body}"}

@@ -305,6 +305,8 @@ async def _complete(request: Request) -> Response:
 
 async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
     chat = "messages" in body
+    if body.get("model") not in (None, "policy"):
+        raise Refused(404, "NotFoundError", f"The model `{body['model']}` does not exist.")
     prompt = _prompt(body)
     num_words = len(prompt.split())
     if body.get("prompt_logprobs") is not None:

@@ -22,6 +22,7 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 from rewardloop import comparison, rubric, telemetry
+from rewardloop.clients.completions import choices_of, text_of, usage_of
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
 from rewardloop.enclosure import split_response
@@ -74,7 +75,7 @@ def make_app(settings: Settings) -> FastAPI:
             retry_seconds=UPSTREAM_RETRY_SECONDS,
             json=body,
         )
-        return _judged(answer, request)
+        return _judged(answer, request, upstream.base_url)
 
     return app
 
@@ -113,15 +114,15 @@ def _rendered(request: JudgeRequest) -> list[Message]:
         raise InvalidInput(str(error)) from error
 
 
-def _judged(answer: dict[str, Any], request: JudgeRequest) -> dict[str, Any]:
+def _judged(answer: dict[str, Any], request: JudgeRequest, engine: object) -> dict[str, Any]:
+    choices = choices_of(answer, request.n, f"the judging engine {engine}")
     version = _judge_version(answer)
-    for choice in answer["choices"]:
-        text = choice["message"]["content"] or ""
-        choice |= _reading(text, choice["finish_reason"], request, version)
-    usage = answer.get("usage") or {}
-    telemetry.TOKENS.labels("judge", "completion").inc(usage.get("completion_tokens", 0))
-    telemetry.TOKENS.labels("judge", "prompt").inc(usage.get("prompt_tokens", 0))
-    return {**answer, "model": "judge"}
+    for choice in choices:
+        choice |= _reading(text_of(choice), choice.get("finish_reason"), request, version)
+    prompt_tokens, completion_tokens = usage_of(answer)
+    telemetry.TOKENS.labels("judge", "completion").inc(completion_tokens)
+    telemetry.TOKENS.labels("judge", "prompt").inc(prompt_tokens)
+    return {**answer, "choices": choices, "model": "judge"}
 
 
 def _judge_version(answer: dict[str, Any]) -> str:

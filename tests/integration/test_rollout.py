@@ -13,7 +13,7 @@ import pytest
 
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
-from rewardloop.errors import RewardloopError
+from rewardloop.errors import RewardloopError, UpstreamMismatch
 from rewardloop.records import Message, Phase, PromptRecord, Sample
 from rewardloop.store import prompts, rollouts
 from services.generator.stub_engine import Faults
@@ -254,6 +254,18 @@ async def test_a_task_surfaces_one_error_that_its_shell_understands(
     _, judgements, asked = await everything(world)
     assert judgements == []
     assert {row["state"] for row in asked} == {"pending"}
+
+
+async def test_a_wrong_model_of_the_judge_is_told_and_never_a_verdict(
+    world: Any, iteration_id: UUID
+) -> None:
+    world.settings = world.settings.model_copy(update={"judge_upstream_model": "big-jugde"})
+    world.serve()
+    with pytest.raises(UpstreamMismatch, match=r"`big-jugde` does not exist.*check the address"):
+        await world.roll_out(iteration_id)
+    assert await world.rows("SELECT 1 FROM judgements") == []
+    (iteration,) = await world.rows("SELECT state, error_kind FROM iterations")
+    assert iteration == {"state": "failed", "error_kind": "upstream-mismatch"}
 
 
 async def test_a_task_leases_no_more_than_it_asks_for(world: Any, iteration_id: UUID) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from rewardloop import errors
 from rewardloop.clients.api import ApiClient
-from rewardloop.clients.generator import GeneratorClient, share_out
+from rewardloop.clients.completions import choices_of, share_out
+from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.http import call, connect
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.replicas import ReplicaAdmin
@@ -90,7 +91,6 @@ async def test_retries_end(serve: Serve) -> None:
     ("status", "body", "expected"),
     [
         (400, {"error": {"message": "no", "type": "BadRequestError"}}, errors.UpstreamRejected),
-        (404, {"detail": "no"}, errors.UpstreamRejected),
         (404, errors.NotFound("no").problem(), errors.NotFound),
         (409, errors.Conflict("no").openai(), errors.Conflict),
         (422, errors.PromptTooLong("no").openai(), errors.PromptTooLong),
@@ -109,6 +109,30 @@ async def test_a_refusal_is_final(
     assert len(script.requests) == 1
 
 
+NO_MODEL = {"error": {"message": "The model `big` does not exist.", "type": "NotFoundError"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (404, NO_MODEL, "model `big` does not exist"),
+        (404, {"detail": "Not Found"}, "Not Found"),
+        (307, b"", "307"),
+        (200, b"<h1>Log in</h1>", "something else than JSON"),
+    ],
+)
+async def test_a_server_that_is_not_the_wanted_one_is_named(
+    serve: Serve, status: int, body: Any, told: str
+) -> None:
+    script = Script((status, body))
+    async with calling(serve, script) as get:
+        with pytest.raises(errors.UpstreamMismatch, match=told) as caught:
+            await get(retry_seconds=5)
+    assert "http://" in caught.value.message
+    assert "address" in caught.value.message
+    assert len(script.requests) == 1
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_wrong_key_names_the_setting_and_the_address(serve: Serve, status: int) -> None:
     script = Script((status, {"detail": "go away"}))
@@ -122,12 +146,6 @@ async def test_a_wrong_key_names_the_setting_and_the_address(serve: Serve, statu
 async def test_a_proxys_error_is_transient_whatever_its_body(serve: Serve, body: bytes) -> None:
     async with calling(serve, Script((502, body))) as get:
         with pytest.raises(errors.UpstreamUnavailable):
-            await get()
-
-
-async def test_an_answer_that_is_no_json_is_an_error_of_ours(serve: Serve) -> None:
-    async with calling(serve, Script((200, b"<h1>Log in</h1>"))) as get:
-        with pytest.raises(errors.RewardloopError):
             await get()
 
 
@@ -179,6 +197,38 @@ async def test_samples(serve: Serve) -> None:
     asked = {"n": 2, "temperature": 0.7, "top_p": 0.9, "max_tokens": 9}
     body = {"model": "policy", "messages": [HI], **asked}
     assert script.requests == [("POST", "/v1/chat/completions", body)]
+
+
+async def test_a_server_that_counts_no_tokens_is_read_all_the_same(serve: Serve) -> None:
+    answer = {**completion("a", "bbb"), "usage": None}
+    async with GeneratorClient([await serve(Script((200, answer)))], KEY) as client:
+        samples = await client.sample([HI], Sampling(), 2)
+    assert samples == [Sample("a", 0, 0, "stop", "m1"), Sample("bbb", 0, 0, "stop", "m1")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (completion("a", "b"), "asked for n=3 choices and gave 2"),
+        (completion("a", "b", "c", "d"), "asked for n=3 choices and gave 4"),
+        ({**completion(), "choices": None}, "OpenAI-compatible"),
+        ({"detail": "fine"}, "OpenAI-compatible"),
+        ([], "OpenAI-compatible"),
+        ({"choices": [{"index": 0, "finish_reason": "stop"}]}, "OpenAI-compatible"),
+    ],
+)
+def test_an_answer_without_the_choices_that_were_asked_for_is_named(answer: Any, told: str) -> None:
+    with pytest.raises(errors.UpstreamMismatch, match=told) as caught:
+        choices_of(answer, 3, "http://big:1")
+    assert "http://big:1" in caught.value.message
+
+
+async def test_a_generator_that_is_not_ours_is_named(serve: Serve) -> None:
+    answer = completion("a")
+    del answer["weight_version"]
+    async with GeneratorClient([await serve(Script((200, answer)))], KEY) as client:
+        with pytest.raises(errors.UpstreamMismatch, match="REWARDLOOP_GENERATOR_URLS"):
+            await client.sample([HI], Sampling(), 1)
 
 
 async def test_a_prompt_that_is_too_long_is_known_as_such(serve: Serve) -> None:
@@ -256,6 +306,7 @@ SCORED = {
     "rubric_version": "r1",
     "judge_version": "m1",
 }
+COMPARE: dict[str, Any] = {"mode": JudgementMode.FREE, "max_tokens": 64}
 UNSCORED = {**SCORED, "status": "unscored", "score": None, "reason": "truncated"}
 
 
@@ -300,11 +351,41 @@ async def test_what_the_judge_refuses_is_settled_without_a_score(
     assert found[0].raw_text == "too long"
 
 
-async def test_a_wrong_key_is_not_a_judgement(serve: Serve) -> None:
-    error = errors.Unauthorized("key")
+@pytest.mark.parametrize("error", [errors.Unauthorized("key"), errors.UpstreamMismatch("no model")])
+async def test_a_wrong_setting_is_not_a_judgement(
+    serve: Serve, error: errors.RewardloopError
+) -> None:
     async with JudgeClient(await serve(Script((error.status, error.openai()))), KEY) as client:
-        with pytest.raises(errors.Unauthorized):
+        with pytest.raises(type(error)):
             await client.judge([HI], "Hello", Judging(), 3)
+
+
+@pytest.mark.parametrize("judgement", [None, {}, {**SCORED, "status": "unscored", "reason": "?"}])
+async def test_an_engine_in_the_judges_place_is_named(serve: Serve, judgement: Any) -> None:
+    answer = completion("Score: 4")
+    answer["choices"][0] |= {} if judgement is None else {"judgement": judgement}
+    async with JudgeClient(await serve(Script((200, answer))), KEY) as client:
+        with pytest.raises(errors.UpstreamMismatch, match="REWARDLOOP_JUDGE_URL"):
+            await client.judge([HI], "Hello", Judging(), 1)
+        with pytest.raises(errors.UpstreamMismatch, match="REWARDLOOP_JUDGE_URL"):
+            await client.compare([HI], "Hello", "Hey", **COMPARE)
+
+
+async def test_a_judge_that_gives_fewer_judgements_is_named(serve: Serve) -> None:
+    answer = completion("Score: 4")
+    answer["choices"][0]["judgement"] = SCORED
+    async with JudgeClient(await serve(Script((200, answer))), KEY) as client:
+        with pytest.raises(errors.UpstreamMismatch, match="n=3"):
+            await client.judge([HI], "Hello", Judging(), 3)
+
+
+async def test_judgements_of_a_judge_that_counts_no_tokens(serve: Serve) -> None:
+    answer = completion("Score: 4")
+    answer["choices"][0]["judgement"] = SCORED
+    del answer["usage"]
+    async with JudgeClient(await serve(Script((200, answer))), KEY) as client:
+        (written,) = await client.judge([HI], "Hello", Judging(), 1)
+    assert (written.verdict, written.completion_tokens) == (Verdict(4.0, None), 0)
 
 
 async def test_a_judge_that_is_down_is_an_error_and_never_a_score(
@@ -314,9 +395,6 @@ async def test_a_judge_that_is_down_is_an_error_and_never_a_score(
     async with JudgeClient(await serve(Script(BUSY)), KEY) as client:
         with pytest.raises(errors.UpstreamUnavailable):
             await client.judge([HI], "Hello", Judging(), 3)
-
-
-COMPARE: dict[str, Any] = {"mode": JudgementMode.FREE, "max_tokens": 64}
 
 
 @pytest.mark.parametrize(
