@@ -6,10 +6,12 @@ from typing import Annotated
 
 from celery import Celery
 from fastapi import Depends, Request
+from pydantic import AfterValidator
 
 from rewardloop.errors import UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.store import Store
+from rewardloop.texts import check_storable
 
 logger = logging.getLogger("rewardloop.api")
 
@@ -33,3 +35,5 @@ def _context(request: Request) -> Context:
 
 
 Ctx = Annotated[Context, Depends(_context)]
+Storable = Annotated[str, AfterValidator(check_storable)]
+"""A text that Postgres can hold; another one is answered with 422."""
