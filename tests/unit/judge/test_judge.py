@@ -85,13 +85,16 @@ class Judge:
 
 
 @asynccontextmanager
-async def judging(engine: Engine, url: str, upstream_key: str | None) -> AsyncIterator[Judge]:
+async def judging(
+    engine: Engine, url: str, upstream_key: str | None, *, foreign: bool = False
+) -> AsyncIterator[Judge]:
     settings = Settings(
         database_url=SecretStr("postgresql://x"),
         broker_url=SecretStr("redis://x"),
         api_key=SecretStr(KEY),
         admin_key=SecretStr("b" * 16),
         checkpoint_root=Path("/nowhere"),
+        generator_urls=["http://generator:8001", "http://generator-2:8001" if foreign else url],
         judge_upstream_url=url,
         judge_upstream_model="policy",
         judge_upstream_key=None if upstream_key is None else SecretStr(upstream_key),
@@ -402,10 +405,33 @@ async def test_a_foreign_engine_has_a_key_of_its_own(serve: Serve) -> None:
     assert len(engine.requests) == 1
 
 
-async def test_an_empty_upstream_key_is_none(serve: Serve) -> None:
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("upstream_key", [None, ""])
+async def test_our_own_generator_is_sent_our_key(
+    serve: Serve, end: str, upstream_key: str | None
+) -> None:
     engine = Engine()
-    async with judging(engine, await serve(engine), "") as judge:
+    async with judging(engine, await serve(engine) + end, upstream_key) as judge:
         assert (await judge.judge()).status_code == 200
+
+
+async def test_a_foreign_engine_never_learns_our_key(serve: Serve) -> None:
+    engine = Engine(key="none")
+    async with judging(engine, await serve(engine), None, foreign=True) as judge:
+        assert (await judge.judge()).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_engine_that_refuses_the_key_is_named(
+    judge: Judge, status: int, stream: bool
+) -> None:
+    """It is not the caller's key that is wrong, and asking again does not help."""
+    judge.engine.error = (status, {"error": {"message": "no", "type": "x"}})
+    answer = await judge.judge(stream=stream)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (502, "upstream-mismatch")
+    assert "REWARDLOOP_JUDGE_UPSTREAM_KEY" in answer.json()["detail"]
+    assert len(judge.engine.requests) == 1
 
 
 async def test_the_judge_is_the_only_model(judge: Judge) -> None:
