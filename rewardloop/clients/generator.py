@@ -1,25 +1,30 @@
 """Asks generator replicas for samples."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Self
 
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
-from rewardloop.clients.http import call, connect
+from rewardloop.clients.http import attempts, call_once, connect
 from rewardloop.config import Sampling, SelfInstruct
-from rewardloop.errors import UpstreamMismatch
+from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Sample
 
 REQUEST_SECONDS = 240.0
 RETRY_SECONDS = 60.0
+REST_SECONDS = 5.0
+"""A replica that did not answer is left alone for so long, where there are others."""
 
 
 class GeneratorClient:
-    """Sends each request to the replica with the fewest requests of ours in flight."""
+    """Sends each request to the replica with the fewest requests of ours in flight. Where one
+    does not answer, the next try goes to another one."""
 
     def __init__(self, urls: Sequence[str], key: str, *, model: str = "policy") -> None:
         self._replicas = [connect(url, key, timeout_seconds=REQUEST_SECONDS) for url in urls]
         self._in_flight = [0] * len(urls)
+        self._rests_until = [0.0] * len(urls)
         self._model = model
 
     async def __aenter__(self) -> Self:
@@ -71,18 +76,26 @@ class GeneratorClient:
         return text_of(choice)
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
-        chosen = min(range(len(self._replicas)), key=self._in_flight.__getitem__)
+        async for attempt in attempts(RETRY_SECONDS):
+            with attempt:
+                return await self._post_once(path, {"model": self._model, **body})
+        raise AssertionError("unreachable: tenacity re-raises")
+
+    async def _post_once(self, path: str, body: dict[str, Any]) -> Any:
+        chosen = min(range(len(self._replicas)), key=self._reluctance)
         self._in_flight[chosen] += 1
         try:
-            return await call(
-                self._replicas[chosen],
-                "POST",
-                path,
-                retry_seconds=RETRY_SECONDS,
-                json={"model": self._model, **body},
-            )
+            return await call_once(self._replicas[chosen], "POST", path, json=body)
+        except UpstreamUnavailable:
+            self._rests_until[chosen] = time.monotonic() + REST_SECONDS
+            raise
         finally:
             self._in_flight[chosen] -= 1
+
+    def _reluctance(self, replica: int) -> tuple[float, int]:
+        """Where all rest, the one that began first is asked."""
+        rests = max(0.0, self._rests_until[replica] - time.monotonic())
+        return rests, self._in_flight[replica]
 
 
 def _samples(answer: dict[str, Any], count: int) -> list[Sample]:

@@ -49,18 +49,23 @@ async def call(
     Raises:
         RewardloopError: what the server answered, or UpstreamUnavailable.
     """
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
-        stop=stop_after_delay(retry_seconds),
-        reraise=True,
-    ):
+    async for attempt in attempts(retry_seconds):
         with attempt:
-            return await _call_once(client, method, path, **kwargs)
+            return await call_once(client, method, path, **kwargs)
     raise AssertionError("unreachable: tenacity re-raises")
 
 
-async def _call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs: Any) -> Any:
+def attempts(seconds: float) -> AsyncRetrying:
+    """Tries at one thing, for so long while it fails transiently: `async for`, `with`."""
+    return AsyncRetrying(
+        retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
+async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs: Any) -> Any:
     try:
         answer = await client.request(method, path, **kwargs)
     except httpx.TransportError as error:

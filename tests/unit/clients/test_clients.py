@@ -273,6 +273,35 @@ async def test_a_replica_that_failed_is_not_counted_as_busy(serve: Serve) -> Non
         assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["a"]
 
 
+async def test_a_dead_replica_holds_no_request_up(serve: Serve) -> None:
+    living = Script((200, completion("a")))
+    urls = [f"http://127.0.0.1:{free_port()}", await serve(living)]
+    async with GeneratorClient(urls, KEY) as client:
+        assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["a"]
+    assert len(living.requests) == 1
+
+
+async def test_a_replica_that_does_not_answer_is_left_alone_for_a_while(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewardloop.clients.generator.REST_SECONDS", 600.0)
+    busy, ready = Script(BUSY), Script((200, completion("a")))
+    async with GeneratorClient([await serve(busy), await serve(ready)], KEY) as client:
+        for _ in range(3):
+            await client.sample([HI], Sampling(), 1)
+        assert (len(busy.requests), len(ready.requests)) == (1, 3)
+        client._rests_until = [0.0, 0.0]  # the while is over
+        busy.answers = [(200, completion("b"))]
+        assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["b"]
+
+
+async def test_replicas_that_all_fail_take_turns(serve: Serve) -> None:
+    first, second = Script(BUSY, BUSY, (200, completion("a"))), Script(BUSY)
+    async with GeneratorClient([await serve(first), await serve(second)], KEY) as client:
+        await client.sample([HI], Sampling(), 1)
+    assert (len(first.requests), len(second.requests)) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("total", "weights", "parts"),
     [
