@@ -1,8 +1,9 @@
 """What every route gets: the store, and a way to send what the outbox holds."""
 
 import logging
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from uuid import UUID
 
 from celery import Celery
 from fastapi import Depends, Request
@@ -20,6 +21,8 @@ logger = logging.getLogger("rewardloop.api")
 class Context:
     store: Store
     celery: Celery
+    settled: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    """Progress of iterations that ended a while ago; it does not change any more."""
 
     async def relay(self) -> None:
         """Send at once what was committed; a broker that is down costs time only."""

@@ -1,13 +1,13 @@
 """The REST service on the real database, without a server in between."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Engine, event, insert
 
 from rewardloop.store.models import Judgement, Response
 
@@ -192,6 +192,58 @@ async def store_scores(
                         completion_tokens=2,
                     )
                 )
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Every SQL statement that is sent, by whatever engine."""
+    sent: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_an_iteration_that_ended_is_counted_once(
+    api: httpx.AsyncClient, world: Any, statements: list[str]
+) -> None:
+    run_id = await new_run(api)
+    await api.post(f"/v1/runs/{run_id}/iterations", json={"count": 3})
+    await world.rows(
+        "UPDATE iterations SET state = 'succeeded', finished_at = now() - interval '1 hour'"
+        ' WHERE "index" < 3 RETURNING 1'
+    )
+
+    async def counting() -> tuple[Any, int]:
+        """The list, and how many statements read judgements for it."""
+        statements.clear()
+        items = (await api.get("/v1/iterations")).json()["items"]
+        return items, sum("judgements" in statement for statement in statements)
+
+    first, num_first = await counting()
+    second, num_second = await counting()
+    assert [item["index"] for item in second] == [3, 2, 1]
+    assert second == first
+    assert (num_first, num_second) == (9, 3)  # three for each that is counted
+
+
+async def test_an_iteration_that_ended_just_now_may_still_change(
+    api: httpx.AsyncClient, world: Any
+) -> None:
+    """A task that was at work when it failed stores what it has."""
+    run_id = await new_run(api)
+    created = (await api.post(f"/v1/runs/{run_id}/iterations", json={})).json()
+    iteration_id = created["iterations"][0]["id"]
+    await world.rows(
+        "UPDATE iterations SET state = 'failed', error = 'x', finished_at = now() RETURNING 1"
+    )
+    for num in (0, 1):
+        iteration = (await api.get(f"/v1/iterations/{iteration_id}")).json()
+        assert iteration["counts"]["judgements"] == num
+        await store_scores(world, iteration_id, {num + 1: [(3.0, None)]})
 
 
 async def test_pairs_are_paged_in_order(api: httpx.AsyncClient, world: Any) -> None:
