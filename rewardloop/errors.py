@@ -177,13 +177,18 @@ class EnvironmentUnfit(RewardloopError):
     kind = "environment-unfit"
 
 
+_MEMBERS = {"type", "title", "status", "detail", "error"}
+"""What every answered error holds; its other members are its context."""
+
+
 def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
     """Rebuild the error that a service answered with, from its problem details."""
     kind = str(problem.get("type", "")).rpartition(":")[2]
     detail = str(problem.get("detail") or problem)
     known = {error.kind: error for error in _tree(RewardloopError)}
     if kind in known:
-        return known[kind](detail)
+        context = {name: value for name, value in problem.items() if name not in _MEMBERS}
+        return known[kind](detail, **context)
     if status in (408, 429) or status >= 500:
         return UpstreamUnavailable(detail)
     if status in (400, 413, 422):

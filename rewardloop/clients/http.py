@@ -23,9 +23,7 @@ from rewardloop.errors import (
 MAX_CONNECTIONS = 1024
 
 
-def connect(
-    base_url: str, key: str, *, timeout_seconds: float, connect_timeout_seconds: float = 5
-) -> httpx.AsyncClient:
+def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncClient:
     """A client of one server.
 
     Its transport is aiohttp's: httpx's own slows down more than tenfold with
@@ -34,7 +32,7 @@ def connect(
     return httpx.AsyncClient(
         base_url=base_url,
         headers={"authorization": f"Bearer {key}"},
-        timeout=httpx.Timeout(timeout_seconds, connect=connect_timeout_seconds),
+        timeout=httpx.Timeout(timeout_seconds, connect=5),
         transport=AiohttpTransport(limits=httpx.Limits(max_connections=MAX_CONNECTIONS)),
     )
 

@@ -51,10 +51,12 @@ def test_only_an_unavailable_upstream_is_worth_another_try() -> None:
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.kind)
 def test_an_error_survives_the_wire(error: type[RewardloopError]) -> None:
-    problem = error("what is wrong", lines=[3, 4]).problem()
-    rebuilt = from_problem(problem, error.status)
-    assert type(rebuilt) is error
-    assert rebuilt.message == str(rebuilt) == "what is wrong"
+    made = error("what is wrong", lines=[3, 4])
+    for problem in (made.problem(), made.openai()):
+        rebuilt = from_problem(problem, error.status)
+        assert type(rebuilt) is error
+        assert rebuilt.message == str(rebuilt) == "what is wrong"
+        assert rebuilt.context == {"lines": [3, 4]}
 
 
 def test_problem_details() -> None:
