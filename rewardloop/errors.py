@@ -7,6 +7,9 @@ A message names the thing that is wrong and what mends it.
 
 from typing import Any, ClassVar
 
+_MEMBERS = {"type", "title", "status", "detail", "error"}
+"""What every answered error holds; its other members are its context."""
+
 
 class RewardloopError(Exception):
     """Something went wrong that a user can act on."""
@@ -175,10 +178,6 @@ class EnvironmentUnfit(RewardloopError):
     """This machine lacks something that the stack needs."""
 
     kind = "environment-unfit"
-
-
-_MEMBERS = {"type", "title", "status", "detail", "error"}
-"""What every answered error holds; its other members are its context."""
 
 
 def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:

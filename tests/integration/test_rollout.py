@@ -256,18 +256,6 @@ async def test_a_task_surfaces_one_error_that_its_shell_understands(
     assert {row["state"] for row in asked} == {"pending"}
 
 
-async def test_a_wrong_model_of_the_judge_is_told_and_never_a_verdict(
-    world: Any, iteration_id: UUID
-) -> None:
-    world.settings = world.settings.model_copy(update={"judge_upstream_model": "big-jugde"})
-    world.serve()
-    with pytest.raises(UpstreamMismatch, match=r"`big-jugde` does not exist.*check the address"):
-        await world.roll_out(iteration_id)
-    assert await world.rows("SELECT 1 FROM judgements") == []
-    (iteration,) = await world.rows("SELECT state, error_kind FROM iterations")
-    assert iteration == {"state": "failed", "error_kind": "upstream-mismatch"}
-
-
 async def test_a_task_leases_no_more_than_it_asks_for(world: Any, iteration_id: UUID) -> None:
     async with world.store.transaction() as session:
         first = await rollouts.lease(session, iteration_id, "first", 1, 60)
@@ -373,3 +361,15 @@ async def test_a_request_for_the_wrong_key_is_refused(world: Any, iteration_id: 
         with pytest.raises(RewardloopError, match="key"):
             await client.sample([{"role": "user", "content": "x"}], config.sampling, 1)
     assert engine.num_requests == 0
+
+
+async def test_a_wrong_model_of_the_judge_is_told_and_never_a_verdict(
+    world: Any, iteration_id: UUID
+) -> None:
+    world.settings = world.settings.model_copy(update={"judge_upstream_model": "big-jugde"})
+    world.serve()
+    with pytest.raises(UpstreamMismatch, match=r"`big-jugde` does not exist.*check the address"):
+        await world.roll_out(iteration_id)
+    assert await world.rows("SELECT 1 FROM judgements") == []
+    (iteration,) = await world.rows("SELECT state, error_kind FROM iterations")
+    assert iteration == {"state": "failed", "error_kind": "upstream-mismatch"}
