@@ -6,13 +6,14 @@ and size of every other file. A folder whose name starts with a dot is not one.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +50,12 @@ def publish(
         CheckpointInvalid: a file is of a kind that may not be published.
     """
     final = folder_of(root, version)
-    if final.exists():
-        return read_manifest(final)
     root.mkdir(parents=True, exist_ok=True)
     partial = root / f".{version}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with _cleaned_up(partial):
+    with _alone(root), _cleaned_up(partial):
+        if final.exists():
+            return read_manifest(final)
+        shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         write(partial)
         manifest = {"version": version, **about, "files": describe(partial)}
@@ -66,6 +67,19 @@ def publish(
         partial.rename(final)
         _sync(root)
     return manifest
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Those who publish under one root take turns, so that what lies under a partial name is
+    a dead one's. Where the file system knows no locks, nobody waits."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -85,7 +99,8 @@ def disk_full(root: Path, needed: int | None = None) -> DiskFull:
     needs = "" if needed is None else f" of {needed / 2**20:.0f} MiB"
     return DiskFull(
         f"no room for a checkpoint{needs} under {root} ({free / 2**20:.0f} MiB free); free some "
-        "space or set REWARDLOOP_CHECKPOINT_ROOT to a larger disk, then start the iteration again"
+        "space or set REWARDLOOP_CHECKPOINT_ROOT to a larger disk, then start a new run with the "
+        "iteration's base_version"
     )
 
 

@@ -7,6 +7,9 @@ A message names the thing that is wrong and what mends it.
 
 from typing import Any, ClassVar
 
+_MEMBERS = {"type", "title", "status", "detail", "error"}
+"""What every answered error holds; its other members are its context."""
+
 
 class RewardloopError(Exception):
     """Something went wrong that a user can act on."""
@@ -101,6 +104,13 @@ class UpstreamRejected(RewardloopError):
     kind = "upstream-rejected"
 
 
+class UpstreamMismatch(RewardloopError):
+    """A server answers as the wanted service would not: a wrong address or model's name."""
+
+    status = 502
+    kind = "upstream-mismatch"
+
+
 class PromptTooLong(UpstreamRejected):
     """A prompt and its answer do not fit into the model's context."""
 
@@ -193,10 +203,13 @@ def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
     detail = str(problem.get("detail") or problem)
     known = {error.kind: error for error in _tree(RewardloopError)}
     if kind in known:
-        return known[kind](detail)
-    if status in (408, 429, 500, 502, 503, 504):
+        context = {name: value for name, value in problem.items() if name not in _MEMBERS}
+        return known[kind](detail, **context)
+    if status in (408, 429) or status >= 500:
         return UpstreamUnavailable(detail)
-    return UpstreamRejected(detail)
+    if status in (400, 413, 422):
+        return UpstreamRejected(detail)
+    return UpstreamMismatch(detail)
 
 
 def _tree(root: type[RewardloopError]) -> list[type[RewardloopError]]:

@@ -75,9 +75,9 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str)
 
 
-def log_json(level: int = logging.INFO) -> None:
+def log_json() -> None:
     """Send this process's log to stderr, one JSON object a line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter())
-    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)

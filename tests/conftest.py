@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+pytest.register_assert_rewrite("tests.conformance")
+
 _STARTED = pytest.StashKey[float]()
 _SUMMARY = pytest.StashKey[dict[str, float]]()
 

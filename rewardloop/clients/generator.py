@@ -1,24 +1,30 @@
 """Asks generator replicas for samples."""
 
 import asyncio
-import itertools
+import time
 from collections.abc import Sequence
 from typing import Any, Self
 
-from rewardloop.clients.http import call, connect
+from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
+from rewardloop.clients.http import attempts, call_once, connect
 from rewardloop.config import Sampling, SelfInstruct
+from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Sample
 
 REQUEST_SECONDS = 240.0
 RETRY_SECONDS = 60.0
+REST_SECONDS = 5.0
+"""A replica that did not answer is left alone for so long, where there are others."""
 
 
 class GeneratorClient:
-    """Sends each request to the replica with the fewest requests of ours in flight."""
+    """Sends each request to the replica with the fewest requests of ours in flight. Where one
+    does not answer, the next try goes to another one."""
 
     def __init__(self, urls: Sequence[str], key: str, *, model: str = "policy") -> None:
         self._replicas = [connect(url, key, timeout_seconds=REQUEST_SECONDS) for url in urls]
         self._in_flight = [0] * len(urls)
+        self._rests_until = [0.0] * len(urls)
         self._model = model
 
     async def __aenter__(self) -> Self:
@@ -36,6 +42,7 @@ class GeneratorClient:
             PromptTooLong: prompt and answer exceed the model's context.
             UpstreamRejected: the generator refused the request.
             UpstreamUnavailable: no answer, after retries.
+            UpstreamMismatch: what answers is no generator of ours.
         """
         answer = await self._post(
             "/v1/chat/completions",
@@ -53,7 +60,7 @@ class GeneratorClient:
         """The model's continuation of a plain text, up to a stop string.
 
         Raises:
-            UpstreamRejected, UpstreamUnavailable: as for `sample`.
+            UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
         """
         answer = await self._post(
             "/v1/completions",
@@ -65,47 +72,51 @@ class GeneratorClient:
                 "max_tokens": how.max_tokens,
             },
         )
-        return str(answer["choices"][0]["text"] or "")
+        (choice,) = choices_of(answer, 1, "the prompt model")
+        return text_of(choice)
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
-        chosen = min(range(len(self._replicas)), key=self._in_flight.__getitem__)
+        async for attempt in attempts(RETRY_SECONDS):
+            with attempt:
+                return await self._post_once(path, {"model": self._model, **body})
+        raise AssertionError("unreachable: tenacity re-raises")
+
+    async def _post_once(self, path: str, body: dict[str, Any]) -> Any:
+        chosen = min(range(len(self._replicas)), key=self._reluctance)
         self._in_flight[chosen] += 1
         try:
-            return await call(
-                self._replicas[chosen],
-                "POST",
-                path,
-                retry_seconds=RETRY_SECONDS,
-                json={"model": self._model, **body},
-            )
+            return await call_once(self._replicas[chosen], "POST", path, json=body)
+        except UpstreamUnavailable:
+            self._rests_until[chosen] = time.monotonic() + REST_SECONDS
+            raise
         finally:
             self._in_flight[chosen] -= 1
 
+    def _reluctance(self, replica: int) -> tuple[float, int]:
+        """Where all rest, the one that began first is asked."""
+        rests = max(0.0, self._rests_until[replica] - time.monotonic())
+        return rests, self._in_flight[replica]
+
 
 def _samples(answer: dict[str, Any], count: int) -> list[Sample]:
-    usage = answer["usage"]
+    choices = choices_of(answer, count, "the generator")
+    if "weight_version" not in answer:
+        raise UpstreamMismatch(
+            "the generator does not say which weights answered; REWARDLOOP_GENERATOR_URLS must "
+            "name servers started by `python -m services.generator`"
+        )
     # The protocol counts completion tokens over all choices, so they are shared out by
     # length; the sum stays exact.
-    choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
-    texts = [choice["message"]["content"] or "" for choice in choices]
-    tokens = share_out(int(usage["completion_tokens"]), [len(text) for text in texts])
-    assert len(choices) == count, f"asked for {count} samples, got {len(choices)}"
+    texts = [text_of(choice) for choice in choices]
+    prompt_tokens, completion_tokens = usage_of(answer)
+    tokens = share_out(completion_tokens, [len(text) for text in texts])
     return [
         Sample(
             text=text,
-            prompt_tokens=int(usage["prompt_tokens"]),
+            prompt_tokens=prompt_tokens,
             completion_tokens=num_tokens,
-            finish_reason=choice["finish_reason"] or "unknown",
+            finish_reason=choice.get("finish_reason") or "unknown",
             weight_version=answer["weight_version"],
         )
         for choice, text, num_tokens in zip(choices, texts, tokens, strict=True)
     ]
-
-
-def share_out(total: int, weights: Sequence[int]) -> list[int]:
-    """Split `total` into whole parts in proportion to `weights`; the parts sum to `total`."""
-    assert weights, "the engine returned no choices"
-    whole = sum(weights) or len(weights)
-    shares = weights if sum(weights) else [1] * len(weights)
-    bounds = [total * sum(shares[:end]) // whole for end in range(len(shares) + 1)]
-    return [high - low for low, high in itertools.pairwise(bounds)]

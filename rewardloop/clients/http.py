@@ -15,7 +15,7 @@ from rewardloop.errors import (
     PromptTooLong,
     RewardloopError,
     Unauthorized,
-    UpstreamRejected,
+    UpstreamMismatch,
     UpstreamUnavailable,
     from_problem,
 )
@@ -23,9 +23,7 @@ from rewardloop.errors import (
 MAX_CONNECTIONS = 1024
 
 
-def connect(
-    base_url: str, key: str, *, timeout_seconds: float, connect_timeout_seconds: float = 5
-) -> httpx.AsyncClient:
+def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncClient:
     """A client of one server.
 
     Its transport is aiohttp's: httpx's own slows down more than tenfold with
@@ -34,7 +32,7 @@ def connect(
     return httpx.AsyncClient(
         base_url=base_url,
         headers={"authorization": f"Bearer {key}"},
-        timeout=httpx.Timeout(timeout_seconds, connect=connect_timeout_seconds),
+        timeout=httpx.Timeout(timeout_seconds, connect=5),
         transport=AiohttpTransport(limits=httpx.Limits(max_connections=MAX_CONNECTIONS)),
     )
 
@@ -49,18 +47,23 @@ async def call(
     Raises:
         RewardloopError: what the server answered, or UpstreamUnavailable.
     """
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
-        stop=stop_after_delay(retry_seconds),
-        reraise=True,
-    ):
+    async for attempt in attempts(retry_seconds):
         with attempt:
-            return await _call_once(client, method, path, **kwargs)
+            return await call_once(client, method, path, **kwargs)
     raise AssertionError("unreachable: tenacity re-raises")
 
 
-async def _call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs: Any) -> Any:
+def attempts(seconds: float) -> AsyncRetrying:
+    """Tries at one thing, for so long while it fails transiently: `async for`, `with`."""
+    return AsyncRetrying(
+        retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
+        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
+
+
+async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs: Any) -> Any:
     try:
         answer = await client.request(method, path, **kwargs)
     except httpx.TransportError as error:
@@ -72,26 +75,38 @@ async def _call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs
     try:
         return answer.json()
     except ValueError as error:
-        raise UpstreamRejected(
-            f"{client.base_url} answered {path} with something else than JSON"
+        raise UpstreamMismatch(
+            f"{client.base_url} answered {path} with something else than JSON; is this the "
+            "address of the service that is wanted?"
         ) from error
 
 
 def error_of(answer: httpx.Response) -> RewardloopError:
     """What a failed answer, already read, means: our own problem details or the OpenAI form."""
     where = f"{answer.request.method} {answer.request.url}"
-    try:
-        body = answer.json()
-    except ValueError:
-        body = {"detail": f"{where} answered {answer.status_code}: {answer.text[:200]}"}
     if answer.status_code in (401, 403):
         return Unauthorized(f"{where} refused the key; check REWARDLOOP_API_KEY")
-    if not isinstance(body, dict):
-        body = {"detail": f"{where} answered {answer.status_code}: {body}"}
+    body = _body_of(answer, where)
     error = body.get("error")
     if isinstance(error, dict) and "type" not in body:
         message = str(error.get("message", body))
         if answer.status_code == 400 and "context length" in message:
             return PromptTooLong(message)
         body = {"detail": message}
-    return from_problem(body, answer.status_code)
+    found = from_problem(body, answer.status_code)
+    if "type" not in body and isinstance(found, UpstreamMismatch):
+        return UpstreamMismatch(
+            f"{where} answered {answer.status_code}: {found.message}; check the address, and the "
+            "model's name where one is asked for"
+        )
+    return found
+
+
+def _body_of(answer: httpx.Response, where: str) -> dict[str, Any]:
+    try:
+        body = answer.json()
+    except ValueError:
+        body = answer.text[:200]
+    if isinstance(body, dict):
+        return body
+    return {"detail": f"{where} answered {answer.status_code}: {body}"}

@@ -1,13 +1,15 @@
 """Asks the judge service for judgements and comparisons."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
-from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS, share_out
+from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
+from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS
 from rewardloop.clients.http import call, connect
 from rewardloop.comparison import COMPARISON_VERSION
 from rewardloop.config import Judging
-from rewardloop.errors import InvalidInput, UpstreamRejected
+from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
 from rewardloop.records import (
     JudgementMode,
     Message,
@@ -40,6 +42,7 @@ class JudgeClient:
 
         Raises:
             UpstreamUnavailable: no answer, after retries.
+            UpstreamMismatch: what answers is no judge, or its engine is not what it should be.
         """
         try:
             answer = await self._ask(
@@ -53,7 +56,7 @@ class JudgeClient:
             )
         except (UpstreamRejected, InvalidInput) as error:
             return [_refused(error.message, judging.mode)] * count
-        return _judgements(answer)
+        return _judgements(answer, count)
 
     async def compare(
         self,
@@ -70,7 +73,7 @@ class JudgeClient:
         A request that the judge's engine refuses settles as one without a preference.
 
         Raises:
-            UpstreamUnavailable: no answer, after retries.
+            UpstreamUnavailable, UpstreamMismatch: as for `judge`.
         """
         try:
             answer = await self._ask(
@@ -86,7 +89,8 @@ class JudgeClient:
             return WrittenComparison(
                 error.message, None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none"
             )
-        return _comparison(answer["choices"][0])
+        (choice,) = choices_of(answer, 1, "the judge")
+        return _comparison(choice)
 
     async def _ask(self, prompt: Sequence[Message], response: str, **fields: Any) -> dict[str, Any]:
         answer_turn: Message = {"role": "assistant", "content": response}
@@ -112,22 +116,35 @@ def _refused(message: str, mode: JudgementMode) -> WrittenJudgement:
     )
 
 
-def _judgements(answer: dict[str, Any]) -> list[WrittenJudgement]:
-    choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
-    texts = [choice["message"]["content"] or "" for choice in choices]
-    tokens = share_out(int(answer["usage"]["completion_tokens"]), [len(text) for text in texts])
-    return [
-        WrittenJudgement(
-            raw_text=text,
-            verdict=_verdict(choice["judgement"]),
-            rubric_version=choice["judgement"]["rubric_version"],
-            judge_version=choice["judgement"]["judge_version"],
-            mode=JudgementMode(choice["judgement"]["mode"]),
-            prompt_tokens=int(answer["usage"]["prompt_tokens"]),
-            completion_tokens=num_tokens,
-        )
-        for choice, text, num_tokens in zip(choices, texts, tokens, strict=True)
-    ]
+def _judgements(answer: dict[str, Any], count: int) -> list[WrittenJudgement]:
+    choices = choices_of(answer, count, "the judge")
+    texts = [text_of(choice) for choice in choices]
+    prompt_tokens, completion_tokens = usage_of(answer)
+    tokens = share_out(completion_tokens, [len(text) for text in texts])
+    with _protocol("judgement"):
+        return [
+            WrittenJudgement(
+                raw_text=text,
+                verdict=_verdict(choice["judgement"]),
+                rubric_version=choice["judgement"]["rubric_version"],
+                judge_version=choice["judgement"]["judge_version"],
+                mode=JudgementMode(choice["judgement"]["mode"]),
+                prompt_tokens=prompt_tokens,
+                completion_tokens=num_tokens,
+            )
+            for choice, text, num_tokens in zip(choices, texts, tokens, strict=True)
+        ]
+
+
+@contextmanager
+def _protocol(wanted: str) -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise UpstreamMismatch(
+            f"what answers as the judge gives no {wanted} that can be read ({error!r}); "
+            "REWARDLOOP_JUDGE_URL must name a judge service, not an engine"
+        ) from error
 
 
 def _verdict(judgement: dict[str, Any]) -> Verdict:
@@ -137,12 +154,13 @@ def _verdict(judgement: dict[str, Any]) -> Verdict:
 
 
 def _comparison(choice: dict[str, Any]) -> WrittenComparison:
-    found = choice["comparison"]
-    decided = found["status"] == "decided"
-    return WrittenComparison(
-        raw_text=choice["message"]["content"] or "",
-        preference=Preference(found["preference"]) if decided else None,
-        reason=None if decided else UnscoredReason(found["reason"]),
-        rubric_version=found["rubric_version"],
-        judge_version=found["judge_version"],
-    )
+    with _protocol("comparison"):
+        found = choice["comparison"]
+        decided = found["status"] == "decided"
+        return WrittenComparison(
+            raw_text=text_of(choice),
+            preference=Preference(found["preference"]) if decided else None,
+            reason=None if decided else UnscoredReason(found["reason"]),
+            rubric_version=found["rubric_version"],
+            judge_version=found["judge_version"],
+        )

@@ -4,7 +4,9 @@ from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
 
-ACTIVATE_SECONDS = 240.0
+ACTIVATE_SECONDS = 1800.0
+"""A replica ends each of its steps itself, after a time that grows with the model's size;
+this is for one that never answers. Celery sends a task again after an hour."""
 
 
 class ReplicaAdmin:

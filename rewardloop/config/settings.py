@@ -32,7 +32,8 @@ class Settings(BaseSettings):
     """The engine that writes judgements; on one machine the generator's own."""
     judge_upstream_model: str = "policy"
     judge_upstream_key: SecretStr | None = None
-    """Key of a foreign judging engine; left out, `api_key` opens ours."""
+    """Key of a foreign judging engine; left out, `api_key` is sent to one of
+    `generator_urls`, and to no other."""
     evaluation_judge_url: str | None = None
     """A second judge service for head-to-head evaluation, with a stronger engine behind
     it; left out, `judge_url`."""

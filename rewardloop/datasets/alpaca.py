@@ -12,8 +12,10 @@ def record(raw: Raw) -> list[PromptRecord]:
     Raises:
         ValueError: the instruction is missing, blank or not a text.
     """
-    return prompt_record(
-        with_input(fields.text(raw, "instruction"), fields.optional_text(raw, "input")),
-        fields.optional_text(raw, "output"),
-        fields.source("alpaca", raw, "id"),
-    )
+    return [
+        prompt_record(
+            with_input(fields.text(raw, "instruction"), fields.optional_text(raw, "input")),
+            fields.optional_text(raw, "output"),
+            fields.source("alpaca", raw, "id"),
+        )
+    ]

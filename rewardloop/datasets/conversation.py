@@ -11,12 +11,11 @@ from dataclasses import replace
 from rewardloop.datasets import fields
 from rewardloop.datasets.fields import Raw
 from rewardloop.records import Message, PromptRecord, Role
+from rewardloop.texts import check_storable
 
 
-def prompt_record(
-    messages: Sequence[Message], reference: str | None, source: str
-) -> list[PromptRecord]:
-    """The one record of these messages.
+def prompt_record(messages: Sequence[Message], reference: str | None, source: str) -> PromptRecord:
+    """The record of these messages.
 
     Raises:
         ValueError: there is no user's turn at the end, it is blank, or a text is unstorable.
@@ -31,7 +30,7 @@ def prompt_record(
     for words in (source, reference or "", *(m["content"] for m in messages)):
         check_storable(words)
     kept = reference if reference and reference.strip() else None
-    return [PromptRecord(messages=tuple(messages), reference=kept, source=source)]
+    return PromptRecord(messages=tuple(messages), reference=kept, source=source)
 
 
 def from_user(content: str) -> list[Message]:
@@ -81,18 +80,3 @@ def numbered(prompt: PromptRecord, line: int) -> PromptRecord:
     if ":" in prompt.source:
         return prompt
     return replace(prompt, source=f"{prompt.source}:#{line}")
-
-
-def check_storable(words: str) -> None:
-    """Lets pass what Postgres can hold.
-
-    Raises:
-        ValueError: the text holds a NUL or half a surrogate pair.
-    """
-    if "\0" in words:
-        raise ValueError("a text holds a NUL character, which cannot be stored")
-    try:
-        words.encode()
-    except UnicodeEncodeError as error:
-        code = ord(words[error.start])
-        raise ValueError(f"a text holds half a surrogate pair (\\u{code:04x})") from None

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from rewardloop.datasets import fields, oasst, ranked_seed
 from rewardloop.datasets.broken_lines import check_lines, counted
-from rewardloop.datasets.conversation import check_storable, numbered
+from rewardloop.datasets.conversation import numbered
 from rewardloop.datasets.fields import Raw
 from rewardloop.datasets.files import BrokenLine, Item, read_items, unit_of
 from rewardloop.datasets.sifting import LeftOut, Sifted
 from rewardloop.errors import InvalidInput
 from rewardloop.records import RankedPrompt, RankedText
+from rewardloop.texts import check_storable
 
 _Sifter = Callable[[Raw], Sifted]
 

@@ -15,8 +15,10 @@ def record(raw: Raw) -> list[PromptRecord]:
     Raises:
         ValueError: the prompt is missing, blank or not a text.
     """
-    return prompt_record(
-        from_user(fields.text(raw, "prompt")),
-        fields.optional_text(raw, "response"),
-        fields.source("seed", raw, "id"),
-    )
+    return [
+        prompt_record(
+            from_user(fields.text(raw, "prompt")),
+            fields.optional_text(raw, "response"),
+            fields.source("seed", raw, "id"),
+        )
+    ]

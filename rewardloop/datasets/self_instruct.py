@@ -19,8 +19,10 @@ def record(raw: Raw) -> list[PromptRecord]:
     if not instances:
         raise ValueError('"instances" is empty')
     first = instances[0]
-    return prompt_record(
-        with_input(fields.text(raw, "instruction"), fields.optional_text(first, "input")),
-        fields.optional_text(first, "output"),
-        fields.source("self_instruct", raw, "id"),
-    )
+    return [
+        prompt_record(
+            with_input(fields.text(raw, "instruction"), fields.optional_text(first, "input")),
+            fields.optional_text(first, "output"),
+            fields.source("self_instruct", raw, "id"),
+        )
+    ]

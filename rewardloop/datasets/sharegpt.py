@@ -26,4 +26,4 @@ def record(raw: Raw) -> list[PromptRecord]:
     """
     conversation = fields.children(raw, "conversations")
     messages, answer = up_to_first_answer(turns(conversation, "from", "value", _ROLES))
-    return prompt_record(messages, answer, fields.source("sharegpt", raw, "id"))
+    return [prompt_record(messages, answer, fields.source("sharegpt", raw, "id"))]

@@ -79,7 +79,7 @@ def sift(prompt: Raw, replies: Sequence[Raw], source: str, language: str | None)
     kept = _distinct(sorted(ranked, key=lambda reply: reply.rank))
     left_out += [LeftOut.REPEATED_TEXT] * (len(ranked) - len(kept))
     reference = kept[0].text if kept else None
-    (record,) = prompt_record(from_user(fields.text(prompt, "text")), reference, source)
+    record = prompt_record(from_user(fields.text(prompt, "text")), reference, source)
     return Sifted(record, kept, tuple(left_out))
 
 

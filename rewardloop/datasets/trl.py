@@ -26,7 +26,7 @@ def record(raw: Raw) -> list[PromptRecord]:
         ValueError: there is no prompt, it does not end in a user's turn, or a turn is malformed.
     """
     messages, reference = _prompt_and_reference(raw)
-    return prompt_record(messages, reference, fields.source("trl", raw, "prompt_id", "id"))
+    return [prompt_record(messages, reference, fields.source("trl", raw, "prompt_id", "id"))]
 
 
 def _prompt_and_reference(raw: Raw) -> tuple[list[Message], str | None]:

@@ -58,10 +58,18 @@ def _as_server_user() -> list[str]:
 
 
 def _create_cluster(folder: Path, password: str) -> None:
-    folder.mkdir(mode=0o700)
+    """Make the cluster under another name: initdb leaves a marker long before it is done."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
     if os.geteuid() == 0:
         user = pwd.getpwnam(_SERVER_USER)
-        os.chown(folder, user.pw_uid, user.pw_gid)
+        os.chown(partial, user.pw_uid, user.pw_gid)
+    _initdb(partial, password)
+    partial.rename(folder)
+
+
+def _initdb(folder: Path, password: str) -> None:
     with tempfile.NamedTemporaryFile("w") as secret:
         secret.write(password)
         secret.flush()
@@ -75,7 +83,6 @@ def _create_cluster(folder: Path, password: str) -> None:
                 "--auth=scram-sha-256",
                 "--encoding=UTF8",
                 "--locale=C",
-                "--no-sync",
             ],
             capture_output=True,
             text=True,

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from rewardloop.embedded import postgres, valkey
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.embedded.process import Process, free_port, require_free
 from rewardloop.errors import EnvironmentUnfit
+from rewardloop.orphans import dying_with_parent
 from rewardloop.store import Store, versions
 
 GENERATOR_START_SECONDS = 300.0
@@ -189,6 +191,7 @@ async def _import_base(stack: Stack) -> None:
             stdout=output,
             stderr=output,
             env={**os.environ, **environment(stack.home, stack.addresses)},
+            preexec_fn=dying_with_parent(signal.SIGTERM),
         )
         status = await child.wait()
     if status:

@@ -29,5 +29,9 @@ async def start(home: Home) -> tuple[Process, int]:
     write_private(config, "".join(f"{name} {value}\n" for name, value in lines.items()))
     command = [str(get_binary_path()), str(config)]
     server = Process("valkey", command, {}, home.logs / "valkey.log")
-    await server.wait_until(lambda: accepts(port), timeout_seconds=30)
+    try:
+        await server.wait_until(lambda: accepts(port), timeout_seconds=30)
+    except BaseException:
+        server.stop()
+        raise
     return server, port

@@ -84,8 +84,8 @@ def ticks(low: float, high: float, num: int = 4) -> list[float]:
     return [i * step for i in range(floor(low / step), ceil(high / step) + 1)]
 
 
-def curve(title: str, points: Sequence[tuple[float, float]], x_name: str = "step") -> Markup:
-    """A line through (x, y) points, sorted by x; there must be at least one."""
+def curve(title: str, points: Sequence[tuple[float, float]]) -> Markup:
+    """A line through (step, y) points, sorted by step; there must be at least one."""
     xs, ys = [x for x, _ in points], [y for _, y in points]
     x = _Scale(xs[0], xs[-1], _LEFT, WIDTH - _RIGHT)
     grid = ticks(min(ys), max(ys))
@@ -95,7 +95,7 @@ def curve(title: str, points: Sequence[tuple[float, float]], x_name: str = "step
     marks = [
         *_grid(grid, y),
         *(_text(x(t), base, f"{t:g}", anchor="middle") for t in whole),
-        _text(_LEFT - 6, base, x_name, anchor="end"),
+        _text(_LEFT - 6, base, "step", anchor="end"),
         _path([(x(a), y(b)) for a, b in points], "ours"),
         _dot(x(xs[-1]), y(ys[-1]), "ours"),
     ]

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.records import PromptRecord
 from rewardloop.store import iterations, prompts, ranked
 from rewardloop.store.models import CandidatePrompt, Iteration, IterationPrompt, Prompt
-from rewardloop.store.texts import storable
+from rewardloop.texts import storable
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from rewardloop.evaluation import ComparedPrompt, head_to_head
 from rewardloop.records import EvaluationState, Message, Preference, WrittenComparison
 from rewardloop.store import engines, events, failures, outbox, prompts, versions
 from rewardloop.store.models import Comparison, Evaluation, EvaluationAnswer, Prompt
-from rewardloop.store.texts import storable
+from rewardloop.texts import storable
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from rewardloop.store.models import (
     RankedResponse,
     RankedSplit,
 )
-from rewardloop.store.texts import storable
+from rewardloop.texts import storable
 
 MIN_PROMPTS = 4
 """Ranked prompts below which a split into learning and measuring makes no sense."""

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.records import Message, PromptState, Sample, WrittenJudgement
 from rewardloop.store import events
 from rewardloop.store.models import IterationPrompt, Judgement, Prompt, Response
-from rewardloop.store.texts import storable
+from rewardloop.texts import storable
 
 
 @dataclass(frozen=True, slots=True)

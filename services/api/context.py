@@ -1,15 +1,18 @@
 """What every route gets: the store, and a way to send what the outbox holds."""
 
 import logging
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+from uuid import UUID
 
 from celery import Celery
 from fastapi import Depends, Request
+from pydantic import AfterValidator
 
 from rewardloop.errors import UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.store import Store
+from rewardloop.texts import check_storable
 
 logger = logging.getLogger("rewardloop.api")
 
@@ -18,6 +21,8 @@ logger = logging.getLogger("rewardloop.api")
 class Context:
     store: Store
     celery: Celery
+    settled: dict[UUID, dict[str, Any]] = field(default_factory=dict)
+    """Progress of iterations that ended a while ago; it does not change any more."""
 
     async def relay(self) -> None:
         """Send at once what was committed; a broker that is down costs time only."""
@@ -33,3 +38,5 @@ def _context(request: Request) -> Context:
 
 
 Ctx = Annotated[Context, Depends(_context)]
+Storable = Annotated[str, AfterValidator(check_storable)]
+"""A text that Postgres can hold; another one is answered with 422."""

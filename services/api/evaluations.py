@@ -10,15 +10,15 @@ from pydantic import BaseModel, ConfigDict
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.store import evaluations, runs, versions
 from rewardloop.store.models import Evaluation
-from services.api.context import Ctx
+from services.api.context import Ctx, Storable
 
 router = APIRouter(tags=["evaluations"])
 
 
 class EvaluationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    version_a: str
-    version_b: str
+    version_a: Storable
+    version_b: Storable
     config: EvaluationConfig = EvaluationConfig()
     run_id: UUID | None = None
 
@@ -83,7 +83,9 @@ async def get_evaluation(ctx: Ctx, evaluation_id: UUID) -> EvaluationView:
 
 
 @router.get("/models/{version}/answers")
-async def list_answers(ctx: Ctx, version: str, dataset: str) -> dict[str, list[dict[str, Any]]]:
+async def list_answers(
+    ctx: Ctx, version: Storable, dataset: Storable
+) -> dict[str, list[dict[str, Any]]]:
     """A version's stored answers to a dataset's prompts, as evaluations left them."""
     async with ctx.store.transaction() as session:
         await versions.get(session, version)

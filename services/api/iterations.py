@@ -1,6 +1,6 @@
 """`/v1/iterations`: state, counts, scores and training metrics."""
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,9 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.config import Pairing
 from rewardloop.store import iterations, pairs, runs, training
 from rewardloop.store.models import Iteration
-from services.api.context import Ctx
+from services.api.context import Context, Ctx
 
 router = APIRouter(tags=["iterations"])
+
+SETTLED_AFTER = timedelta(minutes=10)
+"""Tasks that were at work when an iteration failed may store what they have for so long."""
+MAX_SETTLED = 1000
 
 
 class Counts(BaseModel):
@@ -56,7 +60,21 @@ class IterationView(BaseModel):
     finished_at: datetime | None
 
 
-async def _view(session: AsyncSession, iteration: Iteration) -> IterationView:
+async def _progress(ctx: Context, session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
+    """Dashboards ask every second, and counting reads every response and judgement: once an
+    iteration has ended for good, it is counted no more."""
+    known = ctx.settled.get(iteration.id)
+    if known is None:
+        known = await iterations.progress(session, iteration)
+        ended = iteration.finished_at
+        if ended is not None and datetime.now(UTC) - ended > SETTLED_AFTER:
+            ctx.settled[iteration.id] = known
+            if len(ctx.settled) > MAX_SETTLED:
+                del ctx.settled[next(iter(ctx.settled))]  # the one that came first
+    return known
+
+
+async def _view(ctx: Context, session: AsyncSession, iteration: Iteration) -> IterationView:
     run = await runs.get(session, iteration.run_id)
     return IterationView(
         id=iteration.id,
@@ -75,7 +93,7 @@ async def _view(session: AsyncSession, iteration: Iteration) -> IterationView:
         created_at=iteration.created_at,
         started_at=iteration.started_at,
         finished_at=iteration.finished_at,
-        **await iterations.progress(session, iteration),
+        **await _progress(ctx, session, iteration),
     )
 
 
@@ -88,13 +106,13 @@ async def list_iterations(
     """Iterations, newest first."""
     async with ctx.store.transaction() as session:
         found = await iterations.list_newest(session, limit, run_id)
-        return {"items": [await _view(session, iteration) for iteration in found]}
+        return {"items": [await _view(ctx, session, iteration) for iteration in found]}
 
 
 @router.get("/iterations/{iteration_id}")
 async def get_iteration(ctx: Ctx, iteration_id: UUID) -> IterationView:
     async with ctx.store.transaction() as session:
-        return await _view(session, await iterations.get(session, iteration_id))
+        return await _view(ctx, session, await iterations.get(session, iteration_id))
 
 
 @router.get("/iterations/{iteration_id}/scores")

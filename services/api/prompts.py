@@ -5,10 +5,11 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
+from rewardloop.datasets.conversation import prompt_record
 from rewardloop.errors import InvalidInput
 from rewardloop.records import Message, PromptRecord, RankedPrompt, RankedText
 from rewardloop.store import prompts, ranked
-from services.api.context import Ctx
+from services.api.context import Ctx, Storable
 
 router = APIRouter(tags=["datasets"])
 
@@ -27,7 +28,7 @@ class NewPrompts(BaseModel):
 
 class NewRankedText(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    text: str = Field(min_length=1)
+    text: Storable = Field(min_length=1)
     rank: int = Field(ge=0)
     """0 is the best; equal ranks are a human tie."""
 
@@ -53,14 +54,12 @@ DatasetName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 def _record(number: int, prompt: NewPrompt) -> PromptRecord:
     """
     Raises:
-        InvalidInput: the prompt does not end in a user's turn, or a text cannot be stored.
+        InvalidInput: it does not end in a user's turn, is blank, or a text cannot be stored.
     """
-    if prompt.messages[-1]["role"] != "user":
-        raise InvalidInput(f"prompt {number} must end in a user's turn, for the model to answer")
-    texts = [m["content"] for m in prompt.messages] + [prompt.reference or "", prompt.source]
-    if any("\x00" in text for text in texts):
-        raise InvalidInput(f"prompt {number} holds a NUL character; remove it")
-    return PromptRecord(tuple(prompt.messages), prompt.reference, prompt.source)
+    try:
+        return prompt_record(prompt.messages, prompt.reference, prompt.source)
+    except ValueError as error:
+        raise InvalidInput(f"prompt {number}: {error}") from error
 
 
 @router.post("/datasets/{dataset}/prompts", status_code=201)

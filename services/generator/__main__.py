@@ -7,14 +7,12 @@ This process becomes the server (exec), so signals and exit codes are vLLM's.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 
-from rewardloop import checkpoints
-from rewardloop.config import Settings, load_settings
-from rewardloop.store import Store, versions
-from services.generator import gate
+from rewardloop.config import load_settings
+from services.generator.launch import initial_checkpoint
+from services.generator.machine import cpu_environment, has_gpu
 
 CPU_OPTIONS = ["--dtype", "bfloat16", "--enforce-eager"]
 
@@ -23,12 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, add_help=False)
     parser.add_argument("--max-model-len", default="2048")
     options, vllm_options = parser.parse_known_args()
-    settings = load_settings()
-    version = asyncio.run(serving_version(settings))
-    folder = checkpoints.folder_of(settings.checkpoint_root, version)
-    checkpoints.verify(folder)
-    os.environ[gate.INITIAL_VERSION] = version
-    if not _has_gpu():
+    folder = initial_checkpoint(load_settings())
+    if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]
     command = [
@@ -48,33 +42,6 @@ def main() -> None:
         *vllm_options,
     ]
     os.execv(sys.executable, command)
-
-
-async def serving_version(settings: Settings) -> str:
-    """The version that a generator that starts now must load."""
-    store = Store(settings.database_url.get_secret_value())
-    async with store.transaction() as session:
-        version = await versions.require_serving(session)
-    await store.close()
-    return version
-
-
-def _has_gpu() -> bool:
-    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
-
-
-def cpu_environment() -> dict[str, str]:
-    """Every core bound explicitly: left alone, vLLM's CPU build keeps torch on one thread.
-
-    Values that the environment sets already win.
-    """
-    cores = sorted(os.sched_getaffinity(0))
-    defaults = {
-        "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores)),
-        "OMP_NUM_THREADS": str(len(cores)),
-        "VLLM_CPU_KVCACHE_SPACE": "2",
-    }
-    return {name: os.environ.get(name, value) for name, value in defaults.items()}
 
 
 if __name__ == "__main__":

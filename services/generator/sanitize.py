@@ -1,10 +1,10 @@
 """What no request may carry into the engine, because one request must not stop a server."""
 
 import json
-import os
 from typing import Any
 
 from rewardloop.errors import InvalidInput, TooLarge
+from services.generator.machine import has_gpu
 
 MAX_SEQUENCES = 256
 MAX_PATTERN_CHARS = 4000
@@ -14,7 +14,7 @@ def _engine_takes_seeds() -> bool:
     """A seeded request can kill vLLM's CPU engine: a prompt prefilled in chunks makes it
     rewind the generator ("CPU Generator does not use offset"). Can go when vLLM's CPU
     sampler supports offsets."""
-    return os.path.exists("/dev/nvidiactl") or os.path.exists("/dev/kfd")
+    return has_gpu()
 
 
 def sanitize(body: bytes) -> tuple[bytes, list[str]]:

@@ -1,6 +1,6 @@
 """An engine that computes nothing: it serves tests of scale and of faults, and nothing else.
 
-    python -m services.generator.stub_engine --port 8001 [--latency-seconds 0.2] [...]
+    python -m services.generator.stub_engine --port 8001 [--die-after NUM_REQUESTS]
 
 It stands where vLLM stands, behind the real gate, and speaks as much of vLLM's
 OpenAI routes as the gate, the judge and the clients use. Tokens are words. What it
@@ -12,12 +12,11 @@ dead. It knows nothing of models.
 
 import argparse
 import asyncio
-import dataclasses
 import hashlib
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from starlette.routing import Route
 from rewardloop import checkpoints, comparison, rubric
 from rewardloop.config import load_settings
 from services.generator import gate
-from services.generator.__main__ import serving_version
+from services.generator.launch import initial_checkpoint
 
 JUDGE_PROMPT_END = "Score: <total>"
 """How the rubric's prompt ends; an answer to it ends in a score."""
@@ -84,25 +83,15 @@ class Refused(Exception):
         self.response = JSONResponse({"error": error}, status)
 
 
-def _die() -> None:
-    os._exit(1)
-
-
 class StubEngine:
     """Holds one checkpoint's folder. The first six methods are those that the gate calls."""
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        faults: Faults | None = None,
-        max_model_len: int = 2048,
-        die: Callable[[], None] = _die,
+        self, folder: Path, *, faults: Faults | None = None, max_model_len: int = 2048
     ) -> None:
         self.faults = faults or Faults()
         self.max_model_len = max_model_len
         self.num_requests = 0
-        self._die = die
         self._folder = folder
         self._reloaded = False
         self._version = "default"
@@ -167,7 +156,7 @@ class StubEngine:
     async def _befall(self) -> None:
         self.num_requests += 1
         if self.faults.die_after is not None and self.num_requests > self.faults.die_after:
-            self._die()
+            os._exit(1)
         await asyncio.sleep(self.faults.latency_seconds)
         if Random(f"error {self.num_requests}").random() < self.faults.error_rate:
             raise Refused(500, "InternalServerError", "EngineCore encountered an issue.")
@@ -305,6 +294,8 @@ async def _complete(request: Request) -> Response:
 
 async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
     chat = "messages" in body
+    if body.get("model") not in (None, "policy"):
+        raise Refused(404, "NotFoundError", f"The model `{body['model']}` does not exist.")
     prompt = _prompt(body)
     num_words = len(prompt.split())
     if body.get("prompt_logprobs") is not None:
@@ -358,24 +349,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
-    parser.add_argument("--max-model-len", type=int, default=2048)
-    parser.add_argument("--latency-seconds", type=float, default=0.0)
     parser.add_argument("--die-after", type=int)
-    parser.add_argument("--stale-after-reload", action="store_true")
-    parser.add_argument("--logprob-error", type=float, default=0.0)
-    parser.add_argument("--error-rate", type=float, default=0.0)
-    parser.add_argument("--unscored-rate", type=float, default=0.0)
-    parser.add_argument("--fixed-score", type=int, choices=range(6))
-    parser.add_argument("--writes-nul", action="store_true")
-    parser.add_argument("--repeats-itself", action="store_true")
     options = parser.parse_args()
-    settings = load_settings()
-    version = asyncio.run(serving_version(settings))
-    folder = checkpoints.folder_of(settings.checkpoint_root, version)
-    checkpoints.verify(folder)
-    os.environ[gate.INITIAL_VERSION] = version
-    faults = Faults(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Faults)})
-    engine = StubEngine(folder, faults=faults, max_model_len=options.max_model_len)
+    folder = initial_checkpoint(load_settings())
+    engine = StubEngine(folder, faults=Faults(die_after=options.die_after))
     uvicorn.run(make_app(engine), host=options.host, port=options.port, log_level="warning")
 
 

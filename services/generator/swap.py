@@ -14,6 +14,8 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,11 @@ logger = logging.getLogger("rewardloop.generator")
 
 DRAIN_SECONDS = 120.0
 STEP_SECONDS = 60.0
+"""For canaries, and for checksums of the smallest model."""
+LOAD_SECONDS = 60.0
+"""For loading the smallest model."""
+BYTES_PER_SECOND = 100e6
+"""What a slow disk gives: a model of so many bytes has a second more in either step."""
 CANARY_BOUND = 0.05
 """Mean |difference| of log-probabilities, in nats, that bf16 rounding may cause in any
 checkpoint. How it was found: docs/decisions/0004-canaries.md."""
@@ -67,7 +74,8 @@ class Swapper:
         engine = fastapi_app.state.engine_client
         await self.announce(engine)
         checksums: dict[str, str] = {}
-        async with asyncio.timeout(STEP_SECONDS):
+        seconds = STEP_SECONDS + self._reading_seconds(self.version)
+        async with _within(seconds, f"computing the checksums of {self.version}"):
             for of_worker in await engine.compute_weight_checksums():
                 checksums.update(of_worker)
         return {"version": await engine.get_weight_version(), "checksums": checksums}
@@ -77,7 +85,8 @@ class Swapper:
 
         Raises:
             CheckpointInvalid, NotFound: before anything was touched.
-            UpstreamUnavailable: requests in flight did not finish in time.
+            UpstreamUnavailable: requests in flight, or a step of the swap, did not finish in
+                time, or this replica is out of service.
             SwapFailed: the engine is back on the version before.
         """
         async with self._lock:
@@ -85,11 +94,22 @@ class Swapper:
             folder = checkpoints.folder_of(self._root, version)
             await asyncio.to_thread(checkpoints.verify, folder)
             if version == self.version:
-                canary = await self._check_canaries(fastapi_app, folder)
+                canary = await self._check_again(fastapi_app, version, folder)
                 return {**await self.weights(fastapi_app), "canary": canary}
             async with self._admission.closed(DRAIN_SECONDS):
                 canary = await self._swap(fastapi_app, version, folder)
             return {**await self.weights(fastapi_app), "canary": canary}
+
+    async def _check_again(self, fastapi_app: Any, version: str, folder: Path) -> dict[str, Any]:
+        """The canaries of the version that is loaded; where they fail, it is loaded anew."""
+        canary = await self._compare_canaries(fastapi_app, folder)
+        if _agrees(canary):
+            return canary
+        logger.error("%s; loading it again", _mismatch(folder, canary))
+        async with self._admission.closed(DRAIN_SECONDS):
+            canary = await self._restore(fastapi_app, version, f"{version} could not be mended")
+        self.require_sound()
+        return canary
 
     async def _swap(self, fastapi_app: Any, version: str, folder: Path) -> dict[str, Any]:
         previous, started = self.version, time.monotonic()
@@ -101,7 +121,7 @@ class Swapper:
             canary = await self._check_canaries(fastapi_app, folder)
         except Exception as error:
             telemetry.SWAPS.labels("failed").inc()
-            await self._restore(fastapi_app, previous)
+            await self._restore(fastapi_app, previous, "a failed swap could not be undone")
             if isinstance(error, RewardloopError):
                 raise
             raise SwapFailed(
@@ -123,7 +143,8 @@ class Swapper:
 
     async def _load(self, fastapi_app: Any, version: str, folder: Path) -> None:
         engine = fastapi_app.state.engine_client
-        async with asyncio.timeout(STEP_SECONDS):
+        seconds = LOAD_SECONDS + self._reading_seconds(version)
+        async with _within(seconds, f"loading {version}"):
             await engine.pause_generation(mode="wait", clear_cache=True)
             try:
                 await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
@@ -132,18 +153,33 @@ class Swapper:
                 await engine.resume_generation()
         self.version = version
 
-    async def _restore(self, fastapi_app: Any, previous: str) -> None:
-        folder = checkpoints.folder_of(self._root, previous)
+    async def _restore(self, fastapi_app: Any, version: str, otherwise: str) -> dict[str, Any]:
+        """Load `version` and return its canaries, or go out of service: `otherwise` says why."""
+        folder = checkpoints.folder_of(self._root, version)
         try:
-            await self._load(fastapi_app, previous, folder)
-            await self._check_canaries(fastapi_app, folder)
+            await self._load(fastapi_app, version, folder)
+            return await self._check_canaries(fastapi_app, folder)
         except Exception as error:  # whatever it was, this engine must not answer
-            self._broken = f"a failed swap could not be undone ({error})"
+            self._broken = f"{otherwise} ({error})"
             logger.exception("taken out of service")
+            return {}
+
+    def _reading_seconds(self, version: str) -> float:
+        """What the size of a version's files adds to the time that a step may take."""
+        manifest = checkpoints.read_manifest(checkpoints.folder_of(self._root, version))
+        num_bytes: int = sum(file["size"] for file in manifest["files"].values())
+        return num_bytes / BYTES_PER_SECOND
 
     async def _check_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
+        canary = await self._compare_canaries(fastapi_app, folder)
+        if not _agrees(canary):
+            raise SwapFailed(_mismatch(folder, canary))
+        return canary
+
+    async def _compare_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
+        """How far the engine's log-probabilities are from the trainer's, in nats a token."""
         canaries, bound = _read_canaries(folder)
-        async with asyncio.timeout(STEP_SECONDS):
+        async with _within(STEP_SECONDS, f"asking for the canaries of {folder.name}"):
             engine = await asyncio.gather(
                 *(self._engine_logprobs(fastapi_app, canary) for canary in canaries)
             )
@@ -152,20 +188,12 @@ class Swapper:
             for canary, logprobs in zip(canaries, engine, strict=True)
             for here, there in zip(logprobs, canary["logprobs"], strict=True)
         ]
-        mean = sum(differences) / len(differences)
-        found = {
-            "mean_difference": mean,
+        return {
+            "mean_difference": sum(differences) / len(differences),
             "max_difference": max(differences),
             "bound": bound,
             "num_tokens": len(differences),
         }
-        # `not <=` so that NaN fails too.
-        if not mean <= bound:
-            raise SwapFailed(
-                f"{folder.name}: the engine's log-probabilities differ from the trainer's by "
-                f"{mean:.4f} nats a token (bound {bound:.4f}): it does not serve these weights"
-            )
-        return found
 
     async def _engine_logprobs(self, fastapi_app: Any, canary: dict[str, Any]) -> list[float]:
         """Log-probability, in nats, of each continuation token given what stands before it."""
@@ -192,6 +220,32 @@ class Swapper:
             float(position[str(token)]["logprob"])
             for position, token in zip(positions[start:], tokens[start:], strict=True)
         ]
+
+
+def _agrees(canary: dict[str, Any]) -> bool:
+    """NaN agrees with nothing."""
+    return bool(canary["mean_difference"] <= canary["bound"])
+
+
+def _mismatch(folder: Path, canary: dict[str, Any]) -> str:
+    return (
+        f"{folder.name}: the engine's log-probabilities differ from the trainer's by "
+        f"{canary['mean_difference']:.4f} nats a token (bound {canary['bound']:.4f}): it does not "
+        "serve these weights"
+    )
+
+
+@asynccontextmanager
+async def _within(seconds: float, what: str) -> AsyncIterator[None]:
+    """
+    Raises:
+        UpstreamUnavailable: the block took longer; another try may be in time.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise UpstreamUnavailable(f"{what} took longer than {seconds:.0f} s") from error
 
 
 def _weight_digests(manifest: dict[str, Any]) -> dict[str, str]:

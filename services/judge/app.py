@@ -13,8 +13,8 @@ front of one engine.
 
 import json
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -22,12 +22,15 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
 from rewardloop import comparison, rubric, telemetry
+from rewardloop.clients.completions import choices_of, text_of, usage_of
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
 from rewardloop.enclosure import split_response
 from rewardloop.errors import (
     InvalidInput,
     RewardloopError,
+    Unauthorized,
+    UpstreamMismatch,
     UpstreamUnavailable,
 )
 from rewardloop.records import JudgementMode, Message
@@ -42,7 +45,7 @@ def make_app(settings: Settings) -> FastAPI:
     guard = key_guard(settings.api_key.get_secret_value())
     upstream = connect(
         settings.judge_upstream_url,
-        (settings.judge_upstream_key or settings.api_key).get_secret_value(),
+        _upstream_key(settings),
         timeout_seconds=UPSTREAM_SECONDS,
     )
 
@@ -67,16 +70,38 @@ def make_app(settings: Settings) -> FastAPI:
             lines = _stream(upstream, body, request)
             first = await anext(lines)  # an error comes before the headers are sent
             return StreamingResponse(_chain(first, lines), media_type="text/event-stream")
-        answer = await call(
-            upstream,
-            "POST",
-            "/v1/chat/completions",
-            retry_seconds=UPSTREAM_RETRY_SECONDS,
-            json=body,
-        )
-        return _judged(answer, request)
+        with _own_key_refused(upstream.base_url):
+            answer = await call(
+                upstream,
+                "POST",
+                "/v1/chat/completions",
+                retry_seconds=UPSTREAM_RETRY_SECONDS,
+                json=body,
+            )
+        return _judged(answer, request, upstream.base_url)
 
     return app
+
+
+def _upstream_key(settings: Settings) -> str:
+    if settings.judge_upstream_key:  # an empty one is none
+        return settings.judge_upstream_key.get_secret_value()
+    generators = [url.rstrip("/") for url in settings.generator_urls]
+    if settings.judge_upstream_url.rstrip("/") in generators:
+        return settings.api_key.get_secret_value()
+    return "none"  # ours is nobody else's business
+
+
+@contextmanager
+def _own_key_refused(engine: object) -> Iterator[None]:
+    """The engine's refusal of this service's key is no refusal of the caller's."""
+    try:
+        yield
+    except Unauthorized as error:
+        raise UpstreamMismatch(
+            f"the judging engine {engine} refused the key; set REWARDLOOP_JUDGE_UPSTREAM_KEY to "
+            "the one it wants"
+        ) from error
 
 
 def upstream_request(request: JudgeRequest, model: str) -> dict[str, Any]:
@@ -113,15 +138,15 @@ def _rendered(request: JudgeRequest) -> list[Message]:
         raise InvalidInput(str(error)) from error
 
 
-def _judged(answer: dict[str, Any], request: JudgeRequest) -> dict[str, Any]:
+def _judged(answer: dict[str, Any], request: JudgeRequest, engine: object) -> dict[str, Any]:
+    choices = choices_of(answer, request.n, f"the judging engine {engine}")
     version = _judge_version(answer)
-    for choice in answer["choices"]:
-        text = choice["message"]["content"] or ""
-        choice |= _reading(text, choice["finish_reason"], request, version)
-    usage = answer.get("usage") or {}
-    telemetry.TOKENS.labels("judge", "completion").inc(usage.get("completion_tokens", 0))
-    telemetry.TOKENS.labels("judge", "prompt").inc(usage.get("prompt_tokens", 0))
-    return {**answer, "model": "judge"}
+    for choice in choices:
+        choice |= _reading(text_of(choice), choice.get("finish_reason"), request, version)
+    prompt_tokens, completion_tokens = usage_of(answer)
+    telemetry.TOKENS.labels("judge", "completion").inc(completion_tokens)
+    telemetry.TOKENS.labels("judge", "prompt").inc(prompt_tokens)
+    return {**answer, "choices": choices, "model": "judge"}
 
 
 def _judge_version(answer: dict[str, Any]) -> str:
@@ -184,7 +209,8 @@ async def _stream(
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
             if not answer.is_success:
                 await answer.aread()
-                raise error_of(answer)
+                with _own_key_refused(upstream.base_url):
+                    raise error_of(answer)
             async for line in _events(answer):
                 if line.startswith("data: ") and line != "data: [DONE]":
                     chunk = json.loads(line.removeprefix("data: "))

@@ -1,13 +1,13 @@
 """The REST service on the real database, without a server in between."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import Engine, event, insert
 
 from rewardloop.store.models import Judgement, Response
 
@@ -30,6 +30,12 @@ def assert_problem(answer: httpx.Response, status: int, kind: str) -> str:
     problem = answer.json()
     assert (problem["status"], problem["type"]) == (status, f"urn:rewardloop:error:{kind}")
     return problem["detail"]
+
+
+async def post_raw(api: httpx.AsyncClient, url: str, body: Any) -> httpx.Response:
+    """Post what httpx's own JSON would not write, such as half a surrogate pair."""
+    headers = {"content-type": "application/json"}
+    return await api.post(url, content=json.dumps(body), headers=headers)
 
 
 async def new_run(api: httpx.AsyncClient, **config: Any) -> str:
@@ -61,12 +67,20 @@ async def test_a_run_is_stored_with_its_resolved_config(api: httpx.AsyncClient, 
         ({"sampling": {"num_samples": 1}}, "sampling.num_samples"),
         ({"training": {"weights": {"kind": "half"}}}, "training.weights"),
         ({"training": {"batch_size": 6}}, "micro_batch_size"),
+        ({"name": "a\x00b"}, "name: Value error, a text holds a NUL"),
+        ({"base_version": "\ud800"}, "base_version"),
+        ({"prompts": {"dataset": "a\x00b"}}, "prompts.dataset"),
+        (
+            {"prompts": {"self_instruct": {"keywords": ["\ud800"]}}},
+            "prompts.self_instruct.keywords",
+        ),
     ],
 )
 async def test_a_wrong_key_of_a_config_is_named(
     api: httpx.AsyncClient, config: dict[str, Any], named: str
 ) -> None:
-    assert named in assert_problem(await api.post("/v1/runs", json=config), 422, "invalid-input")
+    answer = await post_raw(api, "/v1/runs", config)
+    assert named in assert_problem(answer, 422, "invalid-input")
 
 
 @pytest.mark.parametrize("headers", [{"authorization": "Bearer wrong"}, {"authorization": ""}])
@@ -180,6 +194,58 @@ async def store_scores(
                 )
 
 
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Every SQL statement that is sent, by whatever engine."""
+    sent: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        sent.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield sent
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_an_iteration_that_ended_is_counted_once(
+    api: httpx.AsyncClient, world: Any, statements: list[str]
+) -> None:
+    run_id = await new_run(api)
+    await api.post(f"/v1/runs/{run_id}/iterations", json={"count": 3})
+    await world.rows(
+        "UPDATE iterations SET state = 'succeeded', finished_at = now() - interval '1 hour'"
+        ' WHERE "index" < 3 RETURNING 1'
+    )
+
+    async def counting() -> tuple[Any, int]:
+        """The list, and how many statements read judgements for it."""
+        statements.clear()
+        items = (await api.get("/v1/iterations")).json()["items"]
+        return items, sum("judgements" in statement for statement in statements)
+
+    first, num_first = await counting()
+    second, num_second = await counting()
+    assert [item["index"] for item in second] == [3, 2, 1]
+    assert second == first
+    assert (num_first, num_second) == (9, 3)  # three for each that is counted
+
+
+async def test_an_iteration_that_ended_just_now_may_still_change(
+    api: httpx.AsyncClient, world: Any
+) -> None:
+    """A task that was at work when it failed stores what it has."""
+    run_id = await new_run(api)
+    created = (await api.post(f"/v1/runs/{run_id}/iterations", json={})).json()
+    iteration_id = created["iterations"][0]["id"]
+    await world.rows(
+        "UPDATE iterations SET state = 'failed', error = 'x', finished_at = now() RETURNING 1"
+    )
+    for num in (0, 1):
+        iteration = (await api.get(f"/v1/iterations/{iteration_id}")).json()
+        assert iteration["counts"]["judgements"] == num
+        await store_scores(world, iteration_id, {num + 1: [(3.0, None)]})
+
+
 async def test_pairs_are_paged_in_order(api: httpx.AsyncClient, world: Any) -> None:
     run_id = await new_run(api)
     created = (await api.post(f"/v1/runs/{run_id}/iterations", json={})).json()
@@ -260,17 +326,45 @@ async def test_prompts_are_added_once(api: httpx.AsyncClient) -> None:
         [],
         [{"role": "robot", "content": "a"}],
         [{"role": "user", "content": "a\x00b"}],
+        [{"role": "user", "content": "\ud800"}],
+        [{"role": "user", "content": " \n"}],
         [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
         [{"role": "system", "content": "only this"}],
     ],
-    ids=["empty", "unknown role", "NUL", "ends in an assistant's turn", "no user"],
+    ids=["empty", "unknown role", "NUL", "surrogate", "blank", "ends in an answer", "no user"],
 )
 async def test_a_prompt_that_cannot_be_answered_is_refused(
     api: httpx.AsyncClient, messages: list[dict[str, str]]
 ) -> None:
-    body = {"prompts": [{"messages": messages}]}
-    assert_problem(await api.post("/v1/datasets/mine/prompts", json=body), 422, "invalid-input")
+    answer = await post_raw(api, "/v1/datasets/mine/prompts", {"prompts": [{"messages": messages}]})
+    assert_problem(answer, 422, "invalid-input")
     assert (await api.get("/v1/datasets")).json() == {"seed": 5}
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
+async def test_a_ranked_response_that_cannot_be_stored_is_refused(
+    api: httpx.AsyncClient, text: str
+) -> None:
+    responses = [{"text": "fine", "rank": 0}, {"text": text, "rank": 1}]
+    prompt = {"messages": [{"role": "user", "content": "a"}], "responses": responses}
+    answer = await post_raw(api, "/v1/datasets/mine/ranked", {"prompts": [prompt]})
+    told = assert_problem(answer, 422, "invalid-input")
+    assert "prompts.0.responses.1.text" in told
+    assert (await api.get("/v1/datasets")).json() == {"seed": 5}
+
+
+async def test_a_version_that_no_name_can_be_is_refused(api: httpx.AsyncClient) -> None:
+    body = {"version_a": "base", "version_b": "a\x00b"}
+    told = assert_problem(await api.post("/v1/evaluations", json=body), 422, "invalid-input")
+    assert "version_b" in told
+    answer = await api.get("/v1/models/a%00b/answers", params={"dataset": "seed"})
+    assert_problem(answer, 422, "invalid-input")
+
+
+async def test_a_blank_reference_is_none(api: httpx.AsyncClient, world: Any) -> None:
+    prompt = {"messages": [{"role": "user", "content": "a"}], "reference": " "}
+    await api.post("/v1/datasets/mine/prompts", json={"prompts": [prompt]})
+    assert await world.value("SELECT reference FROM prompts WHERE dataset = 'mine'") is None
 
 
 async def test_models_tell_lineage_and_which_is_served(api: httpx.AsyncClient, world: Any) -> None:

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from rewardloop.embedded import postgres, valkey
 from rewardloop.embedded.home import Home
 from rewardloop.embedded.process import Process, free_port, require_free
 from rewardloop.embedded.stack import running
-from rewardloop.errors import Conflict
+from rewardloop.errors import Conflict, EnvironmentUnfit
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives up root")
 
@@ -77,6 +77,30 @@ async def test_postgres_changes_no_folder_and_keeps_its_data(home: Home) -> None
     finally:
         process.stop()
     assert modes(home.folder) == made
+
+
+class Killed(BaseException):
+    """What a test of a sudden end raises."""
+
+
+async def test_a_cluster_that_was_not_finished_is_made_anew(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """initdb writes PG_VERSION among the first files: the marker says nothing about the rest."""
+
+    def killed(command: list[str], **_: Any) -> None:
+        (folder,) = (a.removeprefix("--pgdata=") for a in command if a.startswith("--pgdata="))
+        (Path(folder) / "PG_VERSION").write_text("18\n")
+        raise Killed
+
+    home.create()
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres.subprocess, "run", killed)
+        with pytest.raises(Killed):
+            await postgres.start(home)
+    process, _ = await postgres.start(home)
+    process.stop()
+    assert not home.postgres.with_name("postgres.partial").exists()
 
 
 async def test_a_killed_postgres_recovers_what_was_committed(home: Home) -> None:
@@ -155,6 +179,25 @@ async def test_valkey_needs_its_password_and_evicts_nothing(home: Home) -> None:
         process.stop()
 
 
+@pytest.mark.parametrize("server", [postgres, valkey])
+async def test_a_start_that_is_given_up_leaves_no_server(
+    home: Home, monkeypatch: pytest.MonkeyPatch, server: Any
+) -> None:
+    started: list[Process] = []
+
+    async def give_up(process: Process, *_: Any, **__: Any) -> None:
+        started.append(process)
+        raise Killed
+
+    home.create()
+    monkeypatch.setattr(Process, "wait_until", give_up)
+    with pytest.raises(Killed):
+        await server.start(home)
+    (process,) = started
+    with pytest.raises(EnvironmentUnfit, match="ended"):
+        process.require_alive()
+
+
 async def test_one_stack_runs_in_a_home(home: Home) -> None:
     told: list[str] = []
     with home.locked(), pytest.raises(Conflict, match="runs in"):
@@ -227,6 +270,45 @@ def test_a_killed_parent_leaves_no_servers(orphans: list[psutil.Process]) -> Non
     while any(alive(process) for process in orphans) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert [process.name() for process in orphans if alive(process)] == []
+
+
+IMPORTING = """
+import asyncio, sys
+from pathlib import Path
+from rewardloop.embedded import stack
+from rewardloop.embedded.home import Addresses, Home
+
+home = Home(Path(sys.argv[1]))
+home.create()
+made = stack.Stack(home, {})
+made.addresses = Addresses(*["postgresql://nowhere"] * 5)
+sys.executable = sys.argv[2]  # stands for the import, and only waits
+asyncio.run(stack._import_base(made))
+"""
+
+
+def test_a_killed_parent_leaves_no_import(home: Home, tmp_path: Path) -> None:
+    waiter = tmp_path / "waiter"
+    waiter.write_text("#!/bin/sh\necho $$\nexec sleep 60\n")
+    waiter.chmod(0o755)
+    log = home.logs / "import_base.log"
+    command = [sys.executable, "-c", IMPORTING, str(home.folder), str(waiter)]
+    with subprocess.Popen(command) as parent:
+        wait_for(lambda: log.exists() and log.read_text().endswith("\n"))
+        child = psutil.Process(int(log.read_text()))
+        parent.kill()
+    try:
+        wait_for(lambda: not alive(child))
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            child.kill()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def alive(process: psutil.Process) -> bool:

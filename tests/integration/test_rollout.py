@@ -13,7 +13,7 @@ import pytest
 
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
-from rewardloop.errors import RewardloopError, UpstreamUnavailable
+from rewardloop.errors import RewardloopError, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Phase, PromptRecord, Sample
 from rewardloop.store import prompts, rollouts
 from services.generator.stub_engine import Faults
@@ -385,3 +385,15 @@ async def test_a_request_for_the_wrong_key_is_refused(world: Any, iteration_id: 
         with pytest.raises(RewardloopError, match="key"):
             await client.sample([{"role": "user", "content": "x"}], config.sampling, 1)
     assert engine.num_requests == 0
+
+
+async def test_a_wrong_model_of_the_judge_is_told_and_never_a_verdict(
+    world: Any, iteration_id: UUID
+) -> None:
+    world.settings = world.settings.model_copy(update={"judge_upstream_model": "big-jugde"})
+    world.serve()
+    with pytest.raises(UpstreamMismatch, match=r"`big-jugde` does not exist.*check the address"):
+        await world.roll_out(iteration_id)
+    assert await world.rows("SELECT 1 FROM judgements") == []
+    (iteration,) = await world.rows("SELECT state, error_kind FROM iterations")
+    assert iteration == {"state": "failed", "error_kind": "upstream-mismatch"}

@@ -4,8 +4,10 @@ import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +107,28 @@ def test_what_a_crash_left_behind_is_replaced(tmp_path: Path) -> None:
         "manifest.json",
         "model.safetensors",
     ]
+    assert names(tmp_path) == ["m1"]
+
+
+def test_two_who_publish_one_version_do_not_disturb_each_other(tmp_path: Path) -> None:
+    found: list[dict[str, Any]] = []
+
+    def late(folder: Path) -> None:
+        raise AssertionError("the first one is at it")
+
+    def publish_too() -> None:
+        found.append(checkpoints.publish(tmp_path, "m1", late, {}))
+
+    other = threading.Thread(target=publish_too)
+
+    def slow(folder: Path) -> None:
+        other.start()
+        other.join(0.1)  # it waits
+        write(folder)
+
+    first = checkpoints.publish(tmp_path, "m1", slow, ABOUT)
+    other.join()
+    assert found == [first] == [checkpoints.verify(tmp_path / "m1")]
     assert names(tmp_path) == ["m1"]
 
 

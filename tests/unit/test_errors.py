@@ -24,6 +24,7 @@ STATUS = {
     "unauthorized": 401,
     "upstream-unavailable": 503,
     "upstream-rejected": 502,
+    "upstream-mismatch": 502,
     "prompt-too-long": 422,
     "checkpoint-invalid": 500,
     "swap-failed": 502,
@@ -61,10 +62,12 @@ def test_any_error_can_be_recorded() -> None:
 
 @pytest.mark.parametrize("error", ALL, ids=lambda error: error.kind)
 def test_an_error_survives_the_wire(error: type[RewardloopError]) -> None:
-    problem = error("what is wrong", lines=[3, 4]).problem()
-    rebuilt = from_problem(problem, error.status)
-    assert type(rebuilt) is error
-    assert rebuilt.message == str(rebuilt) == "what is wrong"
+    made = error("what is wrong", lines=[3, 4])
+    for problem in (made.problem(), made.openai()):
+        rebuilt = from_problem(problem, error.status)
+        assert type(rebuilt) is error
+        assert rebuilt.message == str(rebuilt) == "what is wrong"
+        assert rebuilt.context == {"lines": [3, 4]}
 
 
 def test_problem_details() -> None:
@@ -92,14 +95,19 @@ def test_an_openai_client_finds_its_own_words() -> None:
     ("status", "expected"),
     [
         (400, errors.UpstreamRejected),
-        (404, errors.UpstreamRejected),
+        (307, errors.UpstreamMismatch),
+        (402, errors.UpstreamMismatch),
+        (404, errors.UpstreamMismatch),
+        (405, errors.UpstreamMismatch),
         (408, errors.UpstreamUnavailable),
+        (413, errors.UpstreamRejected),
         (422, errors.UpstreamRejected),
         (429, errors.UpstreamUnavailable),
         (500, errors.UpstreamUnavailable),
         (502, errors.UpstreamUnavailable),
         (503, errors.UpstreamUnavailable),
         (504, errors.UpstreamUnavailable),
+        (529, errors.UpstreamUnavailable),
     ],
 )
 def test_a_strangers_error_is_known_by_its_status(

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from rewardloop import errors
 from rewardloop.clients.api import ApiClient
-from rewardloop.clients.generator import GeneratorClient, share_out
+from rewardloop.clients.completions import choices_of, share_out
+from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.http import call, connect
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.replicas import ReplicaAdmin
@@ -91,7 +92,6 @@ async def test_retries_end(serve: Serve) -> None:
     ("status", "body", "expected"),
     [
         (400, {"error": {"message": "no", "type": "BadRequestError"}}, errors.UpstreamRejected),
-        (404, {"detail": "no"}, errors.UpstreamRejected),
         (404, errors.NotFound("no").problem(), errors.NotFound),
         (409, errors.Conflict("no").openai(), errors.Conflict),
         (422, errors.PromptTooLong("no").openai(), errors.PromptTooLong),
@@ -110,6 +110,30 @@ async def test_a_refusal_is_final(
     assert len(script.requests) == 1
 
 
+NO_MODEL = {"error": {"message": "The model `big` does not exist.", "type": "NotFoundError"}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (404, NO_MODEL, "model `big` does not exist"),
+        (404, {"detail": "Not Found"}, "Not Found"),
+        (307, b"", "307"),
+        (200, b"<h1>Log in</h1>", "something else than JSON"),
+    ],
+)
+async def test_a_server_that_is_not_the_wanted_one_is_named(
+    serve: Serve, status: int, body: Any, told: str
+) -> None:
+    script = Script((status, body))
+    async with calling(serve, script) as get:
+        with pytest.raises(errors.UpstreamMismatch, match=told) as caught:
+            await get(retry_seconds=5)
+    assert "http://" in caught.value.message
+    assert "address" in caught.value.message
+    assert len(script.requests) == 1
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_wrong_key_names_the_setting_and_the_address(serve: Serve, status: int) -> None:
     script = Script((status, {"detail": "go away"}))
@@ -123,12 +147,6 @@ async def test_a_wrong_key_names_the_setting_and_the_address(serve: Serve, statu
 async def test_a_proxys_error_is_transient_whatever_its_body(serve: Serve, body: bytes) -> None:
     async with calling(serve, Script((502, body))) as get:
         with pytest.raises(errors.UpstreamUnavailable):
-            await get()
-
-
-async def test_an_answer_that_is_no_json_is_an_error_of_ours(serve: Serve) -> None:
-    async with calling(serve, Script((200, b"<h1>Log in</h1>"))) as get:
-        with pytest.raises(errors.RewardloopError):
             await get()
 
 
@@ -182,6 +200,38 @@ async def test_samples(serve: Serve) -> None:
     assert script.requests == [("POST", "/v1/chat/completions", body)]
 
 
+async def test_a_server_that_counts_no_tokens_is_read_all_the_same(serve: Serve) -> None:
+    answer = {**completion("a", "bbb"), "usage": None}
+    async with GeneratorClient([await serve(Script((200, answer)))], KEY) as client:
+        samples = await client.sample([HI], Sampling(), 2)
+    assert samples == [Sample("a", 0, 0, "stop", "m1"), Sample("bbb", 0, 0, "stop", "m1")]
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (completion("a", "b"), "asked for n=3 choices and gave 2"),
+        (completion("a", "b", "c", "d"), "asked for n=3 choices and gave 4"),
+        ({**completion(), "choices": None}, "OpenAI-compatible"),
+        ({"detail": "fine"}, "OpenAI-compatible"),
+        ([], "OpenAI-compatible"),
+        ({"choices": [{"index": 0, "finish_reason": "stop"}]}, "OpenAI-compatible"),
+    ],
+)
+def test_an_answer_without_the_choices_that_were_asked_for_is_named(answer: Any, told: str) -> None:
+    with pytest.raises(errors.UpstreamMismatch, match=told) as caught:
+        choices_of(answer, 3, "http://big:1")
+    assert "http://big:1" in caught.value.message
+
+
+async def test_a_generator_that_is_not_ours_is_named(serve: Serve) -> None:
+    answer = completion("a")
+    del answer["weight_version"]
+    async with GeneratorClient([await serve(Script((200, answer)))], KEY) as client:
+        with pytest.raises(errors.UpstreamMismatch, match="REWARDLOOP_GENERATOR_URLS"):
+            await client.sample([HI], Sampling(), 1)
+
+
 async def test_a_prompt_that_is_too_long_is_known_as_such(serve: Serve) -> None:
     script = Script((400, TOO_LONG))
     async with GeneratorClient([await serve(script)], KEY) as client:
@@ -224,6 +274,35 @@ async def test_a_replica_that_failed_is_not_counted_as_busy(serve: Serve) -> Non
         assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["a"]
 
 
+async def test_a_dead_replica_holds_no_request_up(serve: Serve) -> None:
+    living = Script((200, completion("a")))
+    urls = [f"http://127.0.0.1:{free_port()}", await serve(living)]
+    async with GeneratorClient(urls, KEY) as client:
+        assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["a"]
+    assert len(living.requests) == 1
+
+
+async def test_a_replica_that_does_not_answer_is_left_alone_for_a_while(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rewardloop.clients.generator.REST_SECONDS", 600.0)
+    busy, ready = Script(BUSY), Script((200, completion("a")))
+    async with GeneratorClient([await serve(busy), await serve(ready)], KEY) as client:
+        for _ in range(3):
+            await client.sample([HI], Sampling(), 1)
+        assert (len(busy.requests), len(ready.requests)) == (1, 3)
+        client._rests_until = [0.0, 0.0]  # the while is over
+        busy.answers = [(200, completion("b"))]
+        assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["b"]
+
+
+async def test_replicas_that_all_fail_take_turns(serve: Serve) -> None:
+    first, second = Script(BUSY, BUSY, (200, completion("a"))), Script(BUSY)
+    async with GeneratorClient([await serve(first), await serve(second)], KEY) as client:
+        await client.sample([HI], Sampling(), 1)
+    assert (len(first.requests), len(second.requests)) == (3, 2)
+
+
 @pytest.mark.parametrize(
     ("total", "weights", "parts"),
     [
@@ -257,6 +336,7 @@ SCORED = {
     "rubric_version": "r1",
     "judge_version": "m1",
 }
+COMPARE: dict[str, Any] = {"mode": JudgementMode.FREE, "max_tokens": 64}
 UNSCORED = {**SCORED, "status": "unscored", "score": None, "reason": "truncated"}
 
 
@@ -301,11 +381,41 @@ async def test_what_the_judge_refuses_is_settled_without_a_score(
     assert found[0].raw_text == "too long"
 
 
-async def test_a_wrong_key_is_not_a_judgement(serve: Serve) -> None:
-    error = errors.Unauthorized("key")
+@pytest.mark.parametrize("error", [errors.Unauthorized("key"), errors.UpstreamMismatch("no model")])
+async def test_a_wrong_setting_is_not_a_judgement(
+    serve: Serve, error: errors.RewardloopError
+) -> None:
     async with JudgeClient(await serve(Script((error.status, error.openai()))), KEY) as client:
-        with pytest.raises(errors.Unauthorized):
+        with pytest.raises(type(error)):
             await client.judge([HI], "Hello", Judging(), 3)
+
+
+@pytest.mark.parametrize("judgement", [None, {}, {**SCORED, "status": "unscored", "reason": "?"}])
+async def test_an_engine_in_the_judges_place_is_named(serve: Serve, judgement: Any) -> None:
+    answer = completion("Score: 4")
+    answer["choices"][0] |= {} if judgement is None else {"judgement": judgement}
+    async with JudgeClient(await serve(Script((200, answer))), KEY) as client:
+        with pytest.raises(errors.UpstreamMismatch, match="REWARDLOOP_JUDGE_URL"):
+            await client.judge([HI], "Hello", Judging(), 1)
+        with pytest.raises(errors.UpstreamMismatch, match="REWARDLOOP_JUDGE_URL"):
+            await client.compare([HI], "Hello", "Hey", **COMPARE)
+
+
+async def test_a_judge_that_gives_fewer_judgements_is_named(serve: Serve) -> None:
+    answer = completion("Score: 4")
+    answer["choices"][0]["judgement"] = SCORED
+    async with JudgeClient(await serve(Script((200, answer))), KEY) as client:
+        with pytest.raises(errors.UpstreamMismatch, match="n=3"):
+            await client.judge([HI], "Hello", Judging(), 3)
+
+
+async def test_judgements_of_a_judge_that_counts_no_tokens(serve: Serve) -> None:
+    answer = completion("Score: 4")
+    answer["choices"][0]["judgement"] = SCORED
+    del answer["usage"]
+    async with JudgeClient(await serve(Script((200, answer))), KEY) as client:
+        (written,) = await client.judge([HI], "Hello", Judging(), 1)
+    assert (written.verdict, written.completion_tokens) == (Verdict(4.0, None), 0)
 
 
 async def test_a_judge_that_is_down_is_an_error_and_never_a_score(
@@ -315,9 +425,6 @@ async def test_a_judge_that_is_down_is_an_error_and_never_a_score(
     async with JudgeClient(await serve(Script(BUSY)), KEY) as client:
         with pytest.raises(errors.UpstreamUnavailable):
             await client.judge([HI], "Hello", Judging(), 3)
-
-
-COMPARE: dict[str, Any] = {"mode": JudgementMode.FREE, "max_tokens": 64}
 
 
 @pytest.mark.parametrize(

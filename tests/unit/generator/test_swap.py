@@ -152,7 +152,7 @@ async def test_a_version_that_cannot_be_loaded_goes_back_too(replica: Any) -> No
 
 
 async def test_a_reload_that_hangs_is_ended(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swap, "STEP_SECONDS", 0.02)
+    monkeypatch.setattr(swap, "LOAD_SECONDS", 0.02)
     reload = replica.engine.collective_rpc
 
     async def hang_on_m1(method: str, *, kwargs: dict[str, Any]) -> None:
@@ -162,9 +162,65 @@ async def test_a_reload_that_hangs_is_ended(replica: Any, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(replica.engine, "collective_rpc", hang_on_m1)
     refused = await replica.activate("m1")
-    assert refused.status_code == 502
-    assert refused.json()["type"] == "urn:rewardloop:error:swap-failed"
+    assert refused.status_code == 503
+    assert refused.json()["type"] == "urn:rewardloop:error:upstream-unavailable"
+    assert "loading m1 took longer than 0 s" in refused.json()["detail"]
     assert (await replica.chat()).json()["weight_version"] == "m0"
+
+
+async def test_a_large_checkpoint_has_more_time_to_load(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reload that takes longer than a small model may, and no longer than this one."""
+    monkeypatch.setattr(swap, "LOAD_SECONDS", 0.0)
+    monkeypatch.setattr(swap, "BYTES_PER_SECOND", 1.0)  # hundreds of bytes: minutes
+    reload = replica.engine.collective_rpc
+
+    async def reload_slowly(method: str, *, kwargs: dict[str, Any]) -> None:
+        await asyncio.sleep(0.02)
+        await reload(method, kwargs=kwargs)
+
+    monkeypatch.setattr(replica.engine, "collective_rpc", reload_slowly)
+    assert (await replica.activate("m1")).status_code == 200
+
+
+async def test_canaries_that_are_not_answered_in_time_are_asked_for_again_later(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy engine is no broken one: nothing is loaded, and it goes on answering."""
+
+    async def hang(*_: object) -> list[float]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    monkeypatch.setattr(swap, "STEP_SECONDS", 0.02)
+    monkeypatch.setattr(swap.Swapper, "_engine_logprobs", hang)
+    refused = await replica.activate("m0")
+    assert refused.status_code == 503
+    assert "the canaries of m0 took longer than" in refused.json()["detail"]
+    assert "pause" not in replica.engine.events
+    assert (await replica.chat()).status_code == 200
+
+
+async def test_an_engine_that_lost_its_weights_loads_them_again(replica: Any) -> None:
+    replica.engine.loaded = "bad"
+    answer = await replica.activate("m0")
+    assert answer.status_code == 200
+    assert answer.json()["checksums"] == {"layer.0": "sum of m0", "layer.1": "sum of m0"}
+    assert answer.json()["canary"]["mean_difference"] == 0
+    assert (await replica.chat()).status_code == 200
+
+
+async def test_an_engine_that_cannot_be_mended_goes_out_of_service(replica: Any) -> None:
+    replica.engine.loaded, replica.engine.stale = "bad", True
+    refused = [
+        await replica.activate("m0"),
+        await replica.chat(),
+        await replica.stranger.get("/health"),
+    ]
+    assert [answer.status_code for answer in refused] == [503] * 3
+    assert all("m0 could not be mended" in answer.json()["detail"] for answer in refused)
+    assert replica.server.requests == []
 
 
 async def test_a_swap_that_cannot_be_undone_takes_the_replica_out(replica: Any) -> None:

@@ -78,18 +78,23 @@ class Judge:
     client: httpx.AsyncClient
 
     async def judge(self, *messages: dict[str, Any], **fields: Any) -> httpx.Response:
-        body = {"model": "judge", "messages": list(messages or (REQUEST, RESPONSE)), **fields}
+        """Asks for as many judgements as the engine gives, unless `n` says otherwise."""
+        asked = {"model": "judge", "messages": list(messages or (REQUEST, RESPONSE))}
+        body = {**asked, "n": len(self.engine.texts), **fields}
         return await self.client.post("/v1/chat/completions", json=body)
 
 
 @asynccontextmanager
-async def judging(engine: Engine, url: str, upstream_key: str | None) -> AsyncIterator[Judge]:
+async def judging(
+    engine: Engine, url: str, upstream_key: str | None, *, foreign: bool = False
+) -> AsyncIterator[Judge]:
     settings = Settings(
         database_url=SecretStr("postgresql://x"),
         broker_url=SecretStr("redis://x"),
         api_key=SecretStr(KEY),
         admin_key=SecretStr("b" * 16),
         checkpoint_root=Path("/nowhere"),
+        generator_urls=["http://generator:8001", "http://generator-2:8001" if foreign else url],
         judge_upstream_url=url,
         judge_upstream_model="policy",
         judge_upstream_key=None if upstream_key is None else SecretStr(upstream_key),
@@ -134,7 +139,8 @@ async def test_each_choice_carries_its_judgement(judge: Judge) -> None:
 
 
 async def test_the_engine_reads_the_rubric(judge: Judge) -> None:
-    await judge.judge(temperature=0.2, top_p=0.5, max_tokens=64, n=2)
+    judge.engine.texts *= 2
+    await judge.judge(temperature=0.2, top_p=0.5, max_tokens=64)
     (asked,) = judge.engine.requests
     assert asked == {
         "model": "policy",
@@ -147,7 +153,8 @@ async def test_the_engine_reads_the_rubric(judge: Judge) -> None:
 
 
 async def test_the_papers_number_of_judgements_is_the_default(judge: Judge) -> None:
-    await judge.judge()
+    body = {"model": "judge", "messages": [REQUEST, RESPONSE]}
+    await judge.client.post("/v1/chat/completions", json=body)
     assert (judge.engine.requests[0]["n"], judge.engine.requests[0]["temperature"]) == (3, 0.7)
 
 
@@ -177,6 +184,22 @@ async def test_another_server_is_known_by_its_models_name(judge: Judge) -> None:
     assert choice["judgement"]["judge_version"] == "big-judge"
 
 
+@pytest.mark.parametrize("texts", [["Score: 3"], ["Score: 3"] * 4])
+async def test_an_engine_that_ignores_n_is_named(judge: Judge, texts: list[str]) -> None:
+    judge.engine.texts = texts
+    answer = await judge.judge(n=3)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (502, "upstream-mismatch")
+    assert f"n=3 choices and gave {len(texts)}" in answer.json()["detail"]
+    assert "the judging engine http://" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("usage", [None, {}, {"completion_tokens": None}])
+async def test_an_engine_that_counts_no_tokens_can_judge(judge: Judge, usage: Any) -> None:
+    judge.engine.extra = {"usage": usage}
+    (choice,) = (await judge.judge()).json()["choices"]
+    assert choice["judgement"]["score"] == 3.0
+
+
 async def test_the_openai_name_for_the_length_wins(judge: Judge) -> None:
     await judge.judge(max_tokens=64, max_completion_tokens=32)
     assert judge.engine.requests[0]["max_tokens"] == 32
@@ -199,7 +222,7 @@ async def events(judge: Judge, **fields: Any) -> list[dict[str, Any]]:
 
 async def test_a_streamed_judgement_comes_with_the_last_chunk(judge: Judge) -> None:
     judge.engine.texts = ["Fine.\nScore: 3", "Nothing."]
-    chunks = await events(judge, n=2, stream_options={"include_usage": True})
+    chunks = await events(judge, stream_options={"include_usage": True})
     choices = [chunk["choices"][0] for chunk in chunks]
     assert ["judgement" in choice for choice in choices] == [False, True, False, True]
     assert choices[1]["judgement"]["score"] == 3.0
@@ -226,6 +249,7 @@ async def test_a_stream_survives_every_kind_of_newline(judge: Judge, separator: 
     [
         ((400, {"error": {"message": "bad regex", "type": "x"}}), 502, "upstream-rejected"),
         ((413, {"error": {"message": "too big", "type": "x"}}), 502, "upstream-rejected"),
+        ((404, {"error": {"message": "no such model", "type": "x"}}), 502, "upstream-mismatch"),
         ((422, PromptTooLong("too long").openai()), 422, "prompt-too-long"),
         ((503, UpstreamUnavailable("loading").openai()), 503, "upstream-unavailable"),
     ],
@@ -317,7 +341,7 @@ async def test_the_last_turn_is_the_first_response_and_compare_with_the_second(
         "Red.",
         JudgementMode.FREE,
     )
-    assert asked["n"] == 3
+    assert asked["n"] == 1
     assert "structured_outputs" not in asked
 
 
@@ -343,7 +367,7 @@ async def test_a_cut_comparison_is_truncated(judge: Judge) -> None:
 
 async def test_a_streamed_comparison_comes_with_the_last_chunk(judge: Judge) -> None:
     judge.engine.texts = ["Fine.\nBetter: second", "Nothing."]
-    choices = [chunk["choices"][0] for chunk in await events(judge, n=2, compare_with="Red.")]
+    choices = [chunk["choices"][0] for chunk in await events(judge, compare_with="Red.")]
     assert ["comparison" in choice for choice in choices] == [False, True, False, True]
     assert choices[1]["comparison"] == {
         "status": "decided",
@@ -381,10 +405,33 @@ async def test_a_foreign_engine_has_a_key_of_its_own(serve: Serve) -> None:
     assert len(engine.requests) == 1
 
 
-async def test_an_empty_upstream_key_is_none(serve: Serve) -> None:
+@pytest.mark.parametrize("end", ["", "/"])
+@pytest.mark.parametrize("upstream_key", [None, ""])
+async def test_our_own_generator_is_sent_our_key(
+    serve: Serve, end: str, upstream_key: str | None
+) -> None:
     engine = Engine()
-    async with judging(engine, await serve(engine), "") as judge:
+    async with judging(engine, await serve(engine) + end, upstream_key) as judge:
         assert (await judge.judge()).status_code == 200
+
+
+async def test_a_foreign_engine_never_learns_our_key(serve: Serve) -> None:
+    engine = Engine(key="none")
+    async with judging(engine, await serve(engine), None, foreign=True) as judge:
+        assert (await judge.judge()).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("status", [401, 403])
+async def test_an_engine_that_refuses_the_key_is_named(
+    judge: Judge, status: int, stream: bool
+) -> None:
+    """It is not the caller's key that is wrong, and asking again does not help."""
+    judge.engine.error = (status, {"error": {"message": "no", "type": "x"}})
+    answer = await judge.judge(stream=stream)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (502, "upstream-mismatch")
+    assert "REWARDLOOP_JUDGE_UPSTREAM_KEY" in answer.json()["detail"]
+    assert len(judge.engine.requests) == 1
 
 
 async def test_the_judge_is_the_only_model(judge: Judge) -> None:

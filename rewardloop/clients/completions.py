@@ -1,0 +1,51 @@
+"""Reads what an OpenAI-compatible server answered; the server need not be ours."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from rewardloop.errors import UpstreamMismatch
+
+
+def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
+    """The `count` choices of an answer, by their index.
+
+    Raises:
+        UpstreamMismatch: `server` gave more or fewer, or something else than a completion.
+    """
+    try:
+        choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+        for choice in choices:
+            text_of(choice)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UpstreamMismatch(
+            f"{server} answered with something else than a completion ({error!r}); is there an "
+            "OpenAI-compatible server at this address?"
+        ) from error
+    if len(choices) != count:
+        raise UpstreamMismatch(
+            f"{server} was asked for n={count} choices and gave {len(choices)}; use a server that "
+            "gives n choices, or ask for one (of judgements: judging.num_judgements)"
+        )
+    return choices
+
+
+def text_of(choice: dict[str, Any]) -> str:
+    """What was written, by either route; null is nothing."""
+    found = choice["message"]["content"] if "message" in choice else choice["text"]
+    return str(found or "")
+
+
+def usage_of(answer: dict[str, Any]) -> tuple[int, int]:
+    """Prompt tokens and completion tokens; 0 where the server does not count them."""
+    usage = answer.get("usage") or {}
+    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+
+
+def share_out(total: int, weights: Sequence[int]) -> list[int]:
+    """Split `total` into whole parts in proportion to `weights`; the parts sum to `total`."""
+    assert weights, "there is nobody to share with"
+    whole = sum(weights) or len(weights)
+    shares = weights if sum(weights) else [1] * len(weights)
+    bounds = [total * sum(shares[:end]) // whole for end in range(len(shares) + 1)]
+    return [high - low for low, high in itertools.pairwise(bounds)]
