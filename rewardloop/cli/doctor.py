@@ -29,11 +29,16 @@ def _platform(_: Home) -> str | None:
 
 
 def _disk(home: Home) -> str | None:
-    existing = next(p for p in (home.folder, *home.folder.parents) if p.exists())
+    existing = _existing(home)
     free = shutil.disk_usage(existing).free
     if free >= NEEDED_DISK_BYTES:
         return None
     return f"{free / 2**30:.1f} GiB free under {existing}; free 4 GiB or give another --home"
+
+
+def _existing(home: Home) -> Path:
+    """The home, or the nearest folder above it that is there and may be looked at."""
+    return next(p for p in (home.folder, *home.folder.parents) if os.path.exists(p))
 
 
 def _memory(_: Home) -> str | None:
@@ -78,7 +83,9 @@ def _root_tools(_: Home) -> str | None:
 
 
 def _writable(home: Home) -> str | None:
-    existing = next(p for p in (home.folder, *home.folder.parents) if p.exists())
+    existing = _existing(home)
+    if not existing.is_dir():
+        return f"{existing} is a file, not a folder; give another --home"
     if os.access(existing, os.W_OK):
         return None
     return f"{existing} is not writable; give another --home"

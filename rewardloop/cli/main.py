@@ -3,12 +3,10 @@
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from rewardloop import presets
 from rewardloop.cli import demo as demo_command
@@ -17,7 +15,8 @@ from rewardloop.cli import remote
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
-from rewardloop.errors import EvaluationFailed, RewardloopError
+from rewardloop.errors import EvaluationFailed
+from rewardloop.exits import known_errors_told
 from rewardloop.records import JudgementMode
 from rewardloop.store import Store
 
@@ -27,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-errors = Console(stderr=True)
 
 HomeOption = Annotated[
     Path,
@@ -214,15 +212,7 @@ def migrate() -> None:
 
 
 def main() -> None:
-    """The console script: errors we know become one clear line and exit code 1."""
+    """The console script."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
+    with known_errors_told():
         app()
-    except RewardloopError as error:
-        errors.print(f"[red]error[/red] {error.kind}: ", end="")
-        errors.print(error.message, markup=False, highlight=False, soft_wrap=True)
-        if error.context:
-            print(json.dumps(error.context, default=str), file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -85,7 +85,10 @@ def error_of(answer: httpx.Response) -> RewardloopError:
     except ValueError:
         body = {"detail": f"{where} answered {answer.status_code}: {answer.text[:200]}"}
     if answer.status_code in (401, 403):
-        return Unauthorized(f"{where} refused the key; check REWARDLOOP_API_KEY")
+        return Unauthorized(
+            f"{where} refused the key; check REWARDLOOP_API_KEY, or on the embedded stack "
+            "credentials.json of its home"
+        )
     if not isinstance(body, dict):
         body = {"detail": f"{where} answered {answer.status_code}: {body}"}
     error = body.get("error")

@@ -13,6 +13,7 @@ import sys
 
 from rewardloop import checkpoints
 from rewardloop.config import Settings, load_settings
+from rewardloop.exits import known_errors_told
 from rewardloop.store import Store, versions
 from services.generator import gate
 
@@ -23,10 +24,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, add_help=False)
     parser.add_argument("--max-model-len", default="2048")
     options, vllm_options = parser.parse_known_args()
-    settings = load_settings()
-    version = asyncio.run(serving_version(settings))
-    folder = checkpoints.folder_of(settings.checkpoint_root, version)
-    checkpoints.verify(folder)
+    with known_errors_told():
+        settings = load_settings()
+        version = asyncio.run(serving_version(settings))
+        folder = checkpoints.folder_of(settings.checkpoint_root, version)
+        checkpoints.verify(folder)
     os.environ[gate.INITIAL_VERSION] = version
     if not _has_gpu():
         os.environ.update(cpu_environment())

@@ -10,6 +10,7 @@ from prometheus_client import start_http_server
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
 from rewardloop.errors import UpstreamUnavailable
+from rewardloop.exits import known_errors_told
 from rewardloop.queue import make_app
 from rewardloop.store import Store, training
 from services.trainer.job import LEASE_SECONDS, work_on
@@ -41,7 +42,8 @@ async def serve(settings: Settings) -> None:
 
 
 def main() -> None:
-    settings = load_settings()
+    with known_errors_told():
+        settings = load_settings()
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

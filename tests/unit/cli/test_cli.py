@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from rewardloop.cli import demo, doctor, main, remote
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses, Home
+from rewardloop.embedded.process import free_port
 from rewardloop.errors import BrokenFile, Conflict, InvalidInput, NotFound
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
@@ -116,17 +117,17 @@ def test_an_error_is_one_line_however_long(
     assert f"{home} holds no stack" in err
 
 
-def test_an_errors_context_follows_as_json(
+def test_what_an_error_carries_for_programs_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A thousand line numbers would push the message off the screen."""
+
     def fail(_: Home) -> int:
-        raise BrokenFile("two lines are broken", lines=[3, 4], path=Path("/x"))
+        raise BrokenFile("many lines are broken", lines=list(range(1000)))
 
     monkeypatch.setattr(doctor, "run", fail)
     code, _, err = console_script(monkeypatch, capsys, "doctor")
-    first, second = err.splitlines()
-    assert (code, first) == (1, "error broken-file: two lines are broken")
-    assert json.loads(second) == {"lines": [3, 4], "path": "/x"}
+    assert (code, err) == (1, "error broken-file: many lines are broken\n")
 
 
 def test_an_interrupt_is_no_error(
@@ -153,6 +154,23 @@ def test_migrate_names_what_the_environment_lacks(
     code, _, err = console_script(monkeypatch, capsys, "migrate")
     assert code == 1
     assert "REWARDLOOP_DATABASE_URL" in err
+
+
+def test_migrate_without_a_database_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "DATABASE_URL": f"postgresql+psycopg://u:p@127.0.0.1:{free_port()}/d",
+        "BROKER_URL": "redis://x",
+        "API_KEY": "a" * 16,
+        "ADMIN_KEY": "b" * 16,
+        "CHECKPOINT_ROOT": "/x",
+    }.items():
+        monkeypatch.setenv(f"REWARDLOOP_{name}", value)
+    code, _, err = console_script(monkeypatch, capsys, "migrate")
+    assert code == 1
+    assert err.startswith("error upstream-unavailable: the database does not answer")
+    assert "Traceback" not in err
 
 
 def test_a_running_home_is_not_started_twice(stack: Home) -> None:
@@ -337,6 +355,15 @@ def test_the_doctor_really_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("platform", "home is writable", "disk", "memory"):
         assert marks[name] == "ok"
     assert not (tmp_path / "not").exists()
+
+
+def test_the_doctor_sees_a_home_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for home in (file, file / "below"):
+        assert doctor_says(home)[1]["home is writable"] == "wrong"
+        told = doctor.CHECKS["home is writable"](Home(home))
+        assert told == f"{file} is a file, not a folder; give another --home"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from rewardloop.embedded import stack
 from rewardloop.embedded.home import Addresses, Home, write_private
-from rewardloop.errors import Conflict, NotFound
+from rewardloop.errors import Conflict, InvalidInput, NotFound
 
 ADDRESSES = Addresses("http://a:1", "http://g:2", "http://j:3", "postgresql://u:p@h/d", "redis://b")
 
@@ -69,6 +69,37 @@ def test_one_stack_at_a_time(home: Home) -> None:
             pass
     with home.locked():
         pass
+
+
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    home = Home(file / below)
+    with pytest.raises(InvalidInput, match=r"file.* cannot be made .*give another --home"):
+        home.create()
+    for read in (home.addresses, home.credentials):
+        with pytest.raises(InvalidInput, match=r"json cannot be read .*--home"):
+            read()
+
+
+def test_a_folder_where_the_lock_would_lie_is_refused(home: Home) -> None:
+    (home.folder / "lock").mkdir()
+    with pytest.raises(InvalidInput, match="lock cannot be written"), home.locked():
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", ['{"api": "http://a:1"}', '{"api": "http', "", "[]", "null", '{"more": 1}']
+)
+def test_a_file_that_is_cut_or_lacks_a_key_is_named_with_its_keys(home: Home, content: str) -> None:
+    (home.folder / "stack.json").write_text(content)
+    told = r"stack\.json is no JSON object with exactly the keys api, generator, judge, database"
+    with pytest.raises(InvalidInput, match=told):
+        home.addresses()
+    (home.folder / "credentials.json").write_text(content)
+    with pytest.raises(InvalidInput, match=r"credentials\.json .* keys api_key, admin_key"):
+        home.credentials()
 
 
 def test_a_lock_is_given_back_after_an_error(home: Home) -> None:
