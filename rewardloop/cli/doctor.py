@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from rewardloop.embedded.home import Home
 
@@ -108,6 +109,6 @@ def run(home: Home) -> int:
     for name, check in CHECKS.items():
         wrong = check(home)
         failed += wrong is not None
-        mark = "[green]ok[/green]" if wrong is None else "[red]wrong[/red]"
-        console.print(f"{mark} {name}" + (f": {wrong}" if wrong else ""), highlight=False)
+        mark = ("ok", "green") if wrong is None else ("wrong", "red")
+        console.print(Text.assemble(mark, f" {name}", f": {wrong}" if wrong else ""))
     return failed

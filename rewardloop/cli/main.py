@@ -11,7 +11,7 @@ import typer
 from rewardloop import presets
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
-from rewardloop.cli import remote
+from rewardloop.cli import listing, remote
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
@@ -36,7 +36,9 @@ HomeOption = Annotated[
 @app.command()
 def demo(
     prompts: Annotated[int, typer.Option(min=2, help="Prompts in each iteration.")] = 32,
-    iterations: Annotated[int, typer.Option(min=1, max=100)] = 1,
+    iterations: Annotated[
+        int, typer.Option(min=1, max=100, help="Iterations, one after the other.")
+    ] = 1,
     home: HomeOption = DEFAULT,
     keep: Annotated[bool, typer.Option(help="Leave the stack running until Ctrl-C.")] = False,
 ) -> None:
@@ -55,7 +57,7 @@ def up(
 
 @app.command(name="import")
 def import_(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="A .jsonl, .jsonl.gz, .json or .json.gz file.")],
     dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "seed",
     format: Annotated[Format, typer.Option(help="The file's format.")] = Format.AUTO,
     skip_broken: Annotated[
@@ -73,7 +75,7 @@ def import_(
 
 @app.command()
 def import_ranked(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="A .jsonl, .jsonl.gz, .json or .json.gz file.")],
     dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "ranked",
     skip_broken: Annotated[
         bool,
@@ -106,6 +108,18 @@ def start(
 
 
 @app.command()
+def runs(home: HomeOption = DEFAULT) -> None:
+    """List the newest runs and where they stand."""
+    asyncio.run(listing.list_runs(Home(home)))
+
+
+@app.command()
+def models(home: HomeOption = DEFAULT) -> None:
+    """List the model versions."""
+    asyncio.run(listing.list_models(Home(home)))
+
+
+@app.command()
 def watch(
     run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
     home: HomeOption = DEFAULT,
@@ -116,7 +130,7 @@ def watch(
 
 @app.command()
 def export(
-    run: str,
+    run: Annotated[str, typer.Argument(help="Run id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL in TRL's format.")],
     home: HomeOption = DEFAULT,
 ) -> None:
@@ -126,8 +140,8 @@ def export(
 
 @app.command()
 def evaluate(
-    version_a: str,
-    version_b: str,
+    version_a: Annotated[str, typer.Argument(help="Model version whose wins are counted.")],
+    version_b: Annotated[str, typer.Argument(help="Model version that it meets.")],
     dataset: Annotated[str, typer.Option(help="Held-out prompts.")] = "evaluation",
     prompts: Annotated[int, typer.Option(min=1, help="How many of them.")] = 256,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 512,
@@ -153,7 +167,7 @@ def evaluate(
 
 @app.command()
 def export_answers(
-    version: str,
+    version: Annotated[str, typer.Argument(help="Model version that answered.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="AlpacaEval's outputs format.")],
     dataset: Annotated[str, typer.Option(help="The evaluation's prompts.")] = "evaluation",
     home: HomeOption = DEFAULT,
@@ -186,7 +200,9 @@ def conformance(
 @app.command()
 def policies(
     run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
-    min_margin: Annotated[float, typer.Option(min=0, max=5)] = 0.0,
+    min_margin: Annotated[
+        float, typer.Option(min=0, max=5, help="A pair's scores must differ by more than this.")
+    ] = 0.0,
     home: HomeOption = DEFAULT,
 ) -> None:
     """Compare the pair policies over a run's stored scores."""
