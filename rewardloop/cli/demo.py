@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rewardloop.clients.api import ApiClient
 from rewardloop.datasets import read_prompts, read_ranked
 from rewardloop.embedded.home import Home, write_private
 from rewardloop.embedded.stack import Stack, running
+from rewardloop.embedded.upstreams import read_upstreams
 from rewardloop.errors import TrainingFailed
 
 console = Console(markup=False)
@@ -48,9 +50,13 @@ async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
             await _until_stopped(stack)
 
 
-async def up(home: Home, port: int) -> None:
-    """Run the stack until a signal comes or a part of it dies."""
-    async with running(home, port=port, tell=_tell) as stack:
+async def up(home: Home, port: int, env_file: Path | None = None) -> None:
+    """Run the stack until a signal comes or a part of it dies.
+
+    `env_file` names engines from elsewhere, if any.
+    """
+    settings = read_upstreams(env_file) if env_file else {}
+    async with running(home, port=port, tell=_tell, settings=settings) as stack:
         async with client(home) as api:
             await import_seeds(api)
         shown = {

@@ -50,9 +50,12 @@ def demo(
 def up(
     home: HomeOption = DEFAULT,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The API's port.")] = 8000,
+    env_file: Annotated[
+        Path | None, typer.Option(help="NAME=value lines that name engines from elsewhere.")
+    ] = None,
 ) -> None:
     """Run the stack in the foreground until Ctrl-C."""
-    asyncio.run(demo_command.up(Home(home), port))
+    asyncio.run(demo_command.up(Home(home), port, env_file))
 
 
 @app.command(name="import")

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,3 +149,16 @@ def test_services_get_the_homes_secrets_and_addresses(home: Home) -> None:
     assert given["REWARDLOOP_JUDGE_UPSTREAM_URL"] == "http://g:2"
     assert given["REWARDLOOP_CHECKPOINT_ROOT"] == str(home.checkpoints)
     assert given["HF_HUB_OFFLINE"] == "1"
+
+
+def test_settings_from_the_user_win_over_the_stacks_own(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(stack, "Process", lambda *arguments: given.extend(arguments))
+    ours = stack.Stack(home, {"REWARDLOOP_JUDGE_UPSTREAM_URL": "http://big-judge:8001"})
+    ours.addresses = ADDRESSES
+    stack._service(ours, "judge")
+    _, _, environment, _ = given
+    assert environment["REWARDLOOP_JUDGE_UPSTREAM_URL"] == "http://big-judge:8001"
+    assert environment["REWARDLOOP_PROMPT_UPSTREAM_URL"] == ""
