@@ -13,6 +13,16 @@ from rewardloop.config import parse_run_config
 from rewardloop.datasets.names import DATASET_NAME
 
 
+@pytest.fixture(autouse=True)
+def no_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole stack with vLLM is nothing for a unit test, not even for one that fails."""
+
+    def running(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a stack would have been started")
+
+    monkeypatch.setattr(paper_cpu, "running", running)
+
+
 def ended(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
 ) -> tuple[Any, str, str]:

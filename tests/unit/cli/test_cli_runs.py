@@ -45,8 +45,15 @@ async def failing(tmp_path: Path, serve: Serve) -> Callable[[RewardloopError], A
     return make
 
 
-async def test_a_run_that_is_not_there_is_no_empty_success(failing: Any) -> None:
-    home = await failing(NotFound(f"there is no run {RUN}"))
+async def test_a_run_that_is_not_there_is_no_empty_success(tmp_path: Path, serve: Serve) -> None:
+    """Its list of iterations is empty, and no error."""
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/v1/iterations":
+            return web.json_response({"items": []})
+        return web.json_response(NotFound(f"there is no run {RUN}").problem(), status=404)
+
+    home = home_of(tmp_path / "home", await serve(answer))
     for asks in (
         remote.watch(home, RUN),
         remote.compare_policies(home, RUN, 0.0),
