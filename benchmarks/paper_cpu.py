@@ -5,15 +5,17 @@
 One run on the embedded stack, with nothing simulated. Human rankings come from `--trees`
 (Open Assistant trees, or a file like the shipped one) or ship with the project. The config
 is the preset `paper-cpu`, with the keys of `--config` on top. Cut off
-and called again with the same home and data, it goes on where it was. It prints the table
-of judge metrics on the held-out rankings, writes `report.html` into the home, and its last
-line is one JSON object: how often M1 judges so that its score can be parsed, and every
-version's metrics.
+and called again with the same home and data, it goes on where it was. It writes
+`report.html` into the home and prints the table of judge metrics on the held-out rankings;
+its last line is one JSON object: how often M1 judges so that its score can be parsed, and
+every version's metrics. Where an iteration failed it prints what there is, says why on
+stderr, and ends with 1.
 """
 
 import argparse
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,40 +28,45 @@ from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.cli.remote import client, resolved_config
 from rewardloop.clients.api import ApiClient
 from rewardloop.config import RunConfig, parse_run_config
-from rewardloop.datasets import read_ranked
+from rewardloop.datasets import RankedResult, read_ranked
 from rewardloop.datasets.writer import write_text
 from rewardloop.embedded.home import DEFAULT, Home
 from rewardloop.embedded.stack import running
 from rewardloop.errors import TrainingFailed
+from rewardloop.exits import known_errors_told
 from rewardloop.report import render
 
 METRICS = ("parse_rate", "pairwise_accuracy", "five_best", "exact_order", "spearman", "kendall_tau")
-console = Console()
+console = Console(markup=False)
 
 
 async def chain(
     home: Home, config: dict[str, Any], trees: Path | None, num_iterations: int
 ) -> dict[str, Any]:
+    parse_run_config(config)  # what is wrong with the files is told before the stack starts
+    read = None if trees is None else read_ranked(trees)
     async with running(home, port=None, tell=console.print) as stack, client(home) as api:
         await import_seeds(api)
-        if trees is not None:
-            config = await _with_trees(api, config, trees)
+        if trees is not None and read is not None:
+            config = await _with_rankings(api, config, dataset_of(trees), read)
         run_id = await _run(api, config, num_iterations)
-        views = await follow(api, run_id, console, stack.require_alive)
-        failed = [view["error"] for view in views if view["state"] == "failed"]
+        await follow(api, run_id, console, stack.require_alive)
         await _evaluated(api, run_id)
-        report = await api.get(f"/v1/runs/{run_id}/report")
+        report: dict[str, Any] = await api.get(f"/v1/runs/{run_id}/report")
         write_text(render(report), home.folder / "report.html")
         console.print(f"report: {home.folder / 'report.html'}", soft_wrap=True)
-        if failed:
-            raise TrainingFailed(failed[0])
     return report
 
 
-async def _with_trees(api: ApiClient, config: dict[str, Any], trees: Path) -> dict[str, Any]:
+def dataset_of(trees: Path) -> str:
+    """A dataset's name after the file's, which may hold anything."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", f"trees-{trees.stem}")[:100]
+
+
+async def _with_rankings(
+    api: ApiClient, config: dict[str, Any], dataset: str, read: RankedResult
+) -> dict[str, Any]:
     """The config with the file's rankings instead of the shipped ones."""
-    read = read_ranked(trees)
-    dataset = f"trees-{trees.stem}"[:100].replace(" ", "-")
     added = await api.add_ranked(dataset, read.prompts)
     console.print(f"{dataset}: {added} new of {len(read.prompts)}; left out: {read.left_out}")
     ours = {"bootstrap": {"dataset": dataset}, "prompts": {"dataset": dataset}}
@@ -67,16 +74,19 @@ async def _with_trees(api: ApiClient, config: dict[str, Any], trees: Path) -> di
 
 
 async def _run(api: ApiClient, config: dict[str, Any], num_iterations: int) -> str:
-    """The home's run of this config that did not fail, or a new one."""
+    """The home's run of this config that did not fail, with what it lacks of
+    `num_iterations`; or a new one."""
     wanted = parse_run_config(config)
     for run in (await api.get("/v1/runs", limit=1000))["items"]:
         views = await iterations_of(api, run["id"])
         same = RunConfig.model_validate({**run["config"], "base_version": None}) == wanted
         if same and views and all(view["state"] != "failed" for view in views):
             console.print(f"going on with run {run['id']}")
+            missing = num_iterations - sum(view["kind"] == "improve" for view in views)
+            if missing > 0:
+                await api.post(f"/v1/runs/{run['id']}/iterations", {"count": missing})
             return str(run["id"])
-    created = await api.post("/v1/runs", config)
-    await api.post(f"/v1/runs/{created['id']}/iterations", {"count": num_iterations})
+    created = await api.post("/v1/runs", config, iterations=num_iterations)
     return str(created["id"])
 
 
@@ -120,6 +130,21 @@ def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def outcome(report: dict[str, Any]) -> None:
+    """Print the tables and the last line, of a failed run too.
+
+    Raises:
+        TrainingFailed: an iteration failed; with the first one's error.
+    """
+    show(report)
+    mode = report["run"]["config"]["judging"]["mode"]
+    free = judges(report, "free").get("m1", {}).get("parse_rate")
+    print(json.dumps({"m1_free_parse_rate": free, "judge": judges(report, mode)}))
+    failed = [one for one in report["iterations"] if one["state"] == "failed"]
+    if failed:
+        raise TrainingFailed(f"iteration {failed[0]['index']} failed: {failed[0]['error']}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trees", type=Path, help="human-ranked data instead of the shipped set")
@@ -127,12 +152,12 @@ def main() -> None:
     parser.add_argument("--config", type=Path, help="RunConfig keys on top of the preset's")
     parser.add_argument("--iterations", type=int, default=2, help="2 lead to M3")
     options = parser.parse_args()
-    config = resolved_config("paper-cpu", options.config)
-    report = asyncio.run(chain(Home(options.home), config, options.trees, options.iterations))
-    show(report)
-    mode = report["run"]["config"]["judging"]["mode"]
-    free = judges(report, "free").get("m1", {}).get("parse_rate")
-    print(json.dumps({"m1_free_parse_rate": free, "judge": judges(report, mode)}))
+    if not 1 <= options.iterations <= 100:
+        parser.error(f"--iterations {options.iterations}: give 1 to 100")
+    with known_errors_told():
+        config = resolved_config("paper-cpu", options.config)
+        home = Home(options.home)
+        outcome(asyncio.run(chain(home, config, options.trees, options.iterations)))
 
 
 if __name__ == "__main__":

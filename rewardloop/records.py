@@ -39,6 +39,10 @@ class RankedText:
     """0 is the best; equal ranks are a human tie."""
 
 
+MAX_RANKED_RESPONSES = 100
+"""To one prompt; every two of them are a comparison."""
+
+
 @dataclass(frozen=True, slots=True)
 class RankedPrompt:
     """A prompt with responses that humans put in order."""

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
+from rewardloop.exits import known_errors_told
 
 _bearer = HTTPBearer(auto_error=False)
 Guard = Callable[..., Awaitable[None]]
@@ -30,9 +31,11 @@ def serve(make_app: Callable[[Settings], FastAPI], about: str, *, default_port: 
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=default_port)
     options = parser.parse_args()
+    with known_errors_told():
+        app = make_app(load_settings())
     telemetry.log_json()
     uvicorn.run(
-        make_app(load_settings()),
+        app,
         host=options.host,
         port=options.port,
         log_config=None,

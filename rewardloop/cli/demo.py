@@ -4,10 +4,12 @@ import asyncio
 import json
 import signal
 from importlib.resources import as_file, files
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow
@@ -16,9 +18,10 @@ from rewardloop.clients.api import ApiClient
 from rewardloop.datasets import read_prompts, read_ranked
 from rewardloop.embedded.home import Home, write_private
 from rewardloop.embedded.stack import Stack, running
+from rewardloop.embedded.upstreams import read_upstreams
 from rewardloop.errors import TrainingFailed
 
-console = Console()
+console = Console(markup=False)
 
 SEEDS = {"seed": "prompts", "evaluation": "evaluation", "validation": "validation"}
 """The prompt datasets that ship with the project, and their files."""
@@ -34,8 +37,7 @@ async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
             **presets.load("demo"),
             "prompts": {"dataset": "seed", "num_per_iteration": prompts},
         }
-        created = await api.post("/v1/runs", config)
-        await api.post(f"/v1/runs/{created['id']}/iterations", {"count": iterations})
+        created = await api.post("/v1/runs", config, iterations=iterations)
         views = await follow(api, created["id"], console, stack.require_alive)
         write_private(home.summary, json.dumps(summary(created["id"], views), indent=1) + "\n")
         await _show(api, created["id"], views)
@@ -48,9 +50,13 @@ async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
             await _until_stopped(stack)
 
 
-async def up(home: Home, port: int) -> None:
-    """Run the stack until a signal comes or a part of it dies."""
-    async with running(home, port=port, tell=_tell) as stack:
+async def up(home: Home, port: int, env_file: Path | None = None) -> None:
+    """Run the stack until a signal comes or a part of it dies.
+
+    `env_file` names engines from elsewhere, if any.
+    """
+    settings = read_upstreams(env_file) if env_file else {}
+    async with running(home, port=port, tell=_tell, settings=settings) as stack:
         async with client(home) as api:
             await import_seeds(api)
         shown = {
@@ -68,7 +74,7 @@ async def up(home: Home, port: int) -> None:
 
 
 def _tell(message: str) -> None:
-    console.print(f"[dim]{message}[/dim]", highlight=False, soft_wrap=True)
+    console.print(message, style="dim", highlight=False, soft_wrap=True)
 
 
 def _dashboard(stack: Stack) -> str:
@@ -160,12 +166,13 @@ async def _show_scores(api: ApiClient, view: dict[str, Any]) -> None:
 async def _show_examples(api: ApiClient, run_id: str) -> None:
     pairs = (await api.get(f"/v1/runs/{run_id}/pairs", limit=3))["items"]
     for pair in pairs:
-        console.print(f"\n[bold]prompt[/bold] {_short(pair['prompt'][-1]['content'])}")
+        asked = _short(pair["prompt"][-1]["content"])
+        console.print(Text.assemble("\n", ("prompt", "bold"), f" {asked}"))
         for side in ("chosen", "rejected"):
-            score = pair[f"{side}_score"]
-            console.print(f"[bold]{side}[/bold] ({score:.2f}) {_short(pair[side])}")
+            told = f" ({pair[f'{side}_score']:.2f}) {_short(pair[side])}"
+            console.print(Text.assemble((side, "bold"), told))
 
 
 def _short(text: str, limit: int = 240) -> str:
-    line = " ".join(text.split()).replace("[", "\\[")
+    line = " ".join(text.split())
     return line if len(line) <= limit else line[:limit] + "…"

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from rewardloop.embedded.home import Home
 
@@ -29,11 +30,16 @@ def _platform(_: Home) -> str | None:
 
 
 def _disk(home: Home) -> str | None:
-    existing = next(p for p in (home.folder, *home.folder.parents) if p.exists())
+    existing = _existing(home)
     free = shutil.disk_usage(existing).free
     if free >= NEEDED_DISK_BYTES:
         return None
     return f"{free / 2**30:.1f} GiB free under {existing}; free 4 GiB or give another --home"
+
+
+def _existing(home: Home) -> Path:
+    """The home, or the nearest folder above it that is there and may be looked at."""
+    return next(p for p in (home.folder, *home.folder.parents) if os.path.exists(p))
 
 
 def _memory(_: Home) -> str | None:
@@ -78,7 +84,9 @@ def _root_tools(_: Home) -> str | None:
 
 
 def _writable(home: Home) -> str | None:
-    existing = next(p for p in (home.folder, *home.folder.parents) if p.exists())
+    existing = _existing(home)
+    if not existing.is_dir():
+        return f"{existing} is a file, not a folder; give another --home"
     if os.access(existing, os.W_OK):
         return None
     return f"{existing} is not writable; give another --home"
@@ -101,6 +109,6 @@ def run(home: Home) -> int:
     for name, check in CHECKS.items():
         wrong = check(home)
         failed += wrong is not None
-        mark = "[green]ok[/green]" if wrong is None else "[red]wrong[/red]"
-        console.print(f"{mark} {name}" + (f": {wrong}" if wrong else ""), highlight=False)
+        mark = ("ok", "green") if wrong is None else ("wrong", "red")
+        console.print(Text.assemble(mark, f" {name}", f": {wrong}" if wrong else ""))
     return failed

@@ -3,21 +3,20 @@
 import asyncio
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from rewardloop import presets
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
-from rewardloop.cli import remote
+from rewardloop.cli import listing, remote
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
-from rewardloop.errors import EvaluationFailed, RewardloopError
+from rewardloop.errors import EvaluationFailed
+from rewardloop.exits import known_errors_told
 from rewardloop.records import JudgementMode
 from rewardloop.store import Store
 
@@ -27,7 +26,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-errors = Console(stderr=True)
 
 HomeOption = Annotated[
     Path,
@@ -38,7 +36,9 @@ HomeOption = Annotated[
 @app.command()
 def demo(
     prompts: Annotated[int, typer.Option(min=2, help="Prompts in each iteration.")] = 32,
-    iterations: Annotated[int, typer.Option(min=1, max=100)] = 1,
+    iterations: Annotated[
+        int, typer.Option(min=1, max=100, help="Iterations, one after the other.")
+    ] = 1,
     home: HomeOption = DEFAULT,
     keep: Annotated[bool, typer.Option(help="Leave the stack running until Ctrl-C.")] = False,
 ) -> None:
@@ -50,14 +50,17 @@ def demo(
 def up(
     home: HomeOption = DEFAULT,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The API's port.")] = 8000,
+    env_file: Annotated[
+        Path | None, typer.Option(help="NAME=value lines that name engines from elsewhere.")
+    ] = None,
 ) -> None:
     """Run the stack in the foreground until Ctrl-C."""
-    asyncio.run(demo_command.up(Home(home), port))
+    asyncio.run(demo_command.up(Home(home), port, env_file))
 
 
 @app.command(name="import")
 def import_(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="A .jsonl, .jsonl.gz, .json or .json.gz file.")],
     dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "seed",
     format: Annotated[Format, typer.Option(help="The file's format.")] = Format.AUTO,
     skip_broken: Annotated[
@@ -75,7 +78,7 @@ def import_(
 
 @app.command()
 def import_ranked(
-    file: Path,
+    file: Annotated[Path, typer.Argument(help="A .jsonl, .jsonl.gz, .json or .json.gz file.")],
     dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "ranked",
     skip_broken: Annotated[
         bool,
@@ -108,6 +111,18 @@ def start(
 
 
 @app.command()
+def runs(home: HomeOption = DEFAULT) -> None:
+    """List the newest runs and where they stand."""
+    asyncio.run(listing.list_runs(Home(home)))
+
+
+@app.command()
+def models(home: HomeOption = DEFAULT) -> None:
+    """List the model versions."""
+    asyncio.run(listing.list_models(Home(home)))
+
+
+@app.command()
 def watch(
     run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
     home: HomeOption = DEFAULT,
@@ -118,7 +133,7 @@ def watch(
 
 @app.command()
 def export(
-    run: str,
+    run: Annotated[str, typer.Argument(help="Run id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL in TRL's format.")],
     home: HomeOption = DEFAULT,
 ) -> None:
@@ -128,8 +143,8 @@ def export(
 
 @app.command()
 def evaluate(
-    version_a: str,
-    version_b: str,
+    version_a: Annotated[str, typer.Argument(help="Model version whose wins are counted.")],
+    version_b: Annotated[str, typer.Argument(help="Model version that it meets.")],
     dataset: Annotated[str, typer.Option(help="Held-out prompts.")] = "evaluation",
     prompts: Annotated[int, typer.Option(min=1, help="How many of them.")] = 256,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 512,
@@ -155,7 +170,7 @@ def evaluate(
 
 @app.command()
 def export_answers(
-    version: str,
+    version: Annotated[str, typer.Argument(help="Model version that answered.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="AlpacaEval's outputs format.")],
     dataset: Annotated[str, typer.Option(help="The evaluation's prompts.")] = "evaluation",
     home: HomeOption = DEFAULT,
@@ -188,7 +203,9 @@ def conformance(
 @app.command()
 def policies(
     run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
-    min_margin: Annotated[float, typer.Option(min=0, max=5)] = 0.0,
+    min_margin: Annotated[
+        float, typer.Option(min=0, max=5, help="A pair's scores must differ by more than this.")
+    ] = 0.0,
     home: HomeOption = DEFAULT,
 ) -> None:
     """Compare the pair policies over a run's stored scores."""
@@ -214,15 +231,7 @@ def migrate() -> None:
 
 
 def main() -> None:
-    """The console script: errors we know become one clear line and exit code 1."""
+    """The console script."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    try:
+    with known_errors_told():
         app()
-    except RewardloopError as error:
-        errors.print(f"[red]error[/red] {error.kind}: ", end="")
-        errors.print(error.message, markup=False, highlight=False, soft_wrap=True)
-        if error.context:
-            print(json.dumps(error.context, default=str), file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -2,33 +2,54 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
+import httpx
 import yaml
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.clients.api import ApiClient
 from rewardloop.datasets import Format, read_prompts, read_ranked
+from rewardloop.datasets.names import check_dataset_name
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.embedded.home import Home
 from rewardloop.enclosure import transcript
-from rewardloop.errors import InvalidInput, NotFound
+from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
 
-console = Console()
+console = Console(markup=False)
 
 
-def client(home: Home) -> ApiClient:
-    """The API of the stack that runs in `home`."""
-    return ApiClient(home.addresses().api, home.credentials().api_key)
+@asynccontextmanager
+async def client(home: Home) -> AsyncIterator[ApiClient]:
+    """The API of the stack that runs in `home`.
+
+    Raises:
+        UpstreamUnavailable: nothing answers: `stack.json` outlives its stack.
+    """
+    async with ApiClient(home.addresses().api, home.credentials().api_key) as api:
+        try:
+            yield api
+        except UpstreamUnavailable as error:
+            if not isinstance(error.__cause__, httpx.TransportError):
+                raise
+            raise UpstreamUnavailable(
+                f"{error.message}; is the stack running? Start it with "
+                f"`rewardloop up --home {home.folder}`"
+            ) from error
 
 
 async def import_file(
     home: Home, file: Path, dataset: str, format: Format, skip_broken: bool, language: str
 ) -> None:
+    check_dataset_name(dataset)
     read = read_prompts(file, format, skip_broken=skip_broken, language=language)
     if not read.prompts:
         raise InvalidInput(
@@ -47,6 +68,7 @@ async def import_file(
 async def import_ranked(
     home: Home, file: Path, dataset: str, skip_broken: bool, language: str
 ) -> None:
+    check_dataset_name(dataset)
     read = read_ranked(file, skip_broken=skip_broken, language=language)
     async with client(home) as api:
         added = await api.add_ranked(dataset, read.prompts)
@@ -84,20 +106,27 @@ def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
 
 async def start(home: Home, preset: str | None, config: Path | None, iterations: int) -> None:
     async with client(home) as api:
-        run = await api.post("/v1/runs", resolved_config(preset, config))
-        await api.post(f"/v1/runs/{run['id']}/iterations", {"count": iterations})
+        run = await api.post("/v1/runs", resolved_config(preset, config), iterations=iterations)
     print(run["id"])
 
 
 async def watch(home: Home, run_id: str | None) -> None:
     async with client(home) as api:
-        for view in await follow(api, await newest_run(api, run_id), console):
+        chosen = await chosen_run(api, run_id)
+        views = await follow(api, chosen, console)
+        if not views:
+            raise NotFound(
+                f"run {chosen} has no iterations yet; queue some over REST: "
+                f"POST /v1/runs/{chosen}/iterations"
+            )
+        for view in views:
             shown = {key: view[key] for key in ("index", "state", "new_version", "error")}
             print(json.dumps(shown))
 
 
 async def export(home: Home, run_id: str, output: Path) -> None:
     async with client(home) as api:
+        run_id = await chosen_run(api, run_id)
         rows = [row async for row in api.pairs(run_id)]
     if not rows:
         raise NotFound(f"run {run_id} has no preference pairs yet; see `rewardloop watch {run_id}`")
@@ -115,7 +144,7 @@ async def evaluate(
     async with client(home) as api:
         asked = {"version_a": version_a, "version_b": version_b, "config": config}
         created = await api.post("/v1/evaluations", asked)
-        with console.status(f"{version_a} against {version_b}"):
+        with console.status(Text(f"{version_a} against {version_b}")):
             while True:
                 found: dict[str, Any] = await api.get(f"/v1/evaluations/{created['id']}")
                 if found["state"] in ("succeeded", "failed"):
@@ -139,31 +168,43 @@ async def export_answers(home: Home, version: str, dataset: str, output: Path) -
     console.print(f"{written} answers written to {output}", soft_wrap=True)
 
 
-async def newest_run(api: ApiClient, run_id: str | None) -> str:
-    """`run_id`, or the newest run's."""
+async def chosen_run(api: ApiClient, run_id: str | None) -> str:
+    """`run_id`, or the newest run's.
+
+    Raises:
+        InvalidInput: `run_id` is none.
+        NotFound: there is no such run, or none at all.
+    """
     if run_id is not None:
-        return run_id
+        return str((await api.get(f"/v1/runs/{_uuid(run_id)}"))["id"])
     runs = (await api.get("/v1/runs", limit=1))["items"]
     if not runs:
         raise NotFound("there is no run yet; start one with `rewardloop start`")
     return str(runs[0]["id"])
 
 
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput(f"{text!r} is no run's id; `rewardloop runs` lists them") from None
+
+
 async def report(home: Home, run_id: str | None, output: Path) -> None:
     from rewardloop.report import render  # Jinja costs every command a tenth of a second
 
     async with client(home) as api:
-        data = await api.get(f"/v1/runs/{await newest_run(api, run_id)}/report")
+        data = await api.get(f"/v1/runs/{await chosen_run(api, run_id)}/report")
     write_text(render(data), output)
     console.print(f"report: {output}", soft_wrap=True)
 
 
 async def show_conformance(home: Home, run_id: str | None) -> None:
     async with client(home) as api:
-        rows = (await api.get(f"/v1/runs/{await newest_run(api, run_id)}/conformance"))["items"]
+        rows = (await api.get(f"/v1/runs/{await chosen_run(api, run_id)}/conformance"))["items"]
     table = Table("", "value", "paper", "ran", box=None)
     for row in rows:
-        mark = "[yellow]deviates[/yellow]" if row["deviates"] else "[green]same[/green]"
+        mark = Text("deviates", "yellow") if row["deviates"] else Text("same", "green")
         ran = "not run" if row["ran"] is None else str(row["ran"])
         table.add_row(mark, row["what"], row["paper"], ran)
     console.print(table)
@@ -184,16 +225,24 @@ _POLICY_COLUMNS = ("pairs", "margin", "chosen chars", "rejected chars", "without
 
 async def compare_policies(home: Home, run_id: str | None, min_margin: float) -> None:
     """Every policy over the scores that are stored; nothing is generated or written."""
+    table = Table("iteration", Column("policy", no_wrap=True), *_POLICY_COLUMNS, box=None)
     async with client(home) as api:
-        views = await iterations_of(api, await newest_run(api, run_id))
-        table = Table("iteration", Column("policy", no_wrap=True), *_POLICY_COLUMNS, box=None)
-        for view in views:
+        chosen = await chosen_run(api, run_id)
+        for view in await iterations_of(api, chosen):
             if view["kind"] == "improve" and view["counts"]["responses"]:
                 for policy in POLICIES:
                     asked = {"min_margin": min_margin, "policy": policy}
                     found = await api.post(f"/v1/iterations/{view['id']}/pairing", asked)
-                    table.add_row(str(view["index"]), policy["kind"], *_policy_row(found))
+                    table.add_row(str(view["index"]), _policy_name(policy), *_policy_row(found))
+    if not table.rows:
+        raise NotFound(f"run {chosen} has no scored responses yet; see `rewardloop watch {chosen}`")
     console.print(table)
+
+
+def _policy_name(policy: dict[str, Any]) -> str:
+    """As in `length_control, rho 0.1`."""
+    values = [f"{key} {value}" for key, value in policy.items() if key != "kind"]
+    return ", ".join([policy["kind"], *values])
 
 
 def _policy_row(found: dict[str, Any]) -> list[str]:

@@ -23,8 +23,8 @@ class ApiClient:
     async def get(self, path: str, **params: Any) -> Any:
         return await call(self._client, "GET", path, params=params, retry_seconds=10)
 
-    async def post(self, path: str, body: Any) -> Any:
-        return await call(self._client, "POST", path, json=body)
+    async def post(self, path: str, body: Any, **params: Any) -> Any:
+        return await call(self._client, "POST", path, json=body, params=params)
 
     async def add_prompts(self, dataset: str, prompts: Sequence[PromptRecord]) -> int:
         """Returns how many were new."""

@@ -85,7 +85,10 @@ def error_of(answer: httpx.Response) -> RewardloopError:
     """What a failed answer, already read, means: our own problem details or the OpenAI form."""
     where = f"{answer.request.method} {answer.request.url}"
     if answer.status_code in (401, 403):
-        return Unauthorized(f"{where} refused the key; check REWARDLOOP_API_KEY")
+        return Unauthorized(
+            f"{where} refused the key; check REWARDLOOP_API_KEY, or on the embedded stack "
+            "credentials.json of its home"
+        )
     body = _body_of(answer, where)
     error = body.get("error")
     if isinstance(error, dict) and "type" not in body:

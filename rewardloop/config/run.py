@@ -131,8 +131,19 @@ def explain(error: ValidationError) -> str:
     return " ".join(_explain_one(dict(item)) for item in error.errors())
 
 
+_OF_KINDS = ("weights", "policy", "loss")
+"""The keys that take one of several kinds."""
+
+
+def _key(path: tuple[int | str, ...]) -> str:
+    """The key as a file spells it: pydantic's path holds the kind too (`weights.lora.rank`)."""
+    before = (None, *path)
+    parts = [str(part) for over, part in zip(before, path, strict=False) if over not in _OF_KINDS]
+    return ".".join(parts) or "(the whole document)"
+
+
 def _explain_one(item: dict[str, Any]) -> str:
-    key = ".".join(str(part) for part in item["loc"]) or "(the whole document)"
+    key = _key(item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{key}: there is no such key; remove it or correct its spelling."
     return f"{key}: {item['msg']}; got {item['input']!r}."

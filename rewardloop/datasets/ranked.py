@@ -20,7 +20,7 @@ from rewardloop.datasets.fields import Raw
 from rewardloop.datasets.files import BrokenLine, Item, read_items, unit_of
 from rewardloop.datasets.sifting import LeftOut, Sifted
 from rewardloop.errors import InvalidInput
-from rewardloop.records import RankedPrompt, RankedText
+from rewardloop.records import MAX_RANKED_RESPONSES, RankedPrompt, RankedText
 from rewardloop.texts import check_storable
 
 _Sifter = Callable[[Raw], Sifted]
@@ -131,6 +131,10 @@ def _recognised(path: Path, item: Item, language: str | None) -> _Sifter:
 
 
 def _storable(found: Sifted) -> Sifted:
+    if len(found.replies) > MAX_RANKED_RESPONSES:
+        raise ValueError(
+            f"{len(found.replies)} responses to one prompt; leave at most {MAX_RANKED_RESPONSES}"
+        )
     for reply in found.replies:
         check_storable(reply.text)
     return found

@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,7 +27,7 @@ def write_preference_jsonl(rows: Iterable[Mapping[str, Any]], path: Path) -> int
     `rejected_score`, `prompt_id` and `pair_id`.
 
     Raises:
-        InvalidInput: the folder does not exist.
+        InvalidInput: the file cannot be written; its folder does not exist, say.
         ValueError: a row lacks a key or holds what JSON cannot, such as NaN.
     """
     num_rows = 0
@@ -44,7 +44,7 @@ def write_alpaca_eval(rows: Iterable[Mapping[str, Any]], path: Path) -> int:
     wrote the output).
 
     Raises:
-        InvalidInput: the folder does not exist.
+        InvalidInput: the file cannot be written; its folder does not exist, say.
         ValueError: a row lacks a key or holds what JSON cannot.
     """
     num_rows = 0
@@ -61,7 +61,7 @@ def write_text(text: str, path: Path) -> None:
     """Writes one text, whole or not at all.
 
     Raises:
-        InvalidInput: the folder does not exist.
+        InvalidInput: the file cannot be written; its folder does not exist, say.
     """
     with _renamed_when_whole(path) as file:
         file.write(text)
@@ -92,6 +92,8 @@ def _json(
 
 @contextmanager
 def _renamed_when_whole(path: Path) -> Iterator[IO[str]]:
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder. Name a file in it.")
     if not path.parent.is_dir():
         raise InvalidInput(f"{path.parent} is not a folder. Make it, or name another file.")
     hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -101,9 +103,14 @@ def _renamed_when_whole(path: Path) -> Iterator[IO[str]]:
             file.flush()
             os.fsync(file.fileno())
         hidden.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be written: {error.strerror or error}. Name another file."
+        ) from error
     finally:
-        hidden.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        with suppress(OSError):
+            hidden.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,10 +6,11 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import IO, TypeVar
 
-from rewardloop.errors import Conflict, NotFound
+from rewardloop.errors import Conflict, InvalidInput, NotFound
 
 DEFAULT = Path("~/.rewardloop")
 
@@ -35,6 +36,9 @@ class Addresses:
     broker: str
 
 
+Known = TypeVar("Known", Credentials, Addresses)
+
+
 class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.expanduser().absolute()
@@ -46,37 +50,55 @@ class Home:
         self._addresses = self.folder / "stack.json"
 
     def create(self) -> None:
-        for folder in (self.folder, self.checkpoints, self.logs):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self._credentials.exists():
-            made = {
-                name: secrets.token_urlsafe(32)
-                for name in ("api_key", "admin_key", "database_password", "broker_password")
-            }
-            write_private(self._credentials, json.dumps(made, indent=1))
+        """
+        Raises:
+            InvalidInput: the home is no folder, or not ours to write.
+        """
+        try:
+            for folder in (self.folder, self.checkpoints, self.logs):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._credentials.exists():
+                made = {name.name: secrets.token_urlsafe(32) for name in fields(Credentials)}
+                write_private(self._credentials, json.dumps(made, indent=1))
+        except OSError as error:
+            raise InvalidInput(
+                f"{error.filename or self.folder} cannot be made ({error.strerror}); "
+                "give another --home, a folder that you may write"
+            ) from error
 
     def credentials(self) -> Credentials:
         """
         Raises:
             NotFound: no stack was ever started here.
+            InvalidInput: the file cannot be read.
         """
-        return Credentials(**self._read(self._credentials))
+        return self._read(self._credentials, Credentials)
 
     def addresses(self) -> Addresses:
         """
         Raises:
             NotFound: no stack was ever started here.
+            InvalidInput: the file cannot be read.
         """
-        return Addresses(**self._read(self._addresses))
+        return self._read(self._addresses, Addresses)
 
-    def _read(self, path: Path) -> dict[str, str]:
+    def _read(self, path: Path, kind: type[Known]) -> Known:
         try:
-            read: dict[str, str] = json.loads(path.read_text())
+            return kind(**json.loads(path.read_text()))
         except FileNotFoundError as error:
             raise NotFound(
                 f"{self.folder} holds no stack; start one with `rewardloop up --home {self.folder}`"
             ) from error
-        return read
+        except OSError as error:
+            raise InvalidInput(
+                f"{path} cannot be read ({error.strerror}); give a --home that is your own folder"
+            ) from error
+        except (ValueError, TypeError) as error:
+            keys = ", ".join(field.name for field in fields(kind))
+            raise InvalidInput(
+                f"{path} is no JSON object with exactly the keys {keys}; correct it, or start "
+                "the stack anew with another --home"
+            ) from error
 
     def remember(self, addresses: Addresses) -> None:
         write_private(self._addresses, json.dumps(vars(addresses), indent=1))
@@ -89,7 +111,7 @@ class Home:
             Conflict: a stack runs here already.
         """
         self.create()
-        with (self.folder / "lock").open("w") as file:
+        with self._lock_file() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -97,6 +119,15 @@ class Home:
                     f"a stack runs in {self.folder} already; stop it, or give another --home"
                 ) from error
             yield
+
+    def _lock_file(self) -> IO[str]:
+        path = self.folder / "lock"
+        try:
+            return path.open("w")
+        except OSError as error:
+            raise InvalidInput(
+                f"{path} cannot be written ({error.strerror}); give another --home"
+            ) from error
 
 
 def write_private(path: Path, content: str) -> None:

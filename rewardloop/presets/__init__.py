@@ -27,10 +27,20 @@ def load(name: str) -> dict[str, Any]:
 
 
 def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`under` with the keys of `over` on top, mapping by mapping."""
+    """`under` with the keys of `over` on top, mapping by mapping.
+
+    A mapping that names another `kind` replaces the one below: the keys of one kind mean
+    nothing to another.
+    """
     both = dict(under)
     for key, value in over.items():
         below = both.get(key)
-        nested = isinstance(below, dict) and isinstance(value, dict)
-        both[key] = merged(below, value) if nested else value  # type: ignore[arg-type]
+        if isinstance(below, dict) and isinstance(value, dict) and not _is_another(below, value):
+            both[key] = merged(below, value)
+        else:
+            both[key] = value
     return both
+
+
+def _is_another(under: dict[str, Any], over: dict[str, Any]) -> bool:
+    return "kind" in over and over["kind"] != under.get("kind")

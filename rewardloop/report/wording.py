@@ -47,13 +47,13 @@ def percent(value: Any) -> str:
 
 
 def points(value: Any) -> str:
-    """A difference of two shares, -1 to 1, with its sign."""
+    """A difference of two shares, -1 to 1, in percentage points with its sign."""
     found = finite(value)
-    return ABSENT if found is None else f"{100 * found:+.1f}\N{NO-BREAK SPACE}%"
+    return ABSENT if found is None else f"{100 * found:+.1f}"
 
 
 def interval(low: Any, high: Any) -> str:
-    """Two shares as an interval in percent; empty where either is missing."""
+    """Two shares, or differences of them, in hundredths; empty where either is missing."""
     if finite(low) is None or finite(high) is None:
         return ""
     return f"{100 * low:.1f} to {100 * high:.1f}"

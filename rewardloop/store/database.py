@@ -7,12 +7,14 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from rewardloop.errors import UpstreamUnavailable
+from rewardloop.errors import InvalidInput, UpstreamUnavailable
+
+DRIVER = "postgresql+psycopg"
 
 LIBPQ = {
     "connect_timeout": 10,  # seconds
@@ -24,12 +26,25 @@ LIBPQ = {
 
 
 class Store:
-    """One process's way to Postgres. Bound to the event loop that first uses it."""
+    """One process's way to Postgres. Bound to the event loop that first uses it.
+
+    Raises:
+        InvalidInput: the address is none of Postgres by psycopg; never with its value.
+    """
 
     def __init__(self, database_url: str, *, pool_size: int = 5) -> None:
         self._url = database_url
+        try:
+            url = make_url(database_url)
+        except (ArgumentError, ValueError):
+            url = None
+        if url is None or url.drivername != DRIVER:
+            raise InvalidInput(
+                "REWARDLOOP_DATABASE_URL is not of the form "
+                f"{DRIVER}://user:password@host:port/name; correct it"
+            )
         self.engine = create_async_engine(
-            database_url, pool_size=pool_size, pool_pre_ping=True, connect_args=LIBPQ
+            url, pool_size=pool_size, pool_pre_ping=True, connect_args=LIBPQ
         )
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
@@ -71,11 +86,16 @@ class Store:
                         )
 
     async def migrate(self) -> None:
-        """Bring the schema to this version of the code."""
+        """Bring the schema to this version of the code.
+
+        Raises:
+            UpstreamUnavailable: Postgres cannot be reached.
+        """
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.attributes["database_url"] = self._url
-        await asyncio.to_thread(command.upgrade, config, "head")
+        with _reached():
+            await asyncio.to_thread(command.upgrade, config, "head")
 
     async def close(self) -> None:
         await self.engine.dispose()

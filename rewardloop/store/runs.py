@@ -57,7 +57,7 @@ async def get(session: AsyncSession, run_id: UUID, *, lock: bool = False) -> Run
     """
     run = await session.get(Run, run_id, with_for_update=lock)
     if run is None:
-        raise NotFound(f"there is no run {run_id}; GET /v1/runs lists them")
+        raise NotFound(f"there is no run {run_id}; `rewardloop runs` and GET /v1/runs list them")
     return run
 
 
@@ -74,7 +74,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     Raises:
         NotFound: there is no such run, one of its datasets is empty, or its judge unknown.
         InvalidInput: the ranked dataset has too few prompts to learn from and to measure by.
-        Conflict: the run's last iteration failed.
+        Conflict: an iteration of the run failed.
     """
     run = await get(session, run_id, lock=True)
     config = RunConfig.model_validate(run.config)
@@ -84,11 +84,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         .order_by(Iteration.index.desc())
         .limit(1)
     )
-    if last is not None and last.state == IterationState.FAILED:
-        raise Conflict(
-            f"iteration {last.index} of this run failed ({last.error}); start a new run from "
-            f"base_version {last.base_version_id!r}"
-        )
+    await _require_unfailed(session, run_id)
     await _require_what_comes_late(session, config)
     first = 1 if last is None else last.index + 1
     added = [Iteration(id=uuid4(), run_id=run_id, index=first + n) for n in range(count)]
@@ -107,6 +103,24 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         outbox.add(session, queue_names.ADVANCE, iteration.id)
     await session.flush()
     return added
+
+
+async def _require_unfailed(session: AsyncSession, run_id: UUID) -> None:
+    """
+    Raises:
+        Conflict: an iteration failed. It names the first: those behind it never began.
+    """
+    failed = await session.scalar(
+        select(Iteration)
+        .where(Iteration.run_id == run_id, Iteration.state == IterationState.FAILED)
+        .order_by(Iteration.index)
+        .limit(1)
+    )
+    if failed is not None:
+        raise Conflict(
+            f"iteration {failed.index} of this run failed ({failed.error}); start a new run from "
+            f"base_version {failed.base_version_id!r}"
+        )
 
 
 async def _require_what_comes_late(session: AsyncSession, config: RunConfig) -> None:

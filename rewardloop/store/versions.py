@@ -28,7 +28,10 @@ async def get(session: AsyncSession, version: str) -> ModelVersion:
     """
     found = await session.get(ModelVersion, version)
     if found is None:
-        raise NotFound(f"there is no model version {version!r}; GET /v1/models lists them")
+        raise NotFound(
+            f"there is no model version {version!r}; `rewardloop models` and GET /v1/models "
+            "list them"
+        )
     return found
 
 

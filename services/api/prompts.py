@@ -6,8 +6,15 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewardloop.datasets.conversation import prompt_record
+from rewardloop.datasets.names import DATASET_NAME
 from rewardloop.errors import InvalidInput
-from rewardloop.records import Message, PromptRecord, RankedPrompt, RankedText
+from rewardloop.records import (
+    MAX_RANKED_RESPONSES,
+    Message,
+    PromptRecord,
+    RankedPrompt,
+    RankedText,
+)
 from rewardloop.store import prompts, ranked
 from services.api.context import Ctx, Storable
 
@@ -34,7 +41,7 @@ class NewRankedText(BaseModel):
 
 
 class NewRankedPrompt(NewPrompt):
-    responses: list[NewRankedText] = Field(min_length=2, max_length=100)
+    responses: list[NewRankedText] = Field(min_length=2, max_length=MAX_RANKED_RESPONSES)
 
 
 class NewRankedPrompts(BaseModel):
@@ -48,7 +55,7 @@ class PromptsAdded(BaseModel):
     """Prompts that the dataset held already."""
 
 
-DatasetName = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+DatasetName = Annotated[str, Path(pattern=DATASET_NAME)]
 
 
 def _record(number: int, prompt: NewPrompt) -> PromptRecord:

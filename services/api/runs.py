@@ -73,14 +73,25 @@ def _view(run: Run) -> RunView:
 
 
 @router.post("/runs", status_code=201)
-async def create_run(ctx: Ctx, config: Annotated[dict[str, Any], Body()]) -> RunView:
-    """Create a run from a RunConfig; keys that are left out take the paper's values."""
+async def create_run(
+    ctx: Ctx,
+    config: Annotated[dict[str, Any], Body()],
+    iterations: Annotated[int, Query(ge=0, le=100)] = 0,
+) -> RunView:
+    """Create a run from a RunConfig; keys that are left out take the paper's values.
+
+    With `iterations` it queues so many at once; if they are refused, there is no run.
+    """
     parsed = parse_run_config(config)
     software = {name: version(name) for name in PACKAGES}
     async with ctx.store.transaction() as session:
         run = await runs.create(session, parsed, software)
+        if iterations:
+            await runs.add_iterations(session, run.id, iterations)
         await session.refresh(run)
-        return _view(run)
+        view = _view(run)
+    await ctx.relay()
+    return view
 
 
 @router.get("/runs")

@@ -11,6 +11,7 @@ import os
 import sys
 
 from rewardloop.config import load_settings
+from rewardloop.exits import known_errors_told
 from services.generator.launch import initial_checkpoint
 from services.generator.machine import cpu_environment, has_gpu
 
@@ -21,7 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, add_help=False)
     parser.add_argument("--max-model-len", default="2048")
     options, vllm_options = parser.parse_known_args()
-    folder = initial_checkpoint(load_settings())
+    with known_errors_told():
+        folder = initial_checkpoint(load_settings())
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]

@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
 from rewardloop.errors import UpstreamUnavailable
+from rewardloop.exits import known_errors_told
 from rewardloop.queue import make_app
 from rewardloop.store import Store, training
 from services.trainer.job import LEASE_SECONDS, work_on
@@ -51,7 +52,8 @@ async def _take_one(store: Store, app: Celery, settings: Settings, owner: str) -
 
 
 def main() -> None:
-    settings = load_settings()
+    with known_errors_told():
+        settings = load_settings()
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

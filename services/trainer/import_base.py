@@ -8,6 +8,7 @@ import argparse
 import asyncio
 
 from rewardloop.config import Settings, load_settings
+from rewardloop.exits import known_errors_told
 from rewardloop.store import Store, versions
 from services.trainer.child import run_child
 
@@ -21,7 +22,8 @@ def main() -> None:
         "--source", help="folder in the transformers format; left out: SmolLM2-135M-Instruct"
     )
     options = parser.parse_args()
-    asyncio.run(import_base(load_settings(), options.version, options.source))
+    with known_errors_told():
+        asyncio.run(import_base(load_settings(), options.version, options.source))
 
 
 async def import_base(settings: Settings, version: str, source: str | None) -> None:

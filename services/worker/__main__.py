@@ -17,6 +17,7 @@ from prometheus_client import start_http_server
 
 from rewardloop import telemetry
 from rewardloop.config import load_settings
+from rewardloop.exits import known_errors_told
 from services.worker import tasks
 
 
@@ -24,7 +25,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("role", choices=["rollout", "controller"])
     role = parser.parse_args().role
-    settings = load_settings()
+    with known_errors_told():
+        settings = load_settings()
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

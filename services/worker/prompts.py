@@ -164,7 +164,8 @@ class Writing:
             f"the prompt model wrote {found['num_written']} prompts, of which "
             f"{found['num_accepted']} of {wanted} wanted passed the filters (rejected: {told}); "
             "see them in candidate_prompts, use a better prompt model "
-            "(REWARDLOOP_PROMPT_UPSTREAM_URL), or loosen prompts.self_instruct"
+            "(REWARDLOOP_PROMPT_UPSTREAM_URL; in the file of `rewardloop up --env-file`, on the "
+            "embedded stack), or loosen prompts.self_instruct"
         )
 
 

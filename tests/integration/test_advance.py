@@ -11,7 +11,8 @@ import pytest
 from rewardloop import checkpoints
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.embedded.process import free_port
-from rewardloop.errors import SwapFailed, UpstreamUnavailable
+from rewardloop.errors import Conflict, SwapFailed, TrainingFailed, UpstreamUnavailable
+from rewardloop.store import iterations, runs
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
 
@@ -221,6 +222,20 @@ async def test_a_damaged_checkpoint_is_never_loaded(ready: Any) -> None:
     assert stands(failed) == ("failed", "swap")
     assert "model.safetensors differ from the manifest" in failed.error
     assert (await loaded(ready), await ready.serving()) == ("base", "base")
+
+
+async def test_a_failed_run_names_the_iteration_that_failed_first_and_its_base(
+    ready: Any,
+) -> None:
+    first, second = await ready.new_run(count=2)
+    await ready.in_rollout(first)
+    async with ready.store.transaction() as session:
+        failing = await iterations.get(session, first, lock=True)
+        await iterations.note_failure(session, failing, TrainingFailed("no memory"))
+    assert (await ready.iteration(second)).state == "failed"
+    with pytest.raises(Conflict, match=r"iteration 1 .*no memory.* base_version 'base'"):
+        async with ready.store.transaction() as session:
+            await runs.add_iterations(session, failing.run_id, 1)
 
 
 async def two_replicas(world: Any) -> list[str]:

@@ -117,6 +117,24 @@ async def test_iterations_are_queued_and_told_to_the_controller(
     assert [row["ids"] for row in taken] == [[1, 2, 3], [1, 4, 5]]
 
 
+async def test_a_run_and_its_iterations_may_be_asked_for_at_once(
+    api: httpx.AsyncClient, world: Any
+) -> None:
+    answer = await api.post("/v1/runs", json={}, params={"iterations": 2})
+    assert answer.status_code == 201
+    found = (await api.get("/v1/iterations", params={"run_id": answer.json()["id"]})).json()
+    assert [item["index"] for item in found["items"]] == [2, 1]
+    assert world.messages("control") == 2
+
+
+async def test_a_run_whose_iterations_are_refused_is_not_made(api: httpx.AsyncClient) -> None:
+    """Else the newest run would be an empty one."""
+    config = {"prompts": {"dataset": "empty"}}
+    answer = await api.post("/v1/runs", json=config, params={"iterations": 1})
+    assert "empty" in assert_problem(answer, 404, "not-found")
+    assert (await api.get("/v1/runs")).json() == {"items": []}
+
+
 async def test_an_iteration_says_where_it_stands(api: httpx.AsyncClient, world: Any) -> None:
     run_id = await new_run(api, name="mine")
     created = (await api.post(f"/v1/runs/{run_id}/iterations", json={})).json()

@@ -82,6 +82,25 @@ def test_an_unknown_key_is_named(data: dict[str, Any], key: str) -> None:
     assert key in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("data", "key"),
+    [
+        ({"training": {"weights": {"kind": "full", "rank": 4}}}, "training.weights.rank"),
+        ({"training": {"loss": {"kind": "dpo", "weight": 1}}}, "training.loss.weight"),
+        ({"pairing": {"policy": {"kind": "several", "rho": 1}}}, "pairing.policy.rho"),
+        (
+            {"bootstrap": {"ift": {"weights": {"kind": "lora", "rank": 0}}}},
+            "bootstrap.ift.weights.rank",
+        ),
+        ({"training": {"weights": {"kind": "qlora"}}}, "training.weights"),
+    ],
+)
+def test_a_key_is_named_as_a_file_spells_it(data: dict[str, Any], key: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_run_config(data)
+    assert caught.value.message.startswith(f"{key}: ")
+
+
 def test_every_wrong_key_is_named() -> None:
     data = {"sampling": {"top_p": 0, "n": 4}, "training": {"beta": "x"}}
     with pytest.raises(InvalidInput) as caught:

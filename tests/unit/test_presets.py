@@ -32,6 +32,30 @@ def test_keys_on_top_win_and_leave_their_neighbours() -> None:
     assert presets.merged({"a": 1}, {"a": {"b": 2}}) == {"a": {"b": 2}}
 
 
+@pytest.mark.parametrize(
+    ("preset", "over", "kind"),
+    [
+        ("8b-80gb", {"training": {"weights": {"kind": "full"}}}, "full"),
+        ("8b-80gb", {"pairing": {"policy": {"kind": "best_worst"}}}, "best_worst"),
+    ],
+)
+def test_another_kind_on_top_takes_no_keys_of_the_one_below(
+    preset: str, over: dict[str, Any], kind: str
+) -> None:
+    ((_, inner),) = over.items()
+    ((name, _),) = inner.items()
+    config = parse_run_config(presets.merged(presets.load(preset), over))
+    assert getattr(config.training if name == "weights" else config.pairing, name).kind == kind
+
+
+def test_the_same_kind_on_top_leaves_its_neighbours() -> None:
+    under = {"weights": {"kind": "lora", "rank": 8, "alpha": 16}}
+    for over in ({"rank": 4}, {"kind": "lora", "rank": 4}):
+        assert presets.merged(under, {"weights": over})["weights"] == {
+            **{"kind": "lora", "rank": 4, "alpha": 16}
+        }
+
+
 def rows(preset: str, report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     config = parse_run_config(presets.load(preset))
     return {row["key"]: row for row in conformance(config, report)}

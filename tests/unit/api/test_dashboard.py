@@ -39,6 +39,18 @@ def fields_of(record: type) -> set[str]:
     return {field.name for field in dataclasses.fields(record)}
 
 
+def test_the_table_says_how_many_iterations_it_asks_for(page: str) -> None:
+    asked = re.search(r"/v1/iterations\?limit=(\d+)", page)
+    assert asked
+    assert f"newest first, at most {asked[1]};" in page
+
+
+def test_a_refused_key_is_mended_without_an_environment(page: str) -> None:
+    """The embedded stack's user has set no variable."""
+    assert "credentials.json" in page
+    assert page.count("the address that rewardloop up printed") == 2
+
+
 def test_every_phase_has_its_place(page: str) -> None:
     bootstrap, improve = words_of(page, "BOOTSTRAP"), words_of(page, "IMPROVE")
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from typer.core import TyperGroup
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from rewardloop.cli import demo, doctor, main, remote
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses, Home
+from rewardloop.embedded.process import free_port
 from rewardloop.errors import BrokenFile, Conflict, InvalidInput, NotFound
 
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
@@ -49,10 +52,16 @@ def console_script(
     return ended.value.code, captured.out, captured.err
 
 
+COMMANDS = [
+    *("demo", "up", "import", "start", "runs", "models", "watch", "export"),
+    *("dsn", "doctor", "migrate"),
+]
+
+
 def test_help_names_every_command() -> None:
     result = runner.invoke(main.app, ["--help"])
     assert result.exit_code == 0
-    for command in ["demo", "up", "import", "start", "watch", "export", "dsn", "doctor", "migrate"]:
+    for command in COMMANDS:
         assert re.search(rf"\b{command}\b", result.output)
 
 
@@ -116,17 +125,17 @@ def test_an_error_is_one_line_however_long(
     assert f"{home} holds no stack" in err
 
 
-def test_an_errors_context_follows_as_json(
+def test_what_an_error_carries_for_programs_is_not_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A thousand line numbers would push the message off the screen."""
+
     def fail(_: Home) -> int:
-        raise BrokenFile("two lines are broken", lines=[3, 4], path=Path("/x"))
+        raise BrokenFile("many lines are broken", lines=list(range(1000)))
 
     monkeypatch.setattr(doctor, "run", fail)
     code, _, err = console_script(monkeypatch, capsys, "doctor")
-    first, second = err.splitlines()
-    assert (code, first) == (1, "error broken-file: two lines are broken")
-    assert json.loads(second) == {"lines": [3, 4], "path": "/x"}
+    assert (code, err) == (1, "error broken-file: many lines are broken\n")
 
 
 def test_an_interrupt_is_no_error(
@@ -153,6 +162,23 @@ def test_migrate_names_what_the_environment_lacks(
     code, _, err = console_script(monkeypatch, capsys, "migrate")
     assert code == 1
     assert "REWARDLOOP_DATABASE_URL" in err
+
+
+def test_migrate_without_a_database_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {
+        "DATABASE_URL": f"postgresql+psycopg://u:p@127.0.0.1:{free_port()}/d",
+        "BROKER_URL": "redis://x",
+        "API_KEY": "a" * 16,
+        "ADMIN_KEY": "b" * 16,
+        "CHECKPOINT_ROOT": "/x",
+    }.items():
+        monkeypatch.setenv(f"REWARDLOOP_{name}", value)
+    code, _, err = console_script(monkeypatch, capsys, "migrate")
+    assert code == 1
+    assert err.startswith("error upstream-unavailable: the database does not answer")
+    assert "Traceback" not in err
 
 
 def test_a_running_home_is_not_started_twice(stack: Home) -> None:
@@ -212,23 +238,22 @@ class FakeApi:
         self.requests: list[tuple[str, str, Any]] = []
 
     async def __call__(self, request: web.Request) -> web.Response:
-        body = await request.json() if request.can_read_body else dict(request.query)
-        self.requests.append((request.method, request.path, body))
+        sends = request.can_read_body
+        body = await request.json() if sends else dict(request.query)
+        path = request.path_qs if sends else request.path
+        self.requests.append((request.method, path, body))
         return web.json_response(self.answers[request.path.rpartition("/")[2]])
 
 
-async def test_start_creates_a_run_and_prints_its_id(
+async def test_start_asks_for_run_and_iterations_at_once_and_prints_the_runs_id(
     stack: Home, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api = FakeApi(runs={"id": "r1"}, iterations={})
+    api = FakeApi(runs={"id": "r1"})
     path = tmp_path / "run.yaml"
     path.write_text("seed: 3")
     await remote.start(with_api(stack, await serve(api)), None, path, 2)
     assert capsys.readouterr().out == "r1\n"
-    assert api.requests == [
-        ("POST", "/v1/runs", {"seed": 3}),
-        ("POST", "/v1/runs/r1/iterations", {"count": 2}),
-    ]
+    assert api.requests == [("POST", "/v1/runs?iterations=2", {"seed": 3})]
 
 
 async def test_import_sends_prompts_and_counts(
@@ -284,15 +309,6 @@ async def test_watch_without_a_run_says_how_to_start_one(stack: Home, serve: Ser
         await remote.watch(with_api(stack, await serve(FakeApi(runs={"items": []}))), None)
 
 
-async def test_export_without_pairs_leaves_no_file(
-    stack: Home, serve: Serve, tmp_path: Path
-) -> None:
-    api = FakeApi(pairs={"items": [], "next_after": None})
-    with pytest.raises(NotFound, match="no preference pairs yet"):
-        await remote.export(with_api(stack, await serve(api)), "r1", tmp_path / "pairs.jsonl")
-    assert not (tmp_path / "pairs.jsonl").exists()
-
-
 def test_the_demos_summary_is_taken_from_the_views() -> None:
     counts = {**VIEW["counts"], "prompts": 2, "responses": 8, "pairs": 1}
     summary = demo.summary("r1", [{**VIEW, "counts": counts, "new_version": "m1"}])
@@ -315,56 +331,34 @@ def test_the_demos_summary_is_taken_from_the_views() -> None:
     }
 
 
-def test_a_long_answer_is_shown_short_and_its_brackets_as_they_are() -> None:
-    assert demo._short("a\n\n b [red]") == "a b \\[red]"
+def test_a_long_answer_is_shown_short() -> None:
+    assert demo._short("a\n\n b [red]") == "a b [red]"
     assert demo._short("x" * 300, 10) == "x" * 10 + "…"
 
 
-def doctor_says(home: Path) -> tuple[int, dict[str, str]]:
-    """Exit code, and each check's line by its name."""
-    result = runner.invoke(main.app, ["doctor", "--home", str(home)])
-    marks = re.findall(r"^ *(ok|wrong) ([^:\n]+)", result.output, re.MULTILINE)
-    assert [name for _, name in marks] == list(doctor.CHECKS)
-    return result.exit_code, {name: mark for mark, name in marks}
-
-
-def test_the_doctor_really_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "NEEDED_DISK_BYTES", 1)
-    monkeypatch.setattr(doctor, "NEEDED_MEMORY_BYTES", 1)
-    code, marks = doctor_says(tmp_path / "not" / "yet" / "made")
-    wrong = [name for name, mark in marks.items() if mark == "wrong"]
-    assert code == len(wrong)
-    for name in ("platform", "home is writable", "disk", "memory"):
-        assert marks[name] == "ok"
-    assert not (tmp_path / "not").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "limit"), [("disk", "NEEDED_DISK_BYTES"), ("memory", "NEEDED_MEMORY_BYTES")]
-)
-def test_the_doctor_finds_what_is_short(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: str
+async def test_what_models_write_is_shown_as_it_is(
+    stack: Home, serve: Serve, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, _ = doctor_says(tmp_path)
-    told_before = doctor.CHECKS[name](Home(tmp_path))
-    monkeypatch.setattr(doctor, limit, 2**60)
-    code, marks = doctor_says(tmp_path)
-    assert marks[name] == "wrong"
-    assert code == before + (told_before is None)
-    told = doctor.CHECKS[name](Home(tmp_path))
-    assert told is not None
-    assert re.search(r"\d GiB", told)
+    texts = {"chosen": r"closing \[/b] \\", "rejected": "[red]not red[/red]"}
+    scores = {"chosen_score": 4.0, "rejected_score": 1.0}
+    pair = {"prompt": [{"role": "user", "content": r"\[/b]"}], **texts, **scores}
+    home = with_api(stack, await serve(FakeApi(pairs={"items": [pair]})))
+    async with remote.client(home) as api:
+        await demo._show_examples(api, "r1")
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        r"prompt \[/b]",
+        r"chosen (4.00) closing \[/b] \\",
+        "rejected (1.00) [red]not red[/red]",
+    ]
 
 
-def test_the_doctor_names_packages_that_are_missing_or_harmful(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home = Home(tmp_path)
-    monkeypatch.setattr(doctor, "_installed", lambda name: name in ("torch", "torchaudio"))
-    missing = doctor.CHECKS["packages"](home)
-    harmful = doctor.CHECKS["no packages that break TRL"](home)
-    assert missing == "not installed: trl, celery, fastapi, vllm; run `make setup`"
-    assert harmful == "torchaudio break TRL here; run `pip uninstall torchaudio`"
-    monkeypatch.setattr(doctor, "_installed", lambda name: name not in ("vllm", *doctor.HARMFUL))
-    assert doctor.CHECKS["packages"](home) is None
-    assert doctor.CHECKS["no packages that break TRL"](home) is None
+def test_every_argument_and_option_has_help() -> None:
+    group = get_command(main.app)
+    assert isinstance(group, TyperGroup)
+    told = {
+        f"{name} {parameter.name}": getattr(parameter, "help", None)
+        for name, command in group.commands.items()
+        for parameter in command.params
+    }
+    assert [name for name, help in told.items() if not help] == []

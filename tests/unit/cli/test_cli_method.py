@@ -12,43 +12,11 @@ from typer.testing import CliRunner
 from rewardloop.cli import main, remote
 from rewardloop.config import RunConfig
 from rewardloop.conformance import conformance
-from rewardloop.embedded.home import Addresses, Home
 from rewardloop.errors import BrokenFile, EvaluationFailed, NotFound
 
 Answers = dict[tuple[str, str], Any]
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 runner = CliRunner()
-
-
-class ScriptedApi:
-    """Answers (method, path) with what it is told; a list is answered in turn."""
-
-    def __init__(self, answers: Answers) -> None:
-        self.answers = answers
-        self.requests: list[tuple[str, str, Any]] = []
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json() if request.can_read_body else dict(request.query)
-        self.requests.append((request.method, request.path, body))
-        answer = self.answers[request.method, request.path]
-        if isinstance(answer, list):
-            answer = answer.pop(0)
-        return web.json_response(answer)
-
-
-@pytest.fixture
-async def stack(tmp_path: Path, serve: Serve) -> Callable[[Answers], Awaitable[Any]]:
-    """Makes (home, api) with an API that knows these answers."""
-
-    async def make(answers: Answers) -> tuple[Home, ScriptedApi]:
-        api = ScriptedApi(answers)
-        url = await serve(api)
-        home = Home(tmp_path / "home")
-        home.create()
-        home.remember(Addresses(url, url, url, "postgresql://x", "redis://x"))
-        return home, api
-
-    return make
 
 
 RUNS = {("GET", "/v1/runs"): {"items": [{"id": "r1"}]}}
@@ -101,9 +69,7 @@ async def test_ranked_responses_are_sent_and_what_was_left_out_is_told(
 
 
 async def test_a_preset_lies_under_the_files_keys(stack: Any, tmp_path: Path) -> None:
-    home, api = await stack(
-        {("POST", "/v1/runs"): {"id": "r1"}, ("POST", "/v1/runs/r1/iterations"): {}}
-    )
+    home, api = await stack({("POST", "/v1/runs"): {"id": "r1"}})
     path = tmp_path / "mine.yaml"
     path.write_text("training: {beta: 0.2}")
     await remote.start(home, "demo", path, 1)
@@ -230,17 +196,26 @@ async def test_every_policy_is_compared_on_stored_scores(
     ]
     home, api = await stack(
         {
+            **RUNS,
             ("GET", "/v1/iterations"): {"items": views},
             ("POST", "/v1/iterations/i1/pairing"): found,
         }
     )
-    await remote.compare_policies(home, "r1", 0.5)
+    await remote.compare_policies(home, None, 0.5)
     asked = [body for method, _, body in api.requests if method == "POST"]
     assert [body["policy"]["kind"] for body in asked] == [p["kind"] for p in remote.POLICIES]
     assert {body["min_margin"] for body in asked} == {0.5}
     told = capsys.readouterr().out
-    assert "length_control" in told
+    assert "length_control, rho 0.1" in told
+    assert "several, max_pairs_per_prompt 3" in told
     assert "3 tied" in told
+
+
+async def test_policies_without_a_score_say_so(stack: Any) -> None:
+    views = [{"id": "i1", "index": 1, "kind": "improve", "counts": {"responses": 0}}]
+    home, _ = await stack({**RUNS, ("GET", "/v1/iterations"): {"items": views}})
+    with pytest.raises(NotFound, match="run r1 has no scored responses yet"):
+        await remote.compare_policies(home, None, 0.0)
 
 
 async def test_without_a_run_the_error_says_how_to_start_one(stack: Any) -> None:

@@ -138,7 +138,8 @@ async def test_a_server_that_is_not_the_wanted_one_is_named(
 async def test_a_wrong_key_names_the_setting_and_the_address(serve: Serve, status: int) -> None:
     script = Script((status, {"detail": "go away"}))
     async with calling(serve, script) as get:
-        with pytest.raises(errors.Unauthorized, match=r"GET http.*/x .*REWARDLOOP_API_KEY"):
+        told = r"GET http.*/x .*REWARDLOOP_API_KEY, .*credentials\.json"
+        with pytest.raises(errors.Unauthorized, match=told):
             await get(retry_seconds=5)
     assert len(script.requests) == 1
 

@@ -121,6 +121,24 @@ def test_a_folder_that_is_missing(tmp_path: Path) -> None:
         write_preference_jsonl([row()], tmp_path / "no" / "pairs.jsonl")
 
 
+@pytest.mark.parametrize("name", ["folder", "."])
+def test_a_folder_is_no_file_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidInput, match=r"is a folder\. Name a file in it"):
+        write_text("x", Path(name))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 255)  # no room for the hidden name
+    with pytest.raises(InvalidInput, match="xx cannot be written: File name too long"):
+        write_preference_jsonl([row()], path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def output(**change: Any) -> dict[str, Any]:
     return {
         "dataset": "evaluation",

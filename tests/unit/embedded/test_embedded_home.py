@@ -3,12 +3,13 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rewardloop.embedded import stack
 from rewardloop.embedded.home import Addresses, Home, write_private
-from rewardloop.errors import Conflict, NotFound
+from rewardloop.errors import Conflict, InvalidInput, NotFound
 
 ADDRESSES = Addresses("http://a:1", "http://g:2", "http://j:3", "postgresql://u:p@h/d", "redis://b")
 
@@ -71,6 +72,37 @@ def test_one_stack_at_a_time(home: Home) -> None:
         pass
 
 
+@pytest.mark.parametrize("below", ["", "below"])
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path, below: str) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    home = Home(file / below)
+    with pytest.raises(InvalidInput, match=r"file.* cannot be made .*give another --home"):
+        home.create()
+    for read in (home.addresses, home.credentials):
+        with pytest.raises(InvalidInput, match=r"json cannot be read .*--home"):
+            read()
+
+
+def test_a_folder_where_the_lock_would_lie_is_refused(home: Home) -> None:
+    (home.folder / "lock").mkdir()
+    with pytest.raises(InvalidInput, match="lock cannot be written"), home.locked():
+        pass
+
+
+@pytest.mark.parametrize(
+    "content", ['{"api": "http://a:1"}', '{"api": "http', "", "[]", "null", '{"more": 1}']
+)
+def test_a_file_that_is_cut_or_lacks_a_key_is_named_with_its_keys(home: Home, content: str) -> None:
+    (home.folder / "stack.json").write_text(content)
+    told = r"stack\.json is no JSON object with exactly the keys api, generator, judge, database"
+    with pytest.raises(InvalidInput, match=told):
+        home.addresses()
+    (home.folder / "credentials.json").write_text(content)
+    with pytest.raises(InvalidInput, match=r"credentials\.json .* keys api_key, admin_key"):
+        home.credentials()
+
+
 def test_a_lock_is_given_back_after_an_error(home: Home) -> None:
     with pytest.raises(ZeroDivisionError), home.locked():
         raise ZeroDivisionError
@@ -117,3 +149,16 @@ def test_services_get_the_homes_secrets_and_addresses(home: Home) -> None:
     assert given["REWARDLOOP_JUDGE_UPSTREAM_URL"] == "http://g:2"
     assert given["REWARDLOOP_CHECKPOINT_ROOT"] == str(home.checkpoints)
     assert given["HF_HUB_OFFLINE"] == "1"
+
+
+def test_settings_from_the_user_win_over_the_stacks_own(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(stack, "Process", lambda *arguments: given.extend(arguments))
+    ours = stack.Stack(home, {"REWARDLOOP_JUDGE_UPSTREAM_URL": "http://big-judge:8001"})
+    ours.addresses = ADDRESSES
+    stack._service(ours, "judge")
+    _, _, environment, _ = given
+    assert environment["REWARDLOOP_JUDGE_UPSTREAM_URL"] == "http://big-judge:8001"
+    assert environment["REWARDLOOP_PROMPT_UPSTREAM_URL"] == ""

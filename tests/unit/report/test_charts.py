@@ -48,7 +48,7 @@ def test_a_curve_of_one_point_is_a_dot() -> None:
         (wording.number(None), wording.ABSENT),
         (wording.number(nan), wording.ABSENT),
         (wording.percent(0.555), "55.5\N{NO-BREAK SPACE}%"),
-        (wording.points(-0.1), "-10.0\N{NO-BREAK SPACE}%"),
+        (wording.points(-0.1), "-10.0"),
         (wording.duration(59.94), "59.9 s"),
         (wording.duration(60), "1 min 00 s"),
         (wording.duration(3_725), "1 h 02 min"),

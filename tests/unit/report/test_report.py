@@ -106,13 +106,28 @@ def test_versions_stand_side_by_side(html: str) -> None:
     assert "432" in text  # characters against M1, 431.5 rounded
 
 
+def test_every_figure_of_a_head_to_head_has_its_unit(html: str) -> None:
+    for name, lengths in (
+        ("summary", "Characters, head to head"),
+        ("wins", "Length of each, char"),
+    ):
+        text = section(html, name).text
+        for told in ("Won, % (95 % interval)", "Net, points (95 % interval)", lengths):
+            assert told in text
+
+
+def test_the_software_is_said_to_be_the_apis(html: str) -> None:
+    """The trainer's and the engine's versions are not among it."""
+    assert "<dt>API software</dt>" in html
+
+
 def test_win_rates_have_bars_whiskers_and_what_the_paper_found(html: str) -> None:
     page = section(html, "wins")
     # Four results, each three bars; a whisker is three lines.
     classes = [value for key, value in page.attributes if key == "class"]
     assert [classes.count(kind) for kind in ("won", "tied", "lost", "whisker")] == [4, 4, 4, 12]
     assert (
-        "M2 against M1 47.8 % 29.8 to 66.8 26.1 % 26.1 % +21.7 % -8.3 to 51.7 no clear difference"
+        "M2 against M1 47.8 % 29.8 to 66.8 26.1 % 26.1 % +21.7 -8.3 to 51.7 no clear difference"
         in page.text
     )
     assert "55.5 % \N{EN DASH} 11.7 %" in page.text

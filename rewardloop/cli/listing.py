@@ -1,0 +1,47 @@
+"""What there is to name: runs and model versions."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from rewardloop.cli.progress import iterations_of
+from rewardloop.cli.remote import client
+from rewardloop.embedded.home import Home
+
+console = Console(markup=False)
+
+NUM_RUNS = 20
+"""More would scroll away; `GET /v1/runs` lists them all."""
+
+
+async def list_runs(home: Home) -> None:
+    """The newest runs, and how many of their iterations are in which state."""
+    table = Table(Column("id", no_wrap=True), "name", "created (UTC)", "iterations", box=None)
+    async with client(home) as api:
+        for run in (await api.get("/v1/runs", limit=NUM_RUNS))["items"]:
+            states = Counter(view["state"] for view in await iterations_of(api, run["id"]))
+            told = ", ".join(f"{num} {state}" for state, num in states.items()) or "none"
+            table.add_row(run["id"], run["name"], _minute(run), told)
+    console.print(table if table.rows else "no run yet; start one with `rewardloop start`")
+
+
+async def list_models(home: Home) -> None:
+    """Every model version, oldest first."""
+    table = Table(
+        Column("id", no_wrap=True), "kind", "parent", "serving", "created (UTC)", box=None
+    )
+    async with client(home) as api:
+        for model in (await api.get("/v1/models"))["items"]:
+            serving = "yes" if model["serving"] else ""
+            table.add_row(
+                model["id"], model["kind"], model["parent"] or "-", serving, _minute(model)
+            )
+    console.print(table)
+
+
+def _minute(item: dict[str, Any]) -> str:
+    created = datetime.fromisoformat(item["created_at"]).astimezone(UTC)
+    return f"{created:%Y-%m-%d %H:%M}"
