@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from rewardloop.config.frozen import Frozen
+from rewardloop.records import JudgementMode
 
 
 class FullWeights(Frozen):
@@ -74,6 +75,10 @@ class EarlyStopping(Frozen):
     dataset: str = "validation"
     num_prompts: int = Field(default=253, ge=1)
     max_tokens: int = Field(default=512, ge=1)
+    mode: JudgementMode = JudgementMode.FREE
+    """How comparisons are written. EFT teaches scoring, not comparing, so a small model may
+    need `constrained` here even where it judges freely."""
+    judge_max_tokens: int = Field(default=256, ge=8, le=8192)
 
 
 class Training(Optimisation):
