@@ -103,6 +103,8 @@ def _unquoted(text: str) -> str:
 class Rejection(StrEnum):
     """Why a text is no new prompt, in the order in which it is looked at."""
 
+    TRUNCATED = "truncated"
+    """Cut off at `max_tokens`. The engine says so, not the filter."""
     TOO_LONG = "too_long"
     """More than `max_words` words, or 20 times as many characters."""
     EMPTY = "empty"

@@ -49,8 +49,11 @@ class GeneratorClient:
         )
         return _samples(answer, count)
 
-    async def complete(self, text: str, how: SelfInstruct, stop: Sequence[str]) -> str:
-        """The model's continuation of a plain text, up to a stop string.
+    async def complete(
+        self, text: str, how: SelfInstruct, stop: Sequence[str]
+    ) -> tuple[str, str | None]:
+        """The model's continuation of a plain text, up to a stop string, and its finish reason:
+        "length" where `max_tokens` cut it off, None where a foreign engine gives none.
 
         Raises:
             UpstreamRejected, UpstreamUnavailable: as for `sample`.
@@ -65,7 +68,8 @@ class GeneratorClient:
                 "max_tokens": how.max_tokens,
             },
         )
-        return str(answer["choices"][0]["text"] or "")
+        choice = answer["choices"][0]
+        return str(choice["text"] or ""), choice.get("finish_reason")
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         chosen = min(range(len(self._replicas)), key=self._in_flight.__getitem__)

@@ -179,6 +179,38 @@ async def test_what_stands_in_an_evaluation_dataset_is_never_trained_on(ready: A
         await ready.write_prompts(only)
 
 
+async def test_half_a_prompt_is_rejected(ready: Any) -> None:
+    """The stub's texts have 5 to 25 words; `max_tokens` cuts after 8."""
+    ready.serve()
+    how = {**SELF_INSTRUCT, "max_tokens": 8, "max_similarity": 1.0}
+    (only,) = await in_prompts(ready, self_instruct={**how, "min_fraction": 0.1})
+    await ready.write_prompts(only)
+    found = await written(ready, only)
+    cut = [row for row in found if row["reason"] == "truncated"]
+    assert cut
+    assert {(len(row["text"].split()), row["detail"]) for row in cut} == {(8, "after 8 tokens")}
+    assert all(row["prompt_id"] is None for row in cut)
+    report = (await ready.iteration(only)).report["prompts"]
+    assert report["rejected"]["truncated"] == len(cut)
+
+
+async def test_a_prompt_that_the_bootstrap_learnt_from_is_a_duplicate(ready: Any) -> None:
+    """Also where the bootstrap has a dataset of its own."""
+    engine = ready.serve()
+    await ready.add_ranked(*(ranked_prompt(f"Rank {n} apples", "good", "poor") for n in range(8)))
+    how = {**SELF_INSTRUCT, "max_evaluation_similarity": 1.0}
+    bootstrap, first = await ready.new_run(bootstrap={}, prompts={**SOURCE, "self_instruct": how})
+    known = await ready.value(
+        "SELECT min(p.messages->0->>'content') FROM ranked_splits s"
+        " JOIN prompts p ON p.id = s.prompt_id WHERE NOT held_out"
+    )
+    await ready.bootstrap(bootstrap)
+    await ready.advance(first)
+    ready.monkeypatch.setattr(engine, "write", lambda *_, **__: known)
+    with pytest.raises(TooFewPrompts, match="30 duplicate"):
+        await ready.write_prompts(first)
+
+
 async def test_a_held_out_ranking_is_never_shown_nor_trained_on(ready: Any) -> None:
     """Where one dataset serves as ranked data and as shots, as in the paper."""
     engine = ready.serve()
