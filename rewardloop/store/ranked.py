@@ -81,7 +81,7 @@ async def add(session: AsyncSession, dataset: str, ranked: Sequence[RankedPrompt
 
 
 async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: int) -> None:
-    """Hold out a part of the dataset's ranked prompts for this run.
+    """Hold out a part of the dataset's ranked prompts for this run: at least one, never all.
 
     Raises:
         InvalidInput: there are too few ranked prompts.
@@ -101,7 +101,8 @@ async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: in
             f"and a bootstrap needs at least {MIN_PROMPTS}; fill it with "
             f"`rewardloop import-ranked FILE --dataset {config.dataset}`"
         )
-    num_held_out = max(1, round(len(ids) * config.eft.held_out_fraction))
+    wanted = round(len(ids) * config.eft.held_out_fraction)
+    num_held_out = min(max(1, wanted), len(ids) - 1)
     held_out = set(random.Random(seed).sample(ids, num_held_out))
     session.add_all(RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out) for i in ids)
 
@@ -109,25 +110,43 @@ async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: in
 async def ift_examples(
     session: AsyncSession, run_id: UUID, config: Bootstrap
 ) -> list[dict[str, Any]]:
-    """(prompt, best human answer) of every prompt of the dataset that is not held out."""
-    held_out = await held_out_ids(session, run_id)
+    """(prompt, best human answer) of every prompt of the dataset that is not held out.
+
+    The best answer is the response that humans ranked best, and where nobody ranked any the
+    prompt's reference. There is at least one example, since a split never holds out all.
+    """
+    held_out = await held_out_digests(session, run_id)
+    best_ranked = (
+        select(RankedResponse.text)
+        .where(RankedResponse.prompt_id == Prompt.id)
+        .order_by(RankedResponse.position)
+        .limit(1)
+        .scalar_subquery()
+    )
+    answer = func.coalesce(best_ranked, Prompt.reference)
     rows = await session.execute(
-        select(Prompt.messages, Prompt.reference)
+        select(Prompt.messages, answer)
         .where(
             Prompt.dataset == config.dataset,
-            Prompt.reference.is_not(None),
-            Prompt.id.not_in(held_out),
+            answer.is_not(None),
+            Prompt.messages_sha256.not_in(held_out),
         )
         .order_by(Prompt.id)
         .limit(config.max_ift_examples)
     )
-    return [{"prompt": messages, "completion": reference} for messages, reference in rows]
+    return [{"prompt": messages, "completion": best} for messages, best in rows]
 
 
-async def held_out_ids(session: AsyncSession, run_id: UUID) -> list[int]:
-    """The prompts that the run only measures its judges by; none without a bootstrap."""
+async def held_out_digests(session: AsyncSession, run_id: UUID) -> list[str]:
+    """`messages_sha256` of the prompts that the run only measures its judges by.
+
+    Not their ids: the same conversation has another id in another dataset. None where the
+    run has no human rankings.
+    """
     found = await session.scalars(
-        select(RankedSplit.prompt_id).where(RankedSplit.run_id == run_id, RankedSplit.held_out)
+        select(Prompt.messages_sha256)
+        .join(RankedSplit, RankedSplit.prompt_id == Prompt.id)
+        .where(RankedSplit.run_id == run_id, RankedSplit.held_out)
     )
     return list(found)
 

@@ -1,4 +1,7 @@
-"""A run over another run's answers: the same responses and judgements, another policy or loss."""
+"""A run over another run's answers: the same responses and judgements, another policy or loss.
+
+What the other run held out to measure its judges by, this one holds out too.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -12,6 +15,11 @@ from rewardloop.records import Phase
 from rewardloop.store.models import Iteration, Run
 
 _AFTER_ROLLOUT = (Phase.TRAIN, Phase.SWAP, Phase.ASSESS, Phase.DONE)
+
+_SPLIT = (
+    "INSERT INTO ranked_splits (run_id, prompt_id, held_out)"
+    " SELECT :new, prompt_id, held_out FROM ranked_splits WHERE run_id = :old"
+)
 
 _COPIES = (
     "INSERT INTO iteration_prompts (iteration_id, prompt_id, state, reason)"
@@ -70,7 +78,9 @@ async def _source(session: AsyncSession, run_id: UUID) -> Iteration:
 
 
 async def copy(session: AsyncSession, run_id: UUID, iteration: Iteration) -> None:
-    """Give the iteration the prompts, responses and judgements of the run's first one."""
+    """Give the iteration the prompts, responses and judgements of the run's first one, and
+    its run the other's held-out split."""
     source = await _source(session, run_id)
+    await session.execute(text(_SPLIT), {"old": run_id, "new": iteration.run_id})
     for statement in _COPIES:
         await session.execute(text(statement), {"old": source.id, "new": iteration.id})

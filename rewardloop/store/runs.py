@@ -5,11 +5,12 @@ import json
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
-from rewardloop.config import PromptSource, RunConfig
+from rewardloop.config import Anchored, PromptSource, RunConfig
 from rewardloop.errors import Conflict, NotFound
 from rewardloop.records import IterationKind
 from rewardloop.store import events, outbox, prompts, ranked, replay, versions
@@ -101,7 +102,9 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     for iteration in added:
         if iteration.index == 1 and config.replay is not None:
             await replay.copy(session, config.replay, iteration)
-        else:
+        elif iteration.index > 1 and isinstance(config.pairing.policy, Anchored):
+            await _take_the_firsts_prompts(session, iteration)
+        elif iteration.kind == IterationKind.IMPROVE:
             await _take_prompts(session, iteration, config.prompts)
         events.record(session, "iteration.queued", run_id=run_id, iteration_id=iteration.id)
         outbox.add(session, queue_names.ADVANCE, iteration.id)
@@ -123,15 +126,27 @@ async def _take_prompts(session: AsyncSession, iteration: Iteration, source: Pro
 
     What the run holds out is no prompt to train on, even where one dataset serves as both.
     """
-    if iteration.kind == IterationKind.BOOTSTRAP:
-        return
     num = source.num_per_iteration
-    held_out = await ranked.held_out_ids(session, iteration.run_id)
+    held_out = await ranked.held_out_digests(session, iteration.run_id)
     ids = await prompts.take(
         session, source.dataset, (iteration.index - 1) * num, num, without=held_out
     )
     if source.self_instruct is None:
         session.add_all(IterationPrompt(iteration_id=iteration.id, prompt_id=i) for i in ids)
+
+
+async def _take_the_firsts_prompts(session: AsyncSession, iteration: Iteration) -> None:
+    """The anchored policy rejects the first model's answers, so only prompts that it answered
+    can give pairs."""
+    await session.flush()
+    firsts = (
+        select(literal(iteration.id), IterationPrompt.prompt_id)
+        .join(Iteration, Iteration.id == IterationPrompt.iteration_id)
+        .where(Iteration.run_id == iteration.run_id, Iteration.index == 1)
+    )
+    await session.execute(
+        insert(IterationPrompt).from_select(["iteration_id", "prompt_id"], firsts)
+    )
 
 
 async def remembered(

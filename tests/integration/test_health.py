@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from rewardloop.store import training
+from rewardloop.store import runs, training
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
 from services.trainer.plan import plan_of
@@ -238,16 +238,24 @@ async def test_anchored_rejects_the_first_models_answers(ready: Any) -> None:
     assert not [p for p in task["pairs"] if p["chosen"][0]["content"].startswith("[base] ")]
 
 
-async def test_anchored_knows_prompts_that_the_first_model_never_saw(ready: Any) -> None:
+async def test_anchored_iterations_all_take_the_firsts_prompts(ready: Any) -> None:
+    """Others have no answer of the first model, and the second iteration would fail after a
+    whole roll-out."""
     ready.serve()
     first, second = await ready.new_run(
         count=2,
         prompts={"num_per_iteration": 2},
         pairing={"policy": {"kind": "anchored"}},
     )
+    async with ready.store.transaction() as session:
+        (third,) = await runs.add_iterations(session, (await ready.iteration(first)).run_id, 1)
+    taken = await ready.rows(
+        "SELECT iteration_id, array_agg(prompt_id ORDER BY prompt_id) AS ids"
+        " FROM iteration_prompts GROUP BY 1"
+    )
+    assert {row["iteration_id"] for row in taken} == {first, second, third.id}
+    assert [row["ids"] for row in taken] == [[1, 2]] * 3
     await ready.improve(first)
     await ready.advance(second)
     await ready.roll_out(second)
-    # Prompts 1 and 2, then 3 and 1.
-    report = (await ready.advance(second)).report["pairing"]
-    assert report["unpaired"]["no_anchor"] == 1
+    assert "no_anchor" not in (await ready.advance(second)).report["pairing"]["unpaired"]

@@ -41,7 +41,7 @@ async def plan(world: Any, iteration_id: UUID, stage: Stage = Stage.MODEL) -> Pl
 
 async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
     ready.serve()
-    ranked = (ranked_prompt(f"about {t}", "good", "poor", reference=f"best of {t}") for t in TOPICS)
+    ranked = (ranked_prompt(f"about {t}", f"best of {t}", "poor") for t in TOPICS)
     await ready.add_ranked(*ranked)
     # A prompt with a human answer that nobody ranked is an IFT example too.
     unranked = PromptRecord(({"role": "user", "content": "about ferns"},), "best of ferns", "test")
