@@ -26,7 +26,7 @@ class JudgedRanking:
     ranks: tuple[int, ...]
     """0 is the best; equal ranks are a human tie."""
     scores: tuple[float | None, ...]
-    """The judge's mean score of each response; None where no judgement parsed."""
+    """The judge's `mean_score` of each response; None where no judgement parsed."""
 
     def __post_init__(self) -> None:
         if len(self.ranks) != len(self.scores):

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.config import Anchored, Consistency, Pairing
 from rewardloop.health import ScoreHealth, score_health
 from rewardloop.pairing import PairedPrompt, consistency, label_smoothing, pair
-from rewardloop.records import ScoredResponse
+from rewardloop.records import ScoredResponse, mean_score
 from rewardloop.store.models import Iteration, PreferencePairRow
 
 
@@ -21,7 +21,7 @@ async def scored(
     """An iteration's responses with their scores, by prompt."""
     rows = await session.execute(
         text(
-            "SELECT s.prompt_id, s.response_id, s.response, s.score_mean,"
+            "SELECT s.prompt_id, s.response_id, s.response,"
             " (SELECT array_agg(j.score ORDER BY j.judge_index) FROM judgements j"
             "  WHERE j.response_id = s.response_id)"
             " FROM response_scores s WHERE s.run_id = :run_id AND s.iteration = :index"
@@ -30,9 +30,10 @@ async def scored(
         {"run_id": run_id, "index": index},
     )
     by_prompt: dict[int, list[ScoredResponse]] = {}
-    for prompt_id, response_id, answer, mean, single in rows:
+    for prompt_id, response_id, answer, single in rows:
+        scores = tuple(single or ())
         by_prompt.setdefault(prompt_id, []).append(
-            ScoredResponse(response_id, answer, mean, tuple(single or ()))
+            ScoredResponse(response_id, answer, mean_score(scores), scores)
         )
     return by_prompt
 

@@ -27,6 +27,7 @@ from rewardloop.records import (
     RankedPrompt,
     UnscoredReason,
     WrittenJudgement,
+    mean_score,
 )
 from rewardloop.store import prompts
 from rewardloop.store.models import (
@@ -250,7 +251,8 @@ async def settle(session: AsyncSession, assessment: Assessment) -> dict[str, Any
     by_prompt = await _judged(session, assessment.id)
     rankings = [
         JudgedRanking(
-            ranks=tuple(r.rank for r in responses), scores=tuple(_mean(r) for r in responses)
+            ranks=tuple(r.rank for r in responses),
+            scores=tuple(mean_score(j.score for j in r.judgements) for r in responses),
         )
         for responses in by_prompt.values()
     ]
@@ -298,11 +300,6 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
     return by_prompt
 
 
-def _mean(response: JudgedResponse) -> float | None:
-    scores = [j.score for j in response.judgements if j.score is not None]
-    return sum(scores) / len(scores) if scores else None
-
-
 async def select_examples(
     session: AsyncSession, iteration_id: UUID, config: Eft, seed: int
 ) -> dict[str, Any]:
@@ -324,9 +321,10 @@ async def select_examples(
 
 
 async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
-    """(judge's prompt, written judgement) of every kept judgement.
+    """(judge's prompt, judgement as far as its score) of every kept judgement.
 
-    The prompt is that of free judging, which is what M1 will be asked.
+    The prompt is that of free judging, which is what M1 will be asked. M1 shall learn to end
+    at the score, whatever this judge went on to write.
     """
     rows = await session.execute(
         select(Prompt.messages, RankedResponse.text, RankedJudgement.raw_text)
@@ -342,7 +340,7 @@ async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[s
                 [*messages, {"role": "assistant", "content": answer}],  # type: ignore[list-item]
                 JudgementMode.FREE,
             ),
-            "completion": judgement,
+            "completion": rubric.through_score(judgement),
         }
         for messages, answer, judgement in rows
     ]

@@ -107,6 +107,19 @@ async def test_eft_examples_teach_free_judging_whatever_mode_wrote_them(ready: A
     assert "at most 100 words" in last_turn["content"]  # the constrained judge is given 12
 
 
+async def test_an_eft_example_ends_with_its_score(ready: Any) -> None:
+    """A judge may go on behind it, and be cut in the middle of a sentence."""
+    ready.serve()
+    await ready.add_ranked(*(ranked_prompt(t, "good", "poor") for t in TOPICS))
+    bootstrap, _ = await ready.new_run(bootstrap={})
+    await ready.bootstrap(bootstrap)
+    before = (await plan(ready, bootstrap)).task["examples"]
+    await ready.rows(
+        "UPDATE ranked_judgements SET raw_text = raw_text || E'\\n\\nNow the user' RETURNING 1"
+    )
+    assert (await plan(ready, bootstrap)).task["examples"] == before
+
+
 SCORES = {1: [[1.0], [5.0], [3.0]], 2: [[4.0], [2.0]]}
 """Best against worst: 1 and 0 of prompt 1, 0 and 1 of prompt 2."""
 
