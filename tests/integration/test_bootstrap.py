@@ -283,7 +283,7 @@ async def test_the_agreement_is_that_of_the_stored_scores(ready: Any) -> None:
         " SELECT a.metrics, (SELECT avg((x.mean > y.mean)::int)::float FROM means x"
         "  JOIN means y USING (assessment_id, prompt_id)"
         "  WHERE x.assessment_id = a.id AND x.rank < y.rank) AS accuracy"
-        " FROM assessments a"
+        " FROM assessments a ORDER BY a.id"
     )
     assert len(rows) == 3
     for row in rows:
