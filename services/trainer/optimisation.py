@@ -30,6 +30,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         report(self._channel, num_steps=state.max_steps)
+        report(self._channel, batch_size=args.train_batch_size * args.gradient_accumulation_steps)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

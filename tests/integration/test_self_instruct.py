@@ -90,6 +90,10 @@ async def test_new_prompts_become_the_iterations_own(ready: Any) -> None:
         "num_accepted": 6,
         "rejected": {"similar": len(rejected)},
     }
+    assert (await ready.iteration(only)).report["prompt_model"] == {
+        "name": "base",
+        "is_own": False,
+    }
     assert stands(await ready.advance(only)) == ("running", "rollout")
     await ready.roll_out(only)
     assert await ready.value("SELECT count(*) FROM responses") == 6 * 4
@@ -354,6 +358,8 @@ async def test_a_foreign_prompt_model_writes_and_the_generators_stay(
     }
     (row, *_) = await written(ready, only)
     assert row["text"] == "Set number 1 out in very few words"
+    told = (await ready.iteration(only)).report["prompt_model"]
+    assert told == {"name": "llama-2-chat", "is_own": True}
     assert stands(await ready.advance(only)) == ("running", "rollout")
 
 
