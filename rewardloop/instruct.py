@@ -22,7 +22,6 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[impo
 from rapidfuzz.distance import LCSseq
 
 from rewardloop.config import SelfInstruct
-from rewardloop.errors import InvalidInput
 
 STOP = ("\nTask", "\n\n")
 """Where a written task ends: shots are one line each, so a blank line ends one too."""
@@ -317,15 +316,6 @@ class PromptFilter:
     def __init__(
         self, config: SelfInstruct, known: Iterable[str] = (), evaluation: Iterable[str] = ()
     ) -> None:
-        """
-        Raises:
-            InvalidInput: the identifier does not know the language.
-        """
-        if config.language is not None and config.language not in _identifier().labels:
-            raise InvalidInput(
-                f"prompts.self_instruct.language {config.language!r} cannot be told. Take one of "
-                f"{', '.join(sorted(_identifier().labels))}, or null for all languages."
-            )
         self._config = config
         self._max_characters = _MAX_CHARACTERS_PER_WORD * config.max_words
         max_tokens = 2 * self._max_characters  # Case folding may part a letter in two.

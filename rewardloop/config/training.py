@@ -1,8 +1,8 @@
 """Supervised training and DPO."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rewardloop.config.frozen import Frozen
 from rewardloop.records import JudgementMode
@@ -35,6 +35,20 @@ class Optimisation(Frozen):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     max_length: int = Field(default=1024, ge=16)
     """Tokens of prompt and response together; longer ones are cut."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size}: change one of the two"
+            )
+        if self.learning_rate_floor >= self.learning_rate:
+            raise ValueError(
+                f"learning_rate_floor {self.learning_rate_floor} is not below "
+                f"learning_rate {self.learning_rate}: the rate decays to the floor"
+            )
+        return self
 
 
 class SupervisedTraining(Optimisation):

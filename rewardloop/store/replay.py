@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import RunConfig
+from rewardloop.config import RunConfig, parse_run_config
 from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import Phase
 from rewardloop.store.models import Iteration, Run
@@ -44,7 +44,8 @@ async def resolved(session: AsyncSession, config: RunConfig) -> RunConfig:
     Raises:
         NotFound: there is no such run.
         Conflict: its first iteration has no complete roll-out.
-        InvalidInput: the config asks for a bootstrap, or for another base version.
+        InvalidInput: the config asks for a bootstrap, for another base version, or for what
+            does not go with the other run's prompts.
     """
     assert config.replay is not None
     source = await _source(session, config.replay)
@@ -63,7 +64,8 @@ async def resolved(session: AsyncSession, config: RunConfig) -> RunConfig:
         "sampling": theirs.sampling,
         "judging": theirs.judging,
     }
-    return config.model_copy(update=decided)
+    # Checked again as a whole: their prompts may not go with our pair policy.
+    return parse_run_config(config.model_copy(update=decided).model_dump(mode="json"))
 
 
 async def _source(session: AsyncSession, run_id: UUID) -> Iteration:

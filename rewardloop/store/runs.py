@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
 from rewardloop.config import Anchored, PromptSource, RunConfig
-from rewardloop.errors import Conflict, NotFound
+from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import IterationKind
-from rewardloop.store import events, outbox, prompts, ranked, replay, versions
+from rewardloop.store import candidates, events, outbox, prompts, ranked, replay, versions
 from rewardloop.store.models import IdempotencyKey, Iteration, IterationPrompt, Run
 
 
@@ -74,7 +74,8 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
 
     Raises:
         NotFound: there is no such run, one of its datasets is empty, or its judge unknown.
-        InvalidInput: the ranked dataset has too few prompts to learn from and to measure by.
+        InvalidInput: the ranked dataset has too few prompts to learn from and to measure by, or
+            the prompt dataset none to show to the prompt model.
         Conflict: the run's last iteration failed.
     """
     run = await get(session, run_id, lock=True)
@@ -97,6 +98,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         bootstrap = Iteration(id=uuid4(), run_id=run_id, index=0, kind=IterationKind.BOOTSTRAP)
         await ranked.split(session, run_id, config.bootstrap, config.seed)
         added.insert(0, bootstrap)
+    await _require_shots(session, run_id, config.prompts)
     session.add_all(added)
     await session.flush()
     for iteration in added:
@@ -119,6 +121,17 @@ async def _require_what_comes_late(session: AsyncSession, config: RunConfig) -> 
     wanted = [how.dataset for how in (config.evaluation, config.training.early_stopping) if how]
     for dataset in wanted:
         await prompts.take(session, dataset, 0, 1)
+
+
+async def _require_shots(session: AsyncSession, run_id: UUID, source: PromptSource) -> None:
+    how = source.self_instruct
+    if how is None or await candidates.human_shots(session, source.dataset, run_id, how.max_words):
+        return
+    raise InvalidInput(
+        f"the dataset {source.dataset!r} has no prompt of a single turn and at most "
+        f"{how.max_words} words to show to the prompt model; fill it with "
+        f"`rewardloop import FILE --dataset {source.dataset}`"
+    )
 
 
 async def _take_prompts(session: AsyncSession, iteration: Iteration, source: PromptSource) -> None:

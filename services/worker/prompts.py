@@ -101,8 +101,8 @@ class Writing:
     async def _load(self) -> None:
         """The shots to choose from, and a filter that knows everything so far."""
         async with self.store.transaction() as session:
-            human = await candidates.human_shots(
-                session, self.config.prompts.dataset, self.iteration.run_id
+            self.human = await candidates.human_shots(
+                session, self.config.prompts.dataset, self.iteration.run_id, self.how.max_words
             )
             known = []
             for dataset in _training_datasets(self.config):
@@ -112,14 +112,6 @@ class Writing:
             for dataset in _evaluation_datasets(self.config):
                 evaluation += await prompts.texts(session, dataset)
             so_far = await candidates.progress(session, self.iteration.id)
-        # Long ones crowd the context, and would make the model write what is too long.
-        self.human = [text for text in human if len(text.split()) <= self.how.max_words]
-        if not self.human:
-            raise TooFewPrompts(
-                f"the dataset {self.config.prompts.dataset!r} has no prompt of a single turn and "
-                f"at most {self.how.max_words} words to show to the prompt model; fill it with "
-                f"`rewardloop import FILE --dataset {self.config.prompts.dataset}`"
-            )
         self.filter = PromptFilter(self.how, [*known, *self.generated], evaluation)
         self.num_written = int(so_far["num_written"])
         self.num_accepted = int(so_far["num_accepted"])

@@ -120,3 +120,14 @@ async def test_a_replay_holds_out_what_the_replayed_run_holds_out(world: Any) ->
     version = await world.improve(again)
     measured = await world.rows("SELECT metrics FROM assessments WHERE version_id = :v", v=version)
     assert [row["metrics"]["num_prompts"] for row in measured] == [2]
+
+
+async def test_a_policy_that_does_not_go_with_the_replayed_prompts_is_refused(
+    world: Any, rolled_out: UUID
+) -> None:
+    source = (await world.iteration(rolled_out)).run_id
+    await world.rows(
+        "UPDATE runs SET config = jsonb_set(config, '{prompts,self_instruct}', '{}') RETURNING 1"
+    )
+    with pytest.raises(InvalidInput, match=r"remove prompts\.self_instruct"):
+        await world.new_run(replay=str(source), pairing={"policy": {"kind": "anchored"}})

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from rewardloop.embedded.process import free_port
-from rewardloop.errors import TooFewPrompts, UpstreamUnavailable
+from rewardloop.errors import InvalidInput, TooFewPrompts, UpstreamUnavailable
 from rewardloop.records import Message, PromptRecord
 from rewardloop.store import candidates, prompts
 from rewardloop.store.models import Iteration
@@ -240,7 +240,7 @@ async def test_a_held_out_ranking_is_never_shown_nor_trained_on(ready: Any) -> N
     assert not [1 for prompt in asked for row in held_out if row["text"] in prompt]
 
 
-async def test_without_a_prompt_of_one_turn_the_iteration_fails(world: Any) -> None:
+async def test_without_a_prompt_of_one_turn_no_iteration_is_queued(world: Any) -> None:
     await world.with_base()
     turns: tuple[Message, ...] = (
         {"role": "user", "content": "a"},
@@ -249,11 +249,8 @@ async def test_without_a_prompt_of_one_turn_the_iteration_fails(world: Any) -> N
     )
     async with world.store.transaction() as session:
         await prompts.add(session, "seed", [PromptRecord(turns, None, "test")])
-    world.serve()
-    (only,) = await in_prompts(world)
-    with pytest.raises(TooFewPrompts, match="'seed' has no prompt of a single turn and"):
-        await world.write_prompts(only)
-    assert stands(await world.iteration(only)) == ("failed", "prompts")
+    with pytest.raises(InvalidInput, match="'seed' has no prompt of a single turn and"):
+        await world.new_run(prompts=SOURCE)
 
 
 async def test_a_task_that_is_killed_between_batches_is_gone_on_with(

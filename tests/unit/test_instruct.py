@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from rouge_score.rouge_scorer import RougeScorer
 
 from rewardloop import instruct
-from rewardloop.config import SelfInstruct
-from rewardloop.errors import InvalidInput
+from rewardloop.config import LANGUAGES, SelfInstruct
 from rewardloop.instruct import (
     PromptFilter,
     Rejected,
@@ -440,9 +440,9 @@ def test_a_german_run_wants_german() -> None:
     assert prompt_filter.check(PARAGRAPH) == Rejected(Rejection.LANGUAGE, "en")
 
 
-def test_a_language_that_cannot_be_told_is_refused_at_once() -> None:
-    with pytest.raises(InvalidInput, match=r"self_instruct\.language 'english'.* en, "):
-        PromptFilter(SelfInstruct(language="english"))
+def test_the_languages_that_a_config_may_name_are_those_of_the_identifier() -> None:
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    assert set(identifier.labels) == LANGUAGES
 
 
 # Rubbish
