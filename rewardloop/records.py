@@ -203,6 +203,8 @@ class ScoredResponse:
     """The `mean_score` of its judgements."""
     scores: tuple[float | None, ...] = ()
     """The single judgements' scores, by judge index; None where one did not parse."""
+    is_cut: bool = False
+    """Whether it ends at `sampling.max_tokens` and not where the model would have."""
 
 
 class Preference(StrEnum):

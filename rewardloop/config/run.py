@@ -25,7 +25,8 @@ class Eft(Frozen):
     held_out_fraction: float = Field(default=0.25, gt=0, lt=1)
     """Of the ranked prompts: never trained on, and what judges are measured by."""
     max_score_share: float = Field(default=0.4, gt=0, le=1)
-    """The most frequent score is thinned out until it is at most this part."""
+    """The most frequent score is thinned out until it is at most this part, or no more
+    frequent than the next one: two scores that have half each stay so."""
     max_examples: int = Field(default=1630, ge=1)
     """Paper: 1,630 or 1,775 (two readings)."""
 

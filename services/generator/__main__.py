@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import sys
+from pathlib import Path
 
 from rewardloop import checkpoints
 from rewardloop.config import Settings, load_settings
@@ -31,7 +32,12 @@ def main() -> None:
     if not _has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]
-    command = [
+    os.execv(sys.executable, command(folder, options.max_model_len, vllm_options))
+
+
+def command(folder: Path, max_model_len: str, vllm_options: list[str]) -> list[str]:
+    """vLLM's own command line; of an option that is given twice the last one counts."""
+    return [
         sys.executable,
         "-m",
         "vllm.entrypoints.openai.api_server",
@@ -40,14 +46,18 @@ def main() -> None:
         "--served-model-name",
         "policy",
         "--max-model-len",
-        options.max_model_len,
+        max_model_len,
+        # Else top_k, repetition_penalty and the like of the model's generation_config.json
+        # would apply to every request that does not name them, unseen in the run's config.
+        # The ids there that end a text are read all the same.
+        "--generation-config",
+        "vllm",
         "--middleware",
         "services.generator.gate.Gate",
         "--uvicorn-log-level",
         "warning",
         *vllm_options,
     ]
-    os.execv(sys.executable, command)
 
 
 async def serving_version(settings: Settings) -> str:

@@ -117,6 +117,11 @@ async def test_the_report_tells_what_pairing_did(ready: Any) -> None:
     (only,) = await ready.new_run()
     # Prompt 1 gives 4 - 1, prompt 2 gives 5 - 3, prompt 3 is tied.
     await ready.judged(only, {1: [[1.0], [4.0], [2.0]], 2: [[5.0], [3.0]], 3: [[2.0], [2.0]]})
+    # Of prompt 1 the best and an unpaired one, of prompt 2 the best are half an answer.
+    await ready.rows(
+        "UPDATE responses SET finish_reason = 'length'"
+        " WHERE (prompt_id, sample_index) IN ((1, 1), (1, 2), (2, 0)) RETURNING 1"
+    )
     iteration = await ready.advance(only)
     assert stands(iteration) == ("running", "train")
     texts = {
@@ -131,6 +136,8 @@ async def test_the_report_tells_what_pairing_did(ready: Any) -> None:
         "mean_margin": 2.5,
         "mean_chosen_length": (texts[1, 1] + texts[2, 0]) / 2,
         "mean_rejected_length": (texts[1, 0] + texts[2, 1]) / 2,
+        "num_chosen_cut": 2,
+        "num_rejected_cut": 0,
         "label_smoothing": 0.0,
     }
     assert (await child_task(ready, only))["label_smoothing"] == 0.0
@@ -204,6 +211,9 @@ async def test_consistency_softens_the_labels(ready: Any) -> None:
     assert iteration.report["pairing"]["num_pairs"] == 2
     assert iteration.report["pairing"]["consistency"] == pytest.approx(2 / 3)
     assert iteration.report["pairing"]["label_smoothing"] == pytest.approx(1 / 3)
+    assert (await child_task(ready, only))["label_smoothing"] == pytest.approx(1 / 3)
+    # A report tells people what was found; it does not decide what is trained.
+    await ready.rows("UPDATE iterations SET report = '{}' RETURNING 1")
     assert (await child_task(ready, only))["label_smoothing"] == pytest.approx(1 / 3)
 
 
