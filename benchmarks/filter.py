@@ -31,9 +31,9 @@ from random import Random
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
-from rewardloop import instruct
 from rewardloop.config import SelfInstruct
 from rewardloop.instruct import PromptFilter, Rejected, Rejection
+from rewardloop.similarity import tokens
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"
 SHARE_OF_COPIES = 0.1
@@ -149,11 +149,11 @@ def num_missed(prompts: list[Made], filtered: Filtered) -> int:
     return sum(kept[n] and original is not None and kept[original] for n, original in copies)
 
 
-def by_brute_force(prompts: list[Made], filtered: Filtered, seed: int) -> tuple[float, int]:
-    """Seconds per prompt of the sample, and in how many both sides agree."""
+def by_brute_force(prompts: list[Made], filtered: Filtered, seed: int) -> tuple[float, int, int]:
+    """Seconds per prompt of the sample, in how many both sides agree, and of how many."""
     numbers: dict[str, int] = {}
     coded = [
-        "".join(chr(numbers.setdefault(token, len(numbers))) for token in instruct.tokens(p.text))
+        "".join(chr(numbers.setdefault(token, len(numbers))) for token in tokens(p.text))
         for p in prompts
     ]
     eligible = [n for n in range(len(prompts)) if filtered.reason(n) in DECIDED_BY_SIMILARITY]
@@ -173,7 +173,7 @@ def by_brute_force(prompts: list[Made], filtered: Filtered, seed: int) -> tuple[
         similar = ours is not None and ours.reason is not Rejection.LANGUAGE
         theirs = None if found is None else f"{found[1]:.2f}"
         agreeing += theirs == (ours.detail.split()[0] if ours and similar else None)
-    return seconds / len(sample), agreeing
+    return seconds / len(sample), agreeing, len(sample)
 
 
 def compare(largest: int, seed: int) -> dict[str, float]:
@@ -191,8 +191,7 @@ def compare(largest: int, seed: int) -> dict[str, float]:
         _print_row(prompts[:size], filtered)
         if size == sizes[0]:
             first = filtered
-    per_prompt, agreeing = by_brute_force(prompts[: sizes[0]], first, seed)
-    num_sampled = min(NUM_SAMPLED, sizes[0])
+    per_prompt, agreeing, num_sampled = by_brute_force(prompts[: sizes[0]], first, seed)
     print(
         f"brute force at N = {sizes[0]}: {per_prompt * 1e6:.0f} us each for similarity alone; "
         f"{agreeing} of {num_sampled} decisions the same"

@@ -6,7 +6,8 @@ and -1..1. Three invariants: a response without a score is in no figure but
 the counts; two responses that humans tied ask nothing of the judge; a figure
 that nothing defines is None, never 0 or NaN.
 
-Knows nothing of texts, nor of how a response's score came about.
+Knows nothing of texts, nor of how a response's score came about. scipy.stats takes a second
+or two to import and few processes compute anything here, so functions import it.
 """
 
 from collections import Counter
@@ -26,7 +27,7 @@ class JudgedRanking:
     ranks: tuple[int, ...]
     """0 is the best; equal ranks are a human tie."""
     scores: tuple[float | None, ...]
-    """The judge's mean score of each response; None where no judgement parsed."""
+    """The judge's `mean_score` of each response; None where no judgement parsed."""
 
     def __post_init__(self) -> None:
         if len(self.ranks) != len(self.scores):

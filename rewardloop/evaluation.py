@@ -7,10 +7,10 @@ and is never a tie. Swapping A and B swaps wins and losses, and nothing else.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import NormalDist, fmean
+from statistics import fmean
 
 from rewardloop.records import Preference
 
@@ -104,8 +104,8 @@ def head_to_head(rows: Sequence[ComparedPrompt], seed: int = 0) -> HeadToHead:
         net_high=net_high,
         win_low=win_low,
         win_high=win_high,
-        mean_length_a=_mean_length(rows, lambda row: row.length_a),
-        mean_length_b=_mean_length(rows, lambda row: row.length_b),
+        mean_length_a=_mean([row.length_a for row in rows]),
+        mean_length_b=_mean([row.length_b for row in rows]),
         position_bias=_position_bias(rows),
     )
 
@@ -118,7 +118,7 @@ def net_interval(outcomes: Sequence[Outcome], seed: int) -> tuple[float | None, 
     (wins - losses) / decided (Efron and Tibshirani 1993, chapter 13). It shrinks to a
     point where all outcomes are the same. Suffixes: P decided prompts, R resamples.
     """
-    import numpy as np
+    import numpy as np  # a fifth of a second that the API's start spares
 
     worth = {Outcome.WIN: 1, Outcome.LOSS: -1, Outcome.TIE: 0}
     values_P = np.array([worth[found] for found in outcomes if found is not Outcome.UNDECIDED])
@@ -137,19 +137,13 @@ def net_interval(outcomes: Sequence[Outcome], seed: int) -> tuple[float | None, 
 
 
 def wilson_interval(num_successes: int, num_trials: int) -> tuple[float | None, float | None]:
-    """Wilson's 95 % score interval of a share k / n (Wilson 1927), without correction:
+    """Wilson's 95 % score interval of a share k / n (Wilson 1927), without correction."""
+    from scipy.stats import binomtest  # as in `agreement`: a second that other commands spare
 
-        (p + z^2 / 2n  -+  z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-
-    with p = k / n and z the normal quantile at 97.5 %.
-    """
     if not num_trials:
         return None, None
-    share, z = num_successes / num_trials, NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-    centre = share + z**2 / (2 * num_trials)
-    spread = z * (share * (1 - share) / num_trials + z**2 / (4 * num_trials**2)) ** 0.5
-    scale = 1 + z**2 / num_trials
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    found = binomtest(num_successes, num_trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _position_bias(rows: Sequence[ComparedPrompt]) -> float | None:
@@ -159,10 +153,8 @@ def _position_bias(rows: Sequence[ComparedPrompt]) -> float | None:
     return _share(num_first, num_first + num_second)
 
 
-def _mean_length(
-    rows: Sequence[ComparedPrompt], length: Callable[[ComparedPrompt], int]
-) -> float | None:
-    return fmean(map(length, rows)) if rows else None
+def _mean(lengths: Sequence[int]) -> float | None:
+    return fmean(lengths) if lengths else None
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -22,11 +22,7 @@ from rewardloop.config import (
     PairPolicy,
     SeveralPairs,
 )
-from rewardloop.records import PreferencePair, ScoredResponse
-
-_ROUNDING = 1e-9
-"""Means that differ by less are equal. 8/3 - 5/3 is 0.9999999999999998, and averaging the
-same scores in another order may change the last bit; neither is a judge's opinion."""
+from rewardloop.records import SCORE_DECIMALS, PreferencePair, ScoredResponse
 
 
 class Unpaired(StrEnum):
@@ -70,9 +66,9 @@ def pair(
     if (missing := _missing(scored, rejectable)) is not None:
         return PairedPrompt((), missing)
     candidates = _candidates(policy, scored, rejectable)
-    apart = [c for c in candidates if c.margin > config.min_margin + _ROUNDING]
+    apart = [c for c in candidates if c.margin > round(config.min_margin, SCORE_DECIMALS)]
     if not apart:
-        tied = all(abs(c.margin) <= _ROUNDING for c in candidates)
+        tied = all(c.margin == 0 for c in candidates)
         return PairedPrompt((), Unpaired.TIED if tied else Unpaired.BELOW_MARGIN)
     max_pairs = policy.max_pairs_per_prompt if isinstance(policy, SeveralPairs) else 1
     return PairedPrompt(tuple(apart[:max_pairs]), None)
@@ -102,7 +98,7 @@ def _candidates(
         case SeveralPairs():
             return _by_margin(scored)
         case BestWorst() | Consistency() | Anchored():
-            return [PreferencePair(max(scored, key=_rank), min(rejectable, key=_rank))]
+            return [PreferencePair(max(scored, key=_score), min(rejectable, key=_score))]
 
 
 def _length_controlled(scored: list[ScoredResponse], rho: float) -> PreferencePair:
@@ -114,12 +110,12 @@ def _length_controlled(scored: list[ScoredResponse], rho: float) -> PreferencePa
         chosen   = shortest with S >= (1 - rho) S_max + rho S_min
         rejected = longest  with S <= (1 - rho) S_min + rho S_max
 
-    `_ROUNDING` keeps a mean that lies on a bound: 0.8 * 4 + 0.2 * 1 is computed as
-    3.4000000000000004, and a mean of 3.4 belongs to the top.
+    The bounds are rounded as means are: 0.8 * 4 + 0.2 * 1 is computed as 3.4000000000000004,
+    and a mean of 3.4 belongs to the top.
     """
     highest, lowest = max(map(_score, scored)), min(map(_score, scored))
-    top = (1 - rho) * highest + rho * lowest - _ROUNDING
-    bottom = (1 - rho) * lowest + rho * highest + _ROUNDING
+    top = round((1 - rho) * highest + rho * lowest, SCORE_DECIMALS)
+    bottom = round((1 - rho) * lowest + rho * highest, SCORE_DECIMALS)
     return PreferencePair(
         chosen=min((r for r in scored if _score(r) >= top), key=_num_characters),
         rejected=max((r for r in scored if _score(r) <= bottom), key=_num_characters),
@@ -135,17 +131,8 @@ def _by_margin(scored: list[ScoredResponse]) -> list[PreferencePair]:
     return sorted(pairs, key=_width_and_ids)
 
 
-def _width_and_ids(pair: PreferencePair) -> tuple[int, int, int]:
-    return -_steps(pair.margin), pair.chosen.response_id, pair.rejected.response_id
-
-
-def _rank(response: ScoredResponse) -> int:
-    return _steps(_score(response))
-
-
-def _steps(value: float) -> int:
-    """In steps of `_ROUNDING`, so that equal scores and margins go by their ids."""
-    return round(value / _ROUNDING)
+def _width_and_ids(pair: PreferencePair) -> tuple[float, int, int]:
+    return -pair.margin, pair.chosen.response_id, pair.rejected.response_id
 
 
 def _score(response: ScoredResponse) -> float:
@@ -160,11 +147,13 @@ def _num_characters(response: ScoredResponse) -> int:
 def consistency(prompts: Iterable[Sequence[ScoredResponse]]) -> float:
     """How well repeated judgements agree on the order of a prompt's responses: C in [0, 1].
 
-        C = mean over prompts of the mean over judge indices a < b of (tau(a, b) + 1) / 2
+        C = mean over prompts of the mean over judge indices a < b of (tau_x(a, b) + 1) / 2
 
-    where tau is Kendall's, over the responses that both judgements scored. A prompt counts
-    if some two judgements scored two responses in common. 1 is one order, 1/2 is chance, 0
-    is opposite orders; 1 too where nothing can be compared, since then nothing is in doubt.
+    where tau_x is Kendall's tau with ties (see `_tau_x`), over the responses that both
+    judgements scored. The caller gives the prompts whose labels are in question: those with
+    a pair. A prompt counts if some two judgements scored two responses in common. 1 is one
+    order, 1/2 is chance, 0 is opposite orders; 1 too where nothing can be compared, since
+    then nothing is in doubt.
 
     After CREAM (arXiv 2410.12735), which compares the rankings of two successive
     models; here the judge's own samples stand in for them, because they are stored.
@@ -180,16 +169,25 @@ def _taus(responses: Sequence[ScoredResponse]) -> list[float]:
         [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
         for a, b in combinations(by_judge, 2)
     )
-    return [_kendall_tau(both) for both in in_common if len(both) > 1]
+    return [_tau_x(both) for both in in_common if len(both) > 1]
 
 
-def _kendall_tau(scores: Sequence[tuple[float, float]]) -> float:
-    """tau-a = (concordant - discordant) / number of pairs, in [-1, 1], of two judgements'
-    scores of the same responses. Two responses that either judgement ties are neither."""
-    products = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in combinations(scores, 2)]
-    num_concordant = sum(product > 0 for product in products)
-    num_discordant = sum(product < 0 for product in products)
-    return (num_concordant - num_discordant) / len(products)
+def _tau_x(scores: Sequence[tuple[float, float]]) -> float:
+    """Of two judgements' scores of the same responses, in [-1, 1] (Emond and Mason 2002):
+
+        tau_x = (agreeing - discordant) / number of pairs of responses
+
+    Two responses agree where both judgements order them alike or both tie them; where one
+    alone ties them they count as neither. Without ties it is Kendall's tau.
+    """
+    signs = [(_sign(a[0] - b[0]), _sign(a[1] - b[1])) for a, b in combinations(scores, 2)]
+    num_agreeing = sum(one == other for one, other in signs)
+    num_discordant = sum(one * other < 0 for one, other in signs)
+    return (num_agreeing - num_discordant) / len(signs)
+
+
+def _sign(difference: float) -> int:
+    return (difference > 0) - (difference < 0)
 
 
 def label_smoothing(consistency: float) -> float:

@@ -3,8 +3,10 @@
 These travel between rooms and over the wire. They know nothing of SQL or HTTP.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import fmean
 from typing import Literal
 
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
@@ -191,15 +193,30 @@ class WrittenJudgement:
     completion_tokens: int
 
 
+SCORE_DECIMALS = 9
+"""Means of scores, and what is computed from them, are rounded to this. The mean of 0.1 and
+0.2 is 0.15000000000000002, and 8/3 - 5/3 is 0.9999999999999998: the last bits are no judge's
+opinion, and rounded once, equal scores are equal to whatever compares them."""
+
+
+def mean_score(scores: Iterable[float | None]) -> float | None:
+    """The rounded mean of the scores that there are; None where there is none."""
+    parsed = [score for score in scores if score is not None]
+    return round(fmean(parsed), SCORE_DECIMALS) if parsed else None
+
+
 @dataclass(frozen=True, slots=True)
 class ScoredResponse:
-    """A response with the mean of its parsed scores; `score` is None where none parsed."""
+    """A response with what its judgements say of it."""
 
     response_id: int
     text: str
     score: float | None
+    """The `mean_score` of its judgements."""
     scores: tuple[float | None, ...] = ()
     """The single judgements' scores, by judge index; None where one did not parse."""
+    is_cut: bool = False
+    """Whether it ends at `sampling.max_tokens` and not where the model would have."""
 
 
 class Preference(StrEnum):
@@ -233,4 +250,4 @@ class PreferencePair:
     def margin(self) -> float:
         assert self.chosen.score is not None
         assert self.rejected.score is not None
-        return self.chosen.score - self.rejected.score
+        return round(self.chosen.score - self.rejected.score, SCORE_DECIMALS)

@@ -93,3 +93,12 @@ def parse(completion: str, finish_reason: str | None = "stop") -> Verdict:
     if not 0 <= score <= MAX_SCORE:
         return Verdict(None, UnscoredReason.OUT_OF_RANGE)
     return Verdict(score, None)
+
+
+def through_score(completion: str) -> str:
+    """What a judge wrote up to its last score line; all of it where there is none.
+
+    What stands behind the score is no part of the judgement, and may be cut in the middle.
+    """
+    ends = [match.end() for match in _SCORE.finditer(completion)]
+    return completion[: ends[-1]].rstrip() if ends else completion

@@ -56,8 +56,11 @@ class GeneratorClient:
         )
         return _samples(answer, count)
 
-    async def complete(self, text: str, how: SelfInstruct, stop: Sequence[str]) -> str:
-        """The model's continuation of a plain text, up to a stop string.
+    async def complete(
+        self, text: str, how: SelfInstruct, stop: Sequence[str]
+    ) -> tuple[str, str | None]:
+        """The model's continuation of a plain text, up to a stop string, and its finish reason:
+        "length" where `max_tokens` cut it off, None where a foreign engine gives none.
 
         Raises:
             UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
@@ -73,7 +76,7 @@ class GeneratorClient:
             },
         )
         (choice,) = choices_of(answer, 1, "the prompt model")
-        return text_of(choice)
+        return text_of(choice), choice.get("finish_reason")
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         async for attempt in attempts(RETRY_SECONDS):

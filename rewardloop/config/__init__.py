@@ -15,8 +15,8 @@ from rewardloop.config.pairing import (
     PairPolicy,
     SeveralPairs,
 )
-from rewardloop.config.prompts import PromptSource, SelfInstruct
-from rewardloop.config.run import Bootstrap, Eft, Evaluation, RunConfig, explain, parse_run_config
+from rewardloop.config.prompts import LANGUAGES, PromptSource, SelfInstruct
+from rewardloop.config.run import Bootstrap, Eft, Evaluation, RunConfig, parse_run_config
 from rewardloop.config.settings import Settings, load_settings
 from rewardloop.config.training import (
     DpoLoss,
@@ -31,6 +31,7 @@ from rewardloop.config.training import (
 )
 
 __all__ = [
+    "LANGUAGES",
     "Anchored",
     "BestWorst",
     "Bootstrap",
@@ -58,7 +59,6 @@ __all__ = [
     "SupervisedTraining",
     "Training",
     "WinnersOnly",
-    "explain",
     "load_settings",
     "parse_run_config",
 ]

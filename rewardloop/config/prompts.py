@@ -1,8 +1,19 @@
 """Where an iteration's prompts come from."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rewardloop.config.frozen import Frozen
+
+_CODES = (
+    "ace af am an ar ary arz as az ba bcl be bg bn br bs ca crh cs cy da de dz el en eo es et eu "
+    "ext fa fi fo fr fuv fy ga gcf gcr gd gl gom grc gu gug guw ha hbo he hi hr ht hu hy id ig is "
+    "it ja jv ka kab kik kk km kn ko ku ky la lb lg lij ln lo lt ltg lv mg mk ml mn mr ms mt my "
+    "ne nl nn no nso oc om or pa pcm pl ps pt qu ro ru rw sa sdh se si sk sl sn so sq sr st sv sw "
+    "ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu zxx"
+)
+LANGUAGES = frozenset(_CODES.split())
+"""What the language identifier of `rewardloop.instruct` tells apart. Written out, so that a
+config is refused before a run begins and without loading the identifier's 100 MB."""
 
 
 class SelfInstruct(Frozen):
@@ -31,11 +42,21 @@ class SelfInstruct(Frozen):
     )
     """Words of tasks that a text model cannot do (after Self-Instruct)."""
     language: str | None = "en"
-    """ISO 639-1 code that a prompt must be in; None takes all."""
+    """One of `LANGUAGES` (ISO 639 codes) that a prompt must be in; None takes all."""
     max_attempts_per_prompt: int = Field(default=12, ge=1)
     """Give up after so many written prompts for each wanted one."""
     min_fraction: float = Field(default=0.5, gt=0, le=1)
     """Of the wanted prompts, the part that must be found for the iteration to go on."""
+
+    @field_validator("language")
+    @classmethod
+    def _can_be_told(cls, language: str | None) -> str | None:
+        if language is not None and language not in LANGUAGES:
+            raise ValueError(
+                f"{language!r} cannot be told from other languages. Take one of "
+                f"{', '.join(sorted(LANGUAGES))}, or null for all languages"
+            )
+        return language
 
 
 class PromptSource(Frozen):

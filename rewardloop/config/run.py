@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from rewardloop.config.frozen import Frozen
 from rewardloop.config.judging import Health, Judging, Rollout, Sampling
 from rewardloop.config.pairing import Anchored, Pairing
 from rewardloop.config.prompts import PromptSource
-from rewardloop.config.training import Optimisation, SupervisedTraining, Training
+from rewardloop.config.training import SupervisedTraining, Training
 from rewardloop.errors import InvalidInput
 from rewardloop.records import JudgementMode
 
@@ -25,7 +25,8 @@ class Eft(Frozen):
     held_out_fraction: float = Field(default=0.25, gt=0, lt=1)
     """Of the ranked prompts: never trained on, and what judges are measured by."""
     max_score_share: float = Field(default=0.4, gt=0, le=1)
-    """The most frequent score is thinned out until it is at most this part."""
+    """The most frequent score is thinned out until it is at most this part, or no more
+    frequent than the next one: two scores that have half each stay so."""
     max_examples: int = Field(default=1630, ge=1)
     """Paper: 1,630 or 1,775 (two readings)."""
 
@@ -83,6 +84,15 @@ class RunConfig(Frozen):
     evaluation: Evaluation | None = None
     """If given, each new version meets the one before it, and the SFT baseline."""
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if isinstance(self.pairing.policy, Anchored) and self.prompts.self_instruct is not None:
+            raise ValueError(
+                "pairing.policy anchored needs the same prompts in each iteration, for which the "
+                "run's first model has answers; remove prompts.self_instruct"
+            )
+        return self
+
     def digest(self) -> str:
         """sha256 of the resolved config in canonical JSON."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -96,37 +106,12 @@ def parse_run_config(data: dict[str, Any]) -> RunConfig:
         InvalidInput: naming every key that is unknown or wrong.
     """
     try:
-        config = RunConfig.model_validate(data)
+        return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise InvalidInput(explain(error)) from error
-    stages: dict[str, Optimisation] = {"training": config.training}
-    if config.bootstrap is not None:
-        stages["bootstrap.ift"] = config.bootstrap.ift
-        stages["bootstrap.ift_and_eft"] = config.bootstrap.ift_and_eft
-    for key, stage in stages.items():
-        _check_stage(key, stage)
-    if isinstance(config.pairing.policy, Anchored) and config.prompts.self_instruct is not None:
-        raise InvalidInput(
-            "pairing.policy anchored needs the same prompts in each iteration, for which the run's "
-            "first model has answers; remove prompts.self_instruct"
-        )
-    return config
+        raise InvalidInput(_explain(error)) from error
 
 
-def _check_stage(key: str, stage: Optimisation) -> None:
-    if stage.batch_size % stage.micro_batch_size:
-        raise InvalidInput(
-            f"{key}.batch_size {stage.batch_size} is not a multiple of "
-            f"{key}.micro_batch_size {stage.micro_batch_size}: change one of the two."
-        )
-    if stage.learning_rate_floor >= stage.learning_rate:
-        raise InvalidInput(
-            f"{key}.learning_rate_floor {stage.learning_rate_floor} is not below "
-            f"{key}.learning_rate {stage.learning_rate}: the rate decays to the floor."
-        )
-
-
-def explain(error: ValidationError) -> str:
+def _explain(error: ValidationError) -> str:
     """One sentence per wrong key of a pydantic error."""
     return " ".join(_explain_one(dict(item)) for item in error.errors())
 
@@ -146,4 +131,6 @@ def _explain_one(item: dict[str, Any]) -> str:
     key = _key(item["loc"])
     if item["type"] == "extra_forbidden":
         return f"{key}: there is no such key; remove it or correct its spelling."
+    if item["type"] == "value_error":  # one of our own validators, which name the values
+        return f"{key}: {item['ctx']['error']}."
     return f"{key}: {item['msg']}; got {item['input']!r}."

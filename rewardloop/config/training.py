@@ -1,10 +1,11 @@
 """Supervised training and DPO."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rewardloop.config.frozen import Frozen
+from rewardloop.records import JudgementMode
 
 
 class FullWeights(Frozen):
@@ -34,6 +35,20 @@ class Optimisation(Frozen):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     max_length: int = Field(default=1024, ge=16)
     """Tokens of prompt and response together; longer ones are cut."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of "
+                f"micro_batch_size {self.micro_batch_size}: change one of the two"
+            )
+        if self.learning_rate_floor >= self.learning_rate:
+            raise ValueError(
+                f"learning_rate_floor {self.learning_rate_floor} is not below "
+                f"learning_rate {self.learning_rate}: the rate decays to the floor"
+            )
+        return self
 
 
 class SupervisedTraining(Optimisation):
@@ -74,6 +89,10 @@ class EarlyStopping(Frozen):
     dataset: str = "validation"
     num_prompts: int = Field(default=253, ge=1)
     max_tokens: int = Field(default=512, ge=1)
+    mode: JudgementMode = JudgementMode.FREE
+    """How comparisons are written. EFT teaches scoring, not comparing, so a small model may
+    need `constrained` here even where it judges freely."""
+    judge_max_tokens: int = Field(default=256, ge=8, le=8192)
 
 
 class Training(Optimisation):

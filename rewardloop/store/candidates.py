@@ -102,12 +102,18 @@ async def finish(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
     return found
 
 
-async def human_shots(session: AsyncSession, dataset: str, run_id: UUID) -> list[str]:
-    """Prompts that may serve as shots: those of one turn that the run does not hold out."""
-    held_out = await ranked.held_out_ids(session, run_id)
+async def human_shots(
+    session: AsyncSession, dataset: str, run_id: UUID, max_words: int
+) -> list[str]:
+    """Prompts that may serve as shots: those of one turn that the run does not hold out.
+
+    Long ones crowd the context, and would make the model write what is too long.
+    """
+    held_out = await ranked.held_out_digests(session, run_id)
     found = await session.scalars(
         select(Prompt.messages)
-        .where(Prompt.dataset == dataset, Prompt.id.not_in(held_out))
+        .where(Prompt.dataset == dataset, Prompt.messages_sha256.not_in(held_out))
         .order_by(Prompt.id)
     )
-    return [messages[0]["content"] for messages in found if len(messages) == 1]
+    texts = [messages[0]["content"] for messages in found if len(messages) == 1]
+    return [text for text in texts if len(text.split()) <= max_words]

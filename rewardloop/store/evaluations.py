@@ -252,6 +252,18 @@ async def add_comparison(
     )
 
 
+async def judges_of(session: AsyncSession, run_id: UUID) -> list[str]:
+    """The models that judged the run's evaluations so far."""
+    found = await session.scalars(
+        select(Comparison.judge_version)
+        .join(Evaluation, Evaluation.id == Comparison.evaluation_id)
+        .where(Evaluation.run_id == run_id, Comparison.preference.is_not(None))
+        .distinct()
+        .order_by(Comparison.judge_version)
+    )
+    return list(found)
+
+
 async def succeed(
     session: AsyncSession, evaluation_id: UUID, config: EvaluationConfig
 ) -> dict[str, Any]:

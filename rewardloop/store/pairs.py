@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.config import Anchored, Consistency, Pairing
 from rewardloop.health import ScoreHealth, score_health
 from rewardloop.pairing import PairedPrompt, consistency, label_smoothing, pair
-from rewardloop.records import ScoredResponse
+from rewardloop.records import ScoredResponse, mean_score
 from rewardloop.store.models import Iteration, PreferencePairRow
 
 
@@ -21,18 +21,20 @@ async def scored(
     """An iteration's responses with their scores, by prompt."""
     rows = await session.execute(
         text(
-            "SELECT s.prompt_id, s.response_id, s.response, s.score_mean,"
+            "SELECT s.prompt_id, s.response_id, s.response, r.finish_reason = 'length',"
             " (SELECT array_agg(j.score ORDER BY j.judge_index) FROM judgements j"
             "  WHERE j.response_id = s.response_id)"
-            " FROM response_scores s WHERE s.run_id = :run_id AND s.iteration = :index"
+            " FROM response_scores s JOIN responses r ON r.id = s.response_id"
+            " WHERE s.run_id = :run_id AND s.iteration = :index"
             " ORDER BY s.prompt_id, s.response_id"
         ),
         {"run_id": run_id, "index": index},
     )
     by_prompt: dict[int, list[ScoredResponse]] = {}
-    for prompt_id, response_id, answer, mean, single in rows:
+    for prompt_id, response_id, answer, is_cut, single in rows:
+        scores = tuple(single or ())
         by_prompt.setdefault(prompt_id, []).append(
-            ScoredResponse(response_id, answer, mean, tuple(single or ()))
+            ScoredResponse(response_id, answer, mean_score(scores), scores, is_cut)
         )
     return by_prompt
 
@@ -70,6 +72,8 @@ def _report(
         "mean_margin": sum(p.margin for p in pairs) / num if num else None,
         "mean_chosen_length": sum(len(p.chosen.text) for p in pairs) / num if num else None,
         "mean_rejected_length": sum(len(p.rejected.text) for p in pairs) / num if num else None,
+        "num_chosen_cut": sum(p.chosen.is_cut for p in pairs),
+        "num_rejected_cut": sum(p.rejected.is_cut for p in pairs),
         "label_smoothing": 0.0,
     }
     if isinstance(config.policy, Consistency):
@@ -78,6 +82,14 @@ def _report(
         )
         report["label_smoothing"] = label_smoothing(report["consistency"])
     return report
+
+
+async def label_smoothing_of(session: AsyncSession, iteration: Iteration, config: Pairing) -> float:
+    """What DPO's labels are softened by: of the stored scores, not of what a report says."""
+    if not isinstance(config.policy, Consistency):
+        return 0.0
+    _, report = await preview(session, iteration, config)
+    return float(report["label_smoothing"])
 
 
 async def build(session: AsyncSession, iteration: Iteration, config: Pairing) -> dict[str, Any]:

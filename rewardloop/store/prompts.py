@@ -78,9 +78,11 @@ async def conversations(session: AsyncSession, ids: Sequence[int]) -> list[list[
 
 
 async def take(
-    session: AsyncSession, dataset: str, start: int, count: int, *, without: Collection[int] = ()
+    session: AsyncSession, dataset: str, start: int, count: int, *, without: Collection[str] = ()
 ) -> list[int]:
     """Ids of `count` prompts from position `start`, going round at the dataset's end.
+
+    Conversations whose `messages_sha256` is in `without` are passed over.
 
     Raises:
         NotFound: the dataset is empty.
@@ -88,7 +90,7 @@ async def take(
     ids = list(
         await session.scalars(
             select(Prompt.id)
-            .where(Prompt.dataset == dataset, Prompt.id.not_in(without))
+            .where(Prompt.dataset == dataset, Prompt.messages_sha256.not_in(without))
             .order_by(Prompt.id)
         )
     )

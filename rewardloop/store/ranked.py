@@ -27,6 +27,7 @@ from rewardloop.records import (
     RankedPrompt,
     UnscoredReason,
     WrittenJudgement,
+    mean_score,
 )
 from rewardloop.store import prompts
 from rewardloop.store.models import (
@@ -81,7 +82,7 @@ async def add(session: AsyncSession, dataset: str, ranked: Sequence[RankedPrompt
 
 
 async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: int) -> None:
-    """Hold out a part of the dataset's ranked prompts for this run.
+    """Hold out a part of the dataset's ranked prompts for this run: at least one, never all.
 
     Raises:
         InvalidInput: there are too few ranked prompts.
@@ -101,7 +102,8 @@ async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: in
             f"and a bootstrap needs at least {MIN_PROMPTS}; fill it with "
             f"`rewardloop import-ranked FILE --dataset {config.dataset}`"
         )
-    num_held_out = max(1, round(len(ids) * config.eft.held_out_fraction))
+    wanted = round(len(ids) * config.eft.held_out_fraction)
+    num_held_out = min(max(1, wanted), len(ids) - 1)
     held_out = set(random.Random(seed).sample(ids, num_held_out))
     session.add_all(RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out) for i in ids)
 
@@ -109,25 +111,43 @@ async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: in
 async def ift_examples(
     session: AsyncSession, run_id: UUID, config: Bootstrap
 ) -> list[dict[str, Any]]:
-    """(prompt, best human answer) of every prompt of the dataset that is not held out."""
-    held_out = await held_out_ids(session, run_id)
+    """(prompt, best human answer) of every prompt of the dataset that is not held out.
+
+    The best answer is the response that humans ranked best, and where nobody ranked any the
+    prompt's reference. There is at least one example, since a split never holds out all.
+    """
+    held_out = await held_out_digests(session, run_id)
+    best_ranked = (
+        select(RankedResponse.text)
+        .where(RankedResponse.prompt_id == Prompt.id)
+        .order_by(RankedResponse.position)
+        .limit(1)
+        .scalar_subquery()
+    )
+    answer = func.coalesce(best_ranked, Prompt.reference)
     rows = await session.execute(
-        select(Prompt.messages, Prompt.reference)
+        select(Prompt.messages, answer)
         .where(
             Prompt.dataset == config.dataset,
-            Prompt.reference.is_not(None),
-            Prompt.id.not_in(held_out),
+            answer.is_not(None),
+            Prompt.messages_sha256.not_in(held_out),
         )
         .order_by(Prompt.id)
         .limit(config.max_ift_examples)
     )
-    return [{"prompt": messages, "completion": reference} for messages, reference in rows]
+    return [{"prompt": messages, "completion": best} for messages, best in rows]
 
 
-async def held_out_ids(session: AsyncSession, run_id: UUID) -> list[int]:
-    """The prompts that the run only measures its judges by; none without a bootstrap."""
+async def held_out_digests(session: AsyncSession, run_id: UUID) -> list[str]:
+    """`messages_sha256` of the prompts that the run only measures its judges by.
+
+    Not their ids: the same conversation has another id in another dataset. None where the
+    run has no human rankings.
+    """
     found = await session.scalars(
-        select(RankedSplit.prompt_id).where(RankedSplit.run_id == run_id, RankedSplit.held_out)
+        select(Prompt.messages_sha256)
+        .join(RankedSplit, RankedSplit.prompt_id == Prompt.id)
+        .where(RankedSplit.run_id == run_id, RankedSplit.held_out)
     )
     return list(found)
 
@@ -231,7 +251,8 @@ async def settle(session: AsyncSession, assessment: Assessment) -> dict[str, Any
     by_prompt = await _judged(session, assessment.id)
     rankings = [
         JudgedRanking(
-            ranks=tuple(r.rank for r in responses), scores=tuple(_mean(r) for r in responses)
+            ranks=tuple(r.rank for r in responses),
+            scores=tuple(mean_score(j.score for j in r.judgements) for r in responses),
         )
         for responses in by_prompt.values()
     ]
@@ -279,11 +300,6 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
     return by_prompt
 
 
-def _mean(response: JudgedResponse) -> float | None:
-    scores = [j.score for j in response.judgements if j.score is not None]
-    return sum(scores) / len(scores) if scores else None
-
-
 async def select_examples(
     session: AsyncSession, iteration_id: UUID, config: Eft, seed: int
 ) -> dict[str, Any]:
@@ -305,9 +321,10 @@ async def select_examples(
 
 
 async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
-    """(judge's prompt, written judgement) of every kept judgement.
+    """(judge's prompt, judgement as far as its score) of every kept judgement.
 
-    The prompt is that of free judging, which is what M1 will be asked.
+    The prompt is that of free judging, which is what M1 will be asked. M1 shall learn to end
+    at the score, whatever this judge went on to write.
     """
     rows = await session.execute(
         select(Prompt.messages, RankedResponse.text, RankedJudgement.raw_text)
@@ -323,7 +340,7 @@ async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[s
                 [*messages, {"role": "assistant", "content": answer}],  # type: ignore[list-item]
                 JudgementMode.FREE,
             ),
-            "completion": judgement,
+            "completion": rubric.through_score(judgement),
         }
         for messages, answer, judgement in rows
     ]

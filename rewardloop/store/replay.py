@@ -1,4 +1,7 @@
-"""A run over another run's answers: the same responses and judgements, another policy or loss."""
+"""A run over another run's answers: the same responses and judgements, another policy or loss.
+
+What the other run held out to measure its judges by, this one holds out too.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -6,12 +9,17 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import RunConfig
+from rewardloop.config import RunConfig, parse_run_config
 from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import Phase
 from rewardloop.store.models import Iteration, Run
 
 _AFTER_ROLLOUT = (Phase.TRAIN, Phase.SWAP, Phase.ASSESS, Phase.DONE)
+
+_SPLIT = (
+    "INSERT INTO ranked_splits (run_id, prompt_id, held_out)"
+    " SELECT :new, prompt_id, held_out FROM ranked_splits WHERE run_id = :old"
+)
 
 _COPIES = (
     "INSERT INTO iteration_prompts (iteration_id, prompt_id, state, reason)"
@@ -36,7 +44,8 @@ async def resolved(session: AsyncSession, config: RunConfig) -> RunConfig:
     Raises:
         NotFound: there is no such run.
         Conflict: its first iteration has no complete roll-out.
-        InvalidInput: the config asks for a bootstrap, or for another base version.
+        InvalidInput: the config asks for a bootstrap, for another base version, or for what
+            does not go with the other run's prompts.
     """
     assert config.replay is not None
     source = await _source(session, config.replay)
@@ -55,7 +64,8 @@ async def resolved(session: AsyncSession, config: RunConfig) -> RunConfig:
         "sampling": theirs.sampling,
         "judging": theirs.judging,
     }
-    return config.model_copy(update=decided)
+    # Checked again as a whole: their prompts may not go with our pair policy.
+    return parse_run_config(config.model_copy(update=decided).model_dump(mode="json"))
 
 
 async def _source(session: AsyncSession, run_id: UUID) -> Iteration:
@@ -70,7 +80,9 @@ async def _source(session: AsyncSession, run_id: UUID) -> Iteration:
 
 
 async def copy(session: AsyncSession, run_id: UUID, iteration: Iteration) -> None:
-    """Give the iteration the prompts, responses and judgements of the run's first one."""
+    """Give the iteration the prompts, responses and judgements of the run's first one, and
+    its run the other's held-out split."""
     source = await _source(session, run_id)
+    await session.execute(text(_SPLIT), {"old": run_id, "new": iteration.run_id})
     for statement in _COPIES:
         await session.execute(text(statement), {"old": source.id, "new": iteration.id})

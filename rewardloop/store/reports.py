@@ -7,9 +7,18 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import RunConfig
-from rewardloop.conformance import conformance
+from rewardloop.conformance import Found, conformance
 from rewardloop.records import IterationKind, Stage
-from rewardloop.store import evaluations, iterations, pairs, ranked, runs, training, versions
+from rewardloop.store import (
+    evaluations,
+    iterations,
+    pairs,
+    prompts,
+    ranked,
+    runs,
+    training,
+    versions,
+)
 from rewardloop.store.models import Iteration, Run
 
 NUM_EXAMPLES = 5
@@ -35,7 +44,7 @@ async def of_run(session: AsyncSession, run_id: UUID) -> dict[str, Any]:
             "base_version": run.base_version_id,
             "created_at": run.created_at.isoformat(),
         },
-        "conformance": _conformance(run, whole),
+        "conformance": await _conformance(session, run, whole),
         "versions": [await _version(session, i, label) for i, label in labels.items()],
         "assessments": [a for i in whole for a in await _assessments(session, i, labels)],
         "iterations": [await _iteration(session, i) for i in whole],
@@ -70,12 +79,20 @@ def labels_of(run: Run, whole: list[Iteration]) -> dict[str, str]:
 
 async def conformance_of(session: AsyncSession, run_id: UUID) -> list[dict[str, Any]]:
     run = await runs.get(session, run_id)
-    return _conformance(run, await iterations.of_run(session, run_id))
+    return await _conformance(session, run, await iterations.of_run(session, run_id))
 
 
-def _conformance(run: Run, whole: list[Iteration]) -> list[dict[str, Any]]:
-    report = next((i.report for i in whole if i.kind == IterationKind.BOOTSTRAP), {})
-    return conformance(RunConfig.model_validate(run.config), report)
+async def _conformance(
+    session: AsyncSession, run: Run, whole: list[Iteration]
+) -> list[dict[str, Any]]:
+    found = Found(
+        bootstrap=next((i.report for i in whole if i.kind == IterationKind.BOOTSTRAP), {}),
+        improvements=[i.report for i in whole if i.kind == IterationKind.IMPROVE],
+        num_held_out=len(await ranked.held_out_digests(session, run.id)) or None,
+        dataset_sizes=await prompts.datasets(session),
+        judges=await evaluations.judges_of(session, run.id),
+    )
+    return conformance(RunConfig.model_validate(run.config), found)
 
 
 async def _version(session: AsyncSession, version: str, label: str) -> dict[str, Any]:

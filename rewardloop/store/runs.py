@@ -5,14 +5,15 @@ import json
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import queue_names
-from rewardloop.config import PromptSource, RunConfig
-from rewardloop.errors import Conflict, NotFound
+from rewardloop.config import Anchored, PromptSource, RunConfig
+from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import IterationKind, IterationState
-from rewardloop.store import events, outbox, prompts, ranked, replay, versions
+from rewardloop.store import candidates, events, outbox, prompts, ranked, replay, versions
 from rewardloop.store.models import IdempotencyKey, Iteration, IterationPrompt, Run
 
 
@@ -73,7 +74,8 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
 
     Raises:
         NotFound: there is no such run, one of its datasets is empty, or its judge unknown.
-        InvalidInput: the ranked dataset has too few prompts to learn from and to measure by.
+        InvalidInput: the ranked dataset has too few prompts to learn from and to measure by, or
+            the prompt dataset none to show to the prompt model.
         Conflict: an iteration of the run failed.
     """
     run = await get(session, run_id, lock=True)
@@ -92,12 +94,15 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         bootstrap = Iteration(id=uuid4(), run_id=run_id, index=0, kind=IterationKind.BOOTSTRAP)
         await ranked.split(session, run_id, config.bootstrap, config.seed)
         added.insert(0, bootstrap)
+    await _require_shots(session, run_id, config.prompts)
     session.add_all(added)
     await session.flush()
     for iteration in added:
         if iteration.index == 1 and config.replay is not None:
             await replay.copy(session, config.replay, iteration)
-        else:
+        elif iteration.index > 1 and isinstance(config.pairing.policy, Anchored):
+            await _take_the_firsts_prompts(session, iteration)
+        elif iteration.kind == IterationKind.IMPROVE:
             await _take_prompts(session, iteration, config.prompts)
         events.record(session, "iteration.queued", run_id=run_id, iteration_id=iteration.id)
         outbox.add(session, queue_names.ADVANCE, iteration.id)
@@ -132,20 +137,43 @@ async def _require_what_comes_late(session: AsyncSession, config: RunConfig) -> 
         await prompts.take(session, dataset, 0, 1)
 
 
+async def _require_shots(session: AsyncSession, run_id: UUID, source: PromptSource) -> None:
+    how = source.self_instruct
+    if how is None or await candidates.human_shots(session, source.dataset, run_id, how.max_words):
+        return
+    raise InvalidInput(
+        f"the dataset {source.dataset!r} has no prompt of a single turn and at most "
+        f"{how.max_words} words to show to the prompt model; fill it with "
+        f"`rewardloop import FILE --dataset {source.dataset}`"
+    )
+
+
 async def _take_prompts(session: AsyncSession, iteration: Iteration, source: PromptSource) -> None:
     """The iteration's turn of the dataset, unless its prompts are still to be written.
 
     What the run holds out is no prompt to train on, even where one dataset serves as both.
     """
-    if iteration.kind == IterationKind.BOOTSTRAP:
-        return
     num = source.num_per_iteration
-    held_out = await ranked.held_out_ids(session, iteration.run_id)
+    held_out = await ranked.held_out_digests(session, iteration.run_id)
     ids = await prompts.take(
         session, source.dataset, (iteration.index - 1) * num, num, without=held_out
     )
     if source.self_instruct is None:
         session.add_all(IterationPrompt(iteration_id=iteration.id, prompt_id=i) for i in ids)
+
+
+async def _take_the_firsts_prompts(session: AsyncSession, iteration: Iteration) -> None:
+    """The anchored policy rejects the first model's answers, so only prompts that it answered
+    can give pairs."""
+    await session.flush()
+    firsts = (
+        select(literal(iteration.id), IterationPrompt.prompt_id)
+        .join(Iteration, Iteration.id == IterationPrompt.iteration_id)
+        .where(Iteration.run_id == iteration.run_id, Iteration.index == 1)
+    )
+    await session.execute(
+        insert(IterationPrompt).from_select(["iteration_id", "prompt_id"], firsts)
+    )
 
 
 async def remembered(

@@ -9,6 +9,7 @@ This process becomes the server (exec), so signals and exit codes are vLLM's.
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from rewardloop.config import load_settings
 from rewardloop.exits import known_errors_told
@@ -27,7 +28,12 @@ def main() -> None:
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]
-    command = [
+    os.execv(sys.executable, command(folder, options.max_model_len, vllm_options))
+
+
+def command(folder: Path, max_model_len: str, vllm_options: list[str]) -> list[str]:
+    """vLLM's own command line; of an option that is given twice the last one counts."""
+    return [
         sys.executable,
         "-m",
         "vllm.entrypoints.openai.api_server",
@@ -36,14 +42,18 @@ def main() -> None:
         "--served-model-name",
         "policy",
         "--max-model-len",
-        options.max_model_len,
+        max_model_len,
+        # Else top_k, repetition_penalty and the like of the model's generation_config.json
+        # would apply to every request that does not name them, unseen in the run's config.
+        # The ids there that end a text are read all the same.
+        "--generation-config",
+        "vllm",
         "--middleware",
         "services.generator.gate.Gate",
         "--uvicorn-log-level",
         "warning",
         *vllm_options,
     ]
-    os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,9 @@ from transformers import TrainerCallback
 
 from services.trainer.child import ask, report
 
+NOTHING_KEPT = (
+    "no step was kept: the new version has the weights of the one that it was trained from"
+)
 NUM_PROMPTS_AT_ONCE = 16
 """Prompts that are answered as one padded batch."""
 
@@ -55,6 +58,8 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         self._restore(model)
         control.should_training_stop = True
         report(self._channel, stopped_at=step, kept_step=self._kept_step)
+        if self._kept_step == 0:
+            report(self._channel, outcome=NOTHING_KEPT)
 
     def _wins(self, model: Any, step: int) -> bool:
         answers = greedy_answers(

@@ -163,7 +163,7 @@ async def _store(session: AsyncSession, job: TrainingJob, report: dict[str, Any]
 
 
 def _validation(settings: Settings, plan: Plan) -> Validation | None:
-    if not plan.task.get("early_stopping"):
+    how = plan.config.training.early_stopping
+    if how is None or not plan.task.get("early_stopping"):
         return None
-    prompts = plan.task["early_stopping"]["prompts"]
-    return Validation(settings, prompts, plan.config.judging.mode)
+    return Validation(settings, plan.task["early_stopping"]["prompts"], how)

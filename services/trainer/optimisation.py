@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import torch
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from services.trainer.child import report
 
@@ -30,6 +30,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         report(self._channel, num_steps=state.max_steps)
+        report(self._channel, batch_size=args.train_batch_size * args.gradient_accumulation_steps)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -39,10 +40,20 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
 
 def load_model(path: str, dropout: float) -> Any:
-    """The model in float32; Llama-like models have dropout on attention only."""
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, attention_dropout=dropout
-    )
+    """The model in float32; Llama-like models have dropout on attention only.
+
+    Raises:
+        ValueError: the model has none there, and a rate above 0 is asked for.
+    """
+    config = AutoConfig.from_pretrained(path)
+    if hasattr(config, "attention_dropout"):
+        config.attention_dropout = dropout
+    elif dropout:
+        raise ValueError(
+            f"a {config.model_type} model has no attention_dropout; set this training's dropout "
+            "to 0"
+        )
+    model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
     model.config.use_cache = False
     return model
 

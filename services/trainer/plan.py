@@ -88,7 +88,7 @@ async def _child_and_data(
     return DPO, {
         "config": training.model_dump(mode="json", exclude={"early_stopping"}),
         "pairs": [_pair(row) for row in rows],
-        "label_smoothing": iteration.report.get("pairing", {}).get("label_smoothing", 0.0),
+        "label_smoothing": await pairs.label_smoothing_of(session, iteration, config.pairing),
         "early_stopping": await _early_stopping(session, training),
     }
 

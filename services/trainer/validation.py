@@ -2,33 +2,43 @@
 orders (Yuan et al., section 3.1.2)."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from rewardloop.clients.judge import JudgeClient
-from rewardloop.config import Settings
+from rewardloop.config import EarlyStopping, Settings
+from rewardloop.errors import TrainingFailed
 from rewardloop.evaluation import ComparedPrompt, head_to_head
-from rewardloop.records import JudgementMode, Message, Preference
+from rewardloop.records import Message, Preference
 
-JUDGE_MAX_TOKENS = 256
 MAX_IN_FLIGHT = 32
 
 
 class Validation:
     """Remembers the answers of the last check that won."""
 
-    def __init__(self, settings: Settings, prompts: list[list[Message]], mode: JudgementMode):
+    def __init__(self, settings: Settings, prompts: list[list[Message]], how: EarlyStopping):
         self._settings = settings
         self._prompts = prompts
-        self._mode = mode
+        self._how = how
+        self._unread: Counter[str] = Counter()
+        """Comparisons of the newest check without a preference, by reason."""
         self._best: list[str] | None = None
 
     async def answer(self, check: dict[str, Any]) -> dict[str, Any]:
-        """Whether training goes on after this check's `answers`, beside the check's metrics."""
+        """Whether training goes on after this check's `answers`, beside the check's metrics.
+
+        Raises:
+            TrainingFailed: no prompt's two comparisons could both be read, so that nobody
+                knows which answers are better.
+        """
         new: list[str] = check["answers"]
         if self._best is None:
             self._best = new
             return {"go_on": True}
         found = head_to_head(await self._compare(new, self._best))
+        if found.win_rate is None:
+            raise self._all_unread(check["step"])
         go_on = found.num_wins > found.num_losses
         if go_on:
             self._best = new
@@ -38,7 +48,18 @@ class Validation:
             "validation_loss_rate": found.loss_rate,
         }
 
+    def _all_unread(self, step: int) -> TrainingFailed:
+        told = ", ".join(f"{num} {reason}" for reason, num in self._unread.items())
+        return TrainingFailed(
+            f"the early-stopping check at step {step} decided nothing: of none of its "
+            f"{len(self._prompts)} prompts could both comparisons be read ({told}). Set "
+            "training.early_stopping.mode to 'constrained', raise its judge_max_tokens where "
+            "they are truncated, or give the trainer a judge that can compare "
+            "(REWARDLOOP_EVALUATION_JUDGE_URL)"
+        )
+
     async def _compare(self, new: list[str], old: list[str]) -> list[ComparedPrompt]:
+        self._unread.clear()
         url = self._settings.evaluation_judge_url or self._settings.judge_url
         lanes = asyncio.Semaphore(MAX_IN_FLIGHT)
         async with JudgeClient(url, self._settings.api_key.get_secret_value()) as judge:
@@ -48,8 +69,14 @@ class Validation:
             ) -> Preference | None:
                 async with lanes:
                     written = await judge.compare(
-                        prompt, first, second, mode=self._mode, max_tokens=JUDGE_MAX_TOKENS
+                        prompt,
+                        first,
+                        second,
+                        mode=self._how.mode,
+                        max_tokens=self._how.judge_max_tokens,
                     )
+                if written.reason is not None:
+                    self._unread[written.reason] += 1
                 return written.preference
 
             async def compare(prompt: list[Message], a: str, b: str) -> ComparedPrompt:

@@ -25,11 +25,6 @@ class Bootstrapping(Steps):
     async def _train_baseline(self) -> bool:
         async with self.store.transaction() as session:
             examples = await ranked.ift_examples(session, self.iteration.run_id, self._how)
-            if not examples:
-                raise NoExamples(
-                    f"the dataset {self._how.dataset!r} has no prompt with a human answer outside "
-                    "the held-out part, so there is nothing to train the SFT baseline on"
-                )
             await training.add(session, self.iteration.id, Stage.BASELINE)
             found = {"num_examples": len(examples)}
             await iterations.add_to_report(session, self.iteration.id, "ift", found)

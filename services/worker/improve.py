@@ -24,11 +24,15 @@ class Improving(Steps):
 
     async def _serve_prompt_model(self) -> bool:
         """The prompt model is fixed: an upstream of its own, or the run's base version."""
+        name, is_own = self.settings.prompt_upstream_model, True
         if self.settings.prompt_upstream_url is None:
             async with self.store.transaction() as session:
                 run = await runs.get(session, self.iteration.run_id)
-            await self._serve(run.base_version_id)
+            name, is_own = run.base_version_id, False
+            await self._serve(name)
         async with self.store.transaction() as session:
+            found = {"name": name, "is_own": is_own}
+            await iterations.add_to_report(session, self.iteration.id, "prompt_model", found)
             await self._enter(session, Phase.PROMPTS)
             outbox.add(session, queue_names.PROMPTS, self.iteration.id)
         return False

@@ -1,8 +1,9 @@
 """Self-instruct: the fixed prompt model writes new prompts until an iteration has enough.
 
-One task at a time works on an iteration (an advisory lock). Every written prompt is
-stored, with its reason where it is rejected, so that a task that dies loses one batch at
-most. The filter is made anew from what is stored.
+One task at a time works on an iteration (an advisory lock). Each batch is stored, rejected
+prompts with their reasons, so that a task that dies loses one batch at most; of the last
+batch only what was looked at until there were enough. The filter is made anew from what
+is stored.
 """
 
 import asyncio
@@ -17,7 +18,14 @@ from rewardloop import queue_names, telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.config import RunConfig, SelfInstruct, Settings
 from rewardloop.errors import InvalidInput, TooFewPrompts, UpstreamRejected
-from rewardloop.instruct import STOP, PromptFilter, choose_shots, few_shot_prompt, written_prompt
+from rewardloop.instruct import (
+    STOP,
+    PromptFilter,
+    Rejection,
+    choose_shots,
+    few_shot_prompt,
+    written_prompt,
+)
 from rewardloop.queue import relay
 from rewardloop.records import Phase
 from rewardloop.store import Store, candidates, iterations, outbox, prompts, ranked
@@ -92,23 +100,17 @@ class Writing:
     async def _load(self) -> None:
         """The shots to choose from, and a filter that knows everything so far."""
         async with self.store.transaction() as session:
-            human = await candidates.human_shots(
-                session, self.config.prompts.dataset, self.iteration.run_id
+            self.human = await candidates.human_shots(
+                session, self.config.prompts.dataset, self.iteration.run_id, self.how.max_words
             )
-            known = await prompts.texts(session, self.config.prompts.dataset)
+            known = []
+            for dataset in _training_datasets(self.config):
+                known += await prompts.texts(session, dataset)
             self.generated = await candidates.accepted_texts(session, self.iteration.run_id)
             evaluation = await ranked.held_out_texts(session, self.iteration.run_id)
             for dataset in _evaluation_datasets(self.config):
                 evaluation += await prompts.texts(session, dataset)
             so_far = await candidates.progress(session, self.iteration.id)
-        # Long ones crowd the context, and would make the model write what is too long.
-        self.human = [text for text in human if len(text.split()) <= self.how.max_words]
-        if not self.human:
-            raise TooFewPrompts(
-                f"the dataset {self.config.prompts.dataset!r} has no prompt of a single turn and "
-                f"at most {self.how.max_words} words to show to the prompt model; fill it with "
-                f"`rewardloop import FILE --dataset {self.config.prompts.dataset}`"
-            )
         self.filter = PromptFilter(self.how, [*known, *self.generated], evaluation)
         self.num_written = int(so_far["num_written"])
         self.num_accepted = int(so_far["num_accepted"])
@@ -120,7 +122,7 @@ class Writing:
         for candidate in written:
             if self.num_accepted == wanted:
                 break
-            found.append(candidate if candidate.reason else self._filtered(candidate))
+            found.append(self._settled(candidate))
         async with self.store.transaction() as session:
             await candidates.add(session, self.iteration, found)
             await iterations.note_progress(session, self.iteration.id)
@@ -131,19 +133,25 @@ class Writing:
         seed = (self.config.seed + self.iteration.index) * 1_000_003 + attempt
         shots = choose_shots(self.human, self.generated, self.how, seed)
         try:
-            completion = await self.model.complete(few_shot_prompt(shots), self.how, STOP)
+            completion, finish_reason = await self.model.complete(
+                few_shot_prompt(shots), self.how, STOP
+            )
         except (InvalidInput, UpstreamRejected) as error:  # the shots are too long, say
-            telemetry.CANDIDATE_PROMPTS.labels("refused").inc()
             return Candidate(attempt, "", "refused", error.message)
-        return Candidate(attempt, written_prompt(completion), None, None)
+        text = written_prompt(completion)
+        if finish_reason == "length":  # half a sentence, and later a shot
+            cut = f"after {self.how.max_tokens} tokens"
+            return Candidate(attempt, text, Rejection.TRUNCATED, cut)
+        return Candidate(attempt, text, None, None)
 
-    def _filtered(self, candidate: Candidate) -> Candidate:
-        rejected = self.filter.admit(candidate.text)
-        telemetry.CANDIDATE_PROMPTS.labels(rejected.reason if rejected else "accepted").inc()
-        if rejected is not None:
-            return replace(candidate, reason=rejected.reason, detail=rejected.detail)
-        self.generated.append(candidate.text)
-        self.num_accepted += 1
+    def _settled(self, candidate: Candidate) -> Candidate:
+        """The candidate with the filter's word, unless something spoke against it before."""
+        if candidate.reason is None and (rejected := self.filter.admit(candidate.text)):
+            candidate = replace(candidate, reason=rejected.reason, detail=rejected.detail)
+        telemetry.CANDIDATE_PROMPTS.labels(candidate.reason or "accepted").inc()
+        if candidate.reason is None:
+            self.generated.append(candidate.text)
+            self.num_accepted += 1
         return candidate
 
     async def _finish(self, wanted: int) -> None:
@@ -167,6 +175,11 @@ class Writing:
             "(REWARDLOOP_PROMPT_UPSTREAM_URL; in the file of `rewardloop up --env-file`, on the "
             "embedded stack), or loosen prompts.self_instruct"
         )
+
+
+def _training_datasets(config: RunConfig) -> set[str]:
+    """Where shots and IFT examples come from."""
+    return {config.prompts.dataset} | ({config.bootstrap.dataset} if config.bootstrap else set())
 
 
 def _evaluation_datasets(config: RunConfig) -> list[str]:

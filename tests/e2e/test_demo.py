@@ -37,7 +37,7 @@ def test_each_pair_prefers_the_higher_mean_of_one_prompt(demo: Demo) -> None:
     for chosen, rejected, chosen_prompt, rejected_prompt, prompt, best, worst in pairs:
         assert chosen > rejected
         assert chosen_prompt == rejected_prompt == prompt
-        assert (chosen, rejected) == (best, worst)
+        assert (chosen, rejected) == pytest.approx((best, worst))
 
 
 def test_each_prompt_without_a_pair_is_tied(demo: Demo) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from rewardloop.config import SupervisedTraining, Training
 from services.trainer import dpo, sft
 from services.trainer.child import run_child
-from services.trainer.early_stopping import greedy_answers
+from services.trainer.early_stopping import NOTHING_KEPT, greedy_answers
 from tests.e2e.tiny_model import as_prompt, byte_tokenizer, in_float64, user
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -103,6 +103,7 @@ def test_a_stop_brings_the_weights_of_the_check_before_back(
     assert reports[0] == {"num_steps": 8}
     assert checks(reports) == [0, 3, 6]
     assert {"stopped_at": 6, "kept_step": 3} in reports
+    assert {"outcome": NOTHING_KEPT} not in reports
     assert steps(reports) == [1, 2, 3, 4, 5, 6]
     run(sft, sft_task(tiny, tmp_path / "short", num_epochs=3 / 8), monkeypatch)
     assert same_weights(tmp_path / "stopped", tmp_path / "short")
@@ -115,6 +116,7 @@ def test_a_stop_at_the_first_check_gives_the_base_back(
     task = with_checks(dpo_task(tiny, tmp_path / "out"), every_num_steps=2)
     reports = run(dpo, task, monkeypatch, True, False)
     assert {"stopped_at": 2, "kept_step": 0} in reports
+    assert {"outcome": NOTHING_KEPT} in reports
     assert same_weights(tmp_path / "out", tiny)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from rewardloop.config import SupervisedTraining, Training
-from services.trainer import sft
+from services.trainer import optimisation, sft
 from services.trainer.child import run_child
 from tests.e2e.tiny_model import (
     as_prompt,
@@ -165,15 +166,25 @@ def test_nothing_left_to_learn_is_an_error(tiny: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_examples", "num_steps"), [(1, 1), (2, 1), (3, 2), (4, 1), (5, 2), (8, 2)]
+    ("num_examples", "num_steps", "batch_size"),
+    [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 1, 4), (5, 2, 4), (8, 2, 4)],
 )
 def test_fewer_examples_than_a_batch_make_a_smaller_one(
-    tiny: Path, tmp_path: Path, num_examples: int, num_steps: int
+    tiny: Path, tmp_path: Path, num_examples: int, num_steps: int, batch_size: int
 ) -> None:
     """Batches of 4 in forward passes of 2: of 3 examples, one batch of 2 and one of 1."""
     reports = train(task_of(tiny, tmp_path, TEXTS[:1] * num_examples))
-    assert reports[0] == {"num_steps": num_steps}
+    assert reports[:2] == [{"num_steps": num_steps}, {"batch_size": batch_size}]
     assert len(logged(reports, "loss")) == num_steps
+
+
+def test_dropout_is_refused_where_a_model_has_none_on_attention(tmp_path: Path) -> None:
+    """GPT-2 has three other kinds; its config would swallow ours, and the model choke on it."""
+    config = GPT2Config(vocab_size=16, n_positions=16, n_embd=8, n_layer=1, n_head=1)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path)
+    assert optimisation.load_model(str(tmp_path), dropout=0.0).dtype == torch.float32
+    with pytest.raises(ValueError, match="gpt2 model has no attention_dropout"):
+        optimisation.load_model(str(tmp_path), dropout=0.1)
 
 
 def test_a_run_can_be_repeated_bit_for_bit(tiny: Path, tmp_path: Path) -> None:

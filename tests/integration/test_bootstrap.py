@@ -178,6 +178,27 @@ async def test_no_iteration_takes_a_held_out_prompt(ready: Any) -> None:
     assert not texts & await held_out(ready)
 
 
+async def test_a_held_out_conversation_is_kept_away_whatever_dataset_it_is_in(ready: Any) -> None:
+    await ready.add_prompts(*(f"about {t}" for t in [*TOPICS, "kites"]), dataset="again")
+    await ready.new_run(bootstrap=BOOTSTRAP, prompts={"dataset": "again", "num_per_iteration": 100})
+    taken = await ready.rows(
+        "SELECT p.messages->0->>'content' AS text FROM iteration_prompts i"
+        " JOIN prompts p ON p.id = i.prompt_id"
+    )
+    assert len(taken) == 6
+    assert not {row["text"] for row in taken} & await held_out(ready)
+
+
+async def test_some_ranked_prompts_are_always_left_to_learn_from(world: Any) -> None:
+    """90 % of 4 are 4, rounded."""
+    await world.with_base()
+    await world.add_prompts("one")
+    await world.add_ranked(*(ranked_prompt(t, "a", "b") for t in TOPICS[:4]))
+    await world.new_run(bootstrap={"eft": {"held_out_fraction": 0.9}})
+    parts = await world.rows("SELECT held_out, count(*) AS num FROM ranked_splits GROUP BY 1")
+    assert {row["held_out"]: row["num"] for row in parts} == {True: 3, False: 1}
+
+
 async def test_eft_examples_agree_with_the_human_order(ready: Any) -> None:
     """Without thinning, the kept judgements of a prompt are whole sets: its responses have
     equally many, and the k-th highest ones fall with the human rank, for each k."""
@@ -262,7 +283,7 @@ async def test_the_agreement_is_that_of_the_stored_scores(ready: Any) -> None:
         " SELECT a.metrics, (SELECT avg((x.mean > y.mean)::int)::float FROM means x"
         "  JOIN means y USING (assessment_id, prompt_id)"
         "  WHERE x.assessment_id = a.id AND x.rank < y.rank) AS accuracy"
-        " FROM assessments a"
+        " FROM assessments a ORDER BY a.id"
     )
     assert len(rows) == 3
     for row in rows:
@@ -381,14 +402,20 @@ async def test_without_an_eft_example_the_bootstrap_fails(
     assert await ready.value("SELECT count(*) FROM training_jobs") == 1  # the baseline's
 
 
-async def test_without_a_human_answer_the_bootstrap_fails(world: Any) -> None:
+async def test_ift_imitates_the_best_ranked_answer(world: Any) -> None:
+    """Also of a prompt that was imported before its rankings, and without a reference."""
     await world.with_base()
     await world.add_prompts("one")
-    await world.add_ranked(*(ranked_prompt(t, "a", "b", reference=None) for t in TOPICS))
+    await world.add_prompts(*TOPICS[:3], dataset="ranked")
+    await world.add_ranked(*(ranked_prompt(t, f"best {t}", "poor") for t in TOPICS))
     bootstrap, _ = await world.new_run(bootstrap={})
-    failed = await world.advance(bootstrap)
-    assert stands(failed) == ("failed", "train_baseline")
-    assert "'ranked' has no prompt with a human answer outside the held-out part" in failed.error
+    assert stands(await world.advance(bootstrap)) == ("running", "train_baseline")
+    async with world.store.transaction() as session:
+        plan = await plan_of(session, await training.of(session, bootstrap, Stage.BASELINE))
+    learnt = set(TOPICS) - await held_out(world)
+    assert {example["completion"] for example in plan.task["examples"]} == {
+        f"best {topic}" for topic in learnt
+    }
 
 
 async def test_ift_takes_no_more_examples_than_it_may(ready: Any) -> None:

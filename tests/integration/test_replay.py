@@ -8,6 +8,7 @@ import pytest
 from rewardloop.config import parse_run_config
 from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.store import runs
+from tests.integration.conftest import ranked_prompt
 
 SCORED = (
     "SELECT r.prompt_id, r.sample_index, r.text, j.judge_index, j.score FROM responses r"
@@ -93,3 +94,40 @@ async def test_a_roll_out_that_is_not_complete_is_not_replayed(world: Any) -> No
     source = (await world.iteration(iteration_id)).run_id
     with pytest.raises(Conflict, match="no complete roll-out"):
         await world.new_run(replay=str(source))
+
+
+async def test_a_replay_holds_out_what_the_replayed_run_holds_out(world: Any) -> None:
+    """So that its versions are measured too, and on what none of them was trained on."""
+    await world.with_base()
+    world.serve()
+    await world.add_ranked(*(ranked_prompt(f"about {n}", "good", "poor") for n in range(8)))
+    prompts = {"dataset": "ranked", "num_per_iteration": 4}
+    bootstrap, first = await world.new_run(bootstrap={}, prompts=prompts)
+    await world.bootstrap(bootstrap)
+    await world.improve(first)
+    source = (await world.iteration(first)).run_id
+
+    again, second = await world.new_run(count=2, replay=str(source))
+    run_id = (await world.iteration(again)).run_id
+    of_run = "SELECT prompt_id, held_out FROM ranked_splits WHERE run_id = :r ORDER BY 1"
+    assert await world.rows(of_run, r=run_id) == await world.rows(of_run, r=source)
+    trained_on_held_out = await world.rows(
+        "SELECT 1 FROM iteration_prompts i JOIN ranked_splits s USING (prompt_id)"
+        " WHERE i.iteration_id = :i AND s.held_out",
+        i=second,
+    )
+    assert trained_on_held_out == []
+    version = await world.improve(again)
+    measured = await world.rows("SELECT metrics FROM assessments WHERE version_id = :v", v=version)
+    assert [row["metrics"]["num_prompts"] for row in measured] == [2]
+
+
+async def test_a_policy_that_does_not_go_with_the_replayed_prompts_is_refused(
+    world: Any, rolled_out: UUID
+) -> None:
+    source = (await world.iteration(rolled_out)).run_id
+    await world.rows(
+        "UPDATE runs SET config = jsonb_set(config, '{prompts,self_instruct}', '{}') RETURNING 1"
+    )
+    with pytest.raises(InvalidInput, match=r"remove prompts\.self_instruct"):
+        await world.new_run(replay=str(source), pairing={"policy": {"kind": "anchored"}})

@@ -153,6 +153,12 @@ async def test_a_finished_run_reports_its_versions_side_by_side(
     assert rows["report.ift.num_examples"]["ran"] == zero["report"]["ift"]["num_examples"] == 6
     assert rows["report.eft.num_kept"]["deviates"]
     assert rows["prompts.self_instruct.num_human_shots"]["ran"] is None
+    assert rows["evaluation.num_prompts"]["ran"] == 2  # all that the dataset holds
+    assert rows["report.held_out.num_prompts"]["ran"] == 2
+    assert rows["report.m2.num_pairs"]["ran"] == one["counts"]["pairs"]
+    assert rows["report.num_iterations"]["ran"] == 1
+    assert rows["report.judges"]["ran"] == m1
+    assert rows["report.prompt_model"]["ran"] is None  # nobody wrote any
 
 
 async def test_the_papers_preset_deviates_in_nothing_but_what_it_has_not_found_yet(
@@ -161,7 +167,14 @@ async def test_the_papers_preset_deviates_in_nothing_but_what_it_has_not_found_y
     made = await ready.new_run(**presets.load("paper"))
     report = await report_of(ready, api, made[0])
     deviating = {row["key"]: row["ran"] for row in report["conformance"] if row["deviates"]}
-    assert deviating == {"report.ift.num_examples": None, "report.eft.num_kept": None}
+    assert {key for key, ran in deviating.items() if ran is not None} == {
+        "base_version",
+        "report.num_iterations",
+        "report.held_out.num_prompts",
+        "training.early_stopping.num_prompts",  # the test's datasets are small
+        "evaluation.num_prompts",
+    }
+    assert all(key.startswith("report.") for key, ran in deviating.items() if ran is None)
     assert len(report["conformance"]) > 30
 
 

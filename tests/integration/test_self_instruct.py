@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import free_port
-from rewardloop.errors import Conflict, TooFewPrompts, UpstreamUnavailable
+from rewardloop.errors import Conflict, InvalidInput, TooFewPrompts, UpstreamUnavailable
 from rewardloop.records import Message, Phase, PromptRecord
 from rewardloop.store import candidates, iterations, prompts
 from rewardloop.store.candidates import Candidate
@@ -92,6 +92,10 @@ async def test_new_prompts_become_the_iterations_own(ready: Any) -> None:
         "num_written": len(found),
         "num_accepted": 6,
         "rejected": {"similar": len(rejected)},
+    }
+    assert (await ready.iteration(only)).report["prompt_model"] == {
+        "name": "base",
+        "is_own": False,
     }
     assert stands(await ready.advance(only)) == ("running", "rollout")
     await ready.roll_out(only)
@@ -250,6 +254,38 @@ async def test_what_stands_in_an_evaluation_dataset_is_never_trained_on(ready: A
         await ready.write_prompts(only)
 
 
+async def test_half_a_prompt_is_rejected(ready: Any) -> None:
+    """The stub's texts have 5 to 25 words; `max_tokens` cuts after 8."""
+    ready.serve()
+    how = {**SELF_INSTRUCT, "max_tokens": 8, "max_similarity": 1.0}
+    (only,) = await in_prompts(ready, self_instruct={**how, "min_fraction": 0.1})
+    await ready.write_prompts(only)
+    found = await written(ready, only)
+    cut = [row for row in found if row["reason"] == "truncated"]
+    assert cut
+    assert {(len(row["text"].split()), row["detail"]) for row in cut} == {(8, "after 8 tokens")}
+    assert all(row["prompt_id"] is None for row in cut)
+    report = (await ready.iteration(only)).report["prompts"]
+    assert report["rejected"]["truncated"] == len(cut)
+
+
+async def test_a_prompt_that_the_bootstrap_learnt_from_is_a_duplicate(ready: Any) -> None:
+    """Also where the bootstrap has a dataset of its own."""
+    engine = ready.serve()
+    await ready.add_ranked(*(ranked_prompt(f"Rank {n} apples", "good", "poor") for n in range(8)))
+    how = {**SELF_INSTRUCT, "max_evaluation_similarity": 1.0}
+    bootstrap, first = await ready.new_run(bootstrap={}, prompts={**SOURCE, "self_instruct": how})
+    known = await ready.value(
+        "SELECT min(p.messages->0->>'content') FROM ranked_splits s"
+        " JOIN prompts p ON p.id = s.prompt_id WHERE NOT held_out"
+    )
+    await ready.bootstrap(bootstrap)
+    await ready.advance(first)
+    ready.monkeypatch.setattr(engine, "write", lambda *_, **__: known)
+    with pytest.raises(TooFewPrompts, match="30 duplicate"):
+        await ready.write_prompts(first)
+
+
 async def test_a_held_out_ranking_is_never_shown_nor_trained_on(ready: Any) -> None:
     """Where one dataset serves as ranked data and as shots, as in the paper."""
     engine = ready.serve()
@@ -275,7 +311,7 @@ async def test_a_held_out_ranking_is_never_shown_nor_trained_on(ready: Any) -> N
     assert not [1 for prompt in asked for row in held_out if row["text"] in prompt]
 
 
-async def test_without_a_prompt_of_one_turn_the_iteration_fails(world: Any) -> None:
+async def test_without_a_prompt_of_one_turn_no_iteration_is_queued(world: Any) -> None:
     await world.with_base()
     turns: tuple[Message, ...] = (
         {"role": "user", "content": "a"},
@@ -284,11 +320,8 @@ async def test_without_a_prompt_of_one_turn_the_iteration_fails(world: Any) -> N
     )
     async with world.store.transaction() as session:
         await prompts.add(session, "seed", [PromptRecord(turns, None, "test")])
-    world.serve()
-    (only,) = await in_prompts(world)
-    with pytest.raises(TooFewPrompts, match="'seed' has no prompt of a single turn and"):
-        await world.write_prompts(only)
-    assert stands(await world.iteration(only)) == ("failed", "prompts")
+    with pytest.raises(InvalidInput, match="'seed' has no prompt of a single turn and"):
+        await world.new_run(prompts=SOURCE)
 
 
 async def test_a_task_that_is_killed_between_batches_is_gone_on_with(
@@ -393,6 +426,8 @@ async def test_a_foreign_prompt_model_writes_and_the_generators_stay(
     }
     (row, *_) = await written(ready, only)
     assert row["text"] == "Set number 1 out in very few words"
+    told = (await ready.iteration(only)).report["prompt_model"]
+    assert told == {"name": "llama-2-chat", "is_own": True}
     assert stands(await ready.advance(only)) == ("running", "rollout")
 
 

@@ -8,13 +8,15 @@ import pytest
 from pydantic import SecretStr
 
 from rewardloop import rubric
-from rewardloop.config import Settings
+from rewardloop.config import EarlyStopping, Settings
+from rewardloop.errors import TrainingFailed
 from rewardloop.records import (
     JudgementMode,
     Message,
     Preference,
     PromptRecord,
     Stage,
+    UnscoredReason,
     WrittenComparison,
 )
 from rewardloop.store import prompts, training
@@ -39,7 +41,7 @@ async def plan(world: Any, iteration_id: UUID, stage: Stage = Stage.MODEL) -> Pl
 
 async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
     ready.serve()
-    ranked = (ranked_prompt(f"about {t}", "good", "poor", reference=f"best of {t}") for t in TOPICS)
+    ranked = (ranked_prompt(f"about {t}", f"best of {t}", "poor") for t in TOPICS)
     await ready.add_ranked(*ranked)
     # A prompt with a human answer that nobody ranked is an IFT example too.
     unranked = PromptRecord(({"role": "user", "content": "about ferns"},), "best of ferns", "test")
@@ -103,6 +105,19 @@ async def test_eft_examples_teach_free_judging_whatever_mode_wrote_them(ready: A
     made = await plan(ready, bootstrap)
     (last_turn,) = made.task["examples"][-1]["prompt"]
     assert "at most 100 words" in last_turn["content"]  # the constrained judge is given 12
+
+
+async def test_an_eft_example_ends_with_its_score(ready: Any) -> None:
+    """A judge may go on behind it, and be cut in the middle of a sentence."""
+    ready.serve()
+    await ready.add_ranked(*(ranked_prompt(t, "good", "poor") for t in TOPICS))
+    bootstrap, _ = await ready.new_run(bootstrap={})
+    await ready.bootstrap(bootstrap)
+    before = (await plan(ready, bootstrap)).task["examples"]
+    await ready.rows(
+        "UPDATE ranked_judgements SET raw_text = raw_text || E'\\n\\nNow the user' RETURNING 1"
+    )
+    assert (await plan(ready, bootstrap)).task["examples"] == before
 
 
 SCORES = {1: [[1.0], [5.0], [3.0]], 2: [[4.0], [2.0]]}
@@ -176,6 +191,7 @@ class ScriptedJudge:
 
     merits: ClassVar[dict[str, int]] = {}
     asked: ClassVar[list[tuple[str, str, str]]] = []
+    how: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
@@ -190,9 +206,10 @@ class ScriptedJudge:
         self, prompt: list[Message], first: str, second: str, **how: Any
     ) -> WrittenComparison:
         self.asked.append((prompt[-1]["content"], first, second))
+        self.how.update(how)
         a, b = self.merits[first], self.merits[second]
         if a < 0 or b < 0:
-            return WrittenComparison("…", None, None, "r", "judge")
+            return WrittenComparison("…", None, UnscoredReason.TRUNCATED, "r", "judge")
         which = Preference.TIE if a == b else Preference.FIRST if a > b else Preference.SECOND
         return WrittenComparison("…", which, None, "r", "judge")
 
@@ -208,11 +225,13 @@ def checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> validation.Valida
     )
     monkeypatch.setattr(validation, "JudgeClient", ScriptedJudge)
     monkeypatch.setattr(ScriptedJudge, "asked", [])
+    monkeypatch.setattr(ScriptedJudge, "how", {})
     monkeypatch.setattr(
         ScriptedJudge, "merits", {"bad": 0, "fair": 1, "good": 2, "best": 3, "unread": -1}
     )
     asked: list[list[Message]] = [[{"role": "user", "content": text}] for text in ("p", "q")]
-    return validation.Validation(settings, asked, JudgementMode.FREE)
+    how = EarlyStopping(mode=JudgementMode.CONSTRAINED, judge_max_tokens=48)
+    return validation.Validation(settings, asked, how)
 
 
 async def go_on(checks: validation.Validation, step: int, *answers: str) -> bool:
@@ -233,15 +252,14 @@ async def test_the_first_check_has_nothing_to_lose_against(checks: validation.Va
         (("fair", "fair"), False, 0.0, 0.0),
         (("bad", "bad"), False, 0.0, 1.0),
         (("unread", "good"), True, 1.0, 0.0),  # undecided counts for nobody
-        (("unread", "unread"), False, None, None),
     ],
 )
 async def test_training_goes_on_while_newer_answers_win_more_than_they_lose(
     checks: validation.Validation,
     answers: tuple[str, str],
     expected: bool,
-    win_rate: float | None,
-    loss_rate: float | None,
+    win_rate: float,
+    loss_rate: float,
 ) -> None:
     await go_on(checks, 0, "fair", "fair")
     assert await checks.answer({"step": 200, "answers": list(answers)}) == {
@@ -255,6 +273,16 @@ async def test_training_goes_on_while_newer_answers_win_more_than_they_lose(
         ("p", old, new),
     ]
     assert len(ScriptedJudge.asked) == 4
+    assert ScriptedJudge.how == {"mode": "constrained", "max_tokens": 48}
+
+
+async def test_a_check_that_nobody_could_read_fails_the_training(
+    checks: validation.Validation,
+) -> None:
+    """Not "no win": that would publish the untrained weights as the next version."""
+    await go_on(checks, 0, "fair", "fair")
+    with pytest.raises(TrainingFailed, match=r"step 200 .* 2 prompts .*\(4 truncated\)"):
+        await go_on(checks, 200, "unread", "unread")
 
 
 async def test_a_check_meets_the_last_one_that_won(checks: validation.Validation) -> None:

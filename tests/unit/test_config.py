@@ -218,5 +218,25 @@ def test_anchored_pairs_need_the_same_prompts_in_each_iteration() -> None:
 
 
 def test_the_learning_rates_of_every_stage_are_checked() -> None:
-    with pytest.raises(InvalidInput, match=r"bootstrap\.ift_and_eft\.learning_rate_floor"):
+    with pytest.raises(InvalidInput, match=r"bootstrap\.ift_and_eft: learning_rate_floor"):
         parse_run_config({"bootstrap": {"ift_and_eft": {"learning_rate": 1e-7}}})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"training": {"batch_size": 5, "micro_batch_size": 4}},
+        {"training": {"learning_rate": 1e-7}},
+        {"pairing": {"policy": {"kind": "anchored"}}, "prompts": {"self_instruct": {}}},
+    ],
+)
+def test_keys_that_do_not_fit_together_are_no_config_however_it_is_made(
+    data: dict[str, Any],
+) -> None:
+    with pytest.raises(ValidationError):
+        RunConfig.model_validate(data)
+
+
+def test_a_language_that_cannot_be_told_is_refused_before_the_run_begins() -> None:
+    with pytest.raises(InvalidInput, match=r"self_instruct\.language: .*'english'.* en, "):
+        parse_run_config({"prompts": {"self_instruct": {"language": "english"}}})

@@ -7,7 +7,6 @@ from math import comb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest
 
 from rewardloop.evaluation import (
     ComparedPrompt,
@@ -160,15 +159,13 @@ def assert_ordered(*values: float | None) -> None:
     assert all(left <= right + 1e-12 for left, right in pairwise(known))
 
 
-@given(st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilsons_interval_is_scipys(case: tuple[int, int]) -> None:
-    theirs = binomtest(*case).proportion_ci(confidence_level=0.95, method="wilson")
-    assert wilson_interval(*case) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
 def test_wilsons_interval_by_hand() -> None:
     """z^2 = 3.841459: (0.5 + 0.192073 -+ 1.959964 sqrt(0.025 + 0.00960365)) / 1.3841459."""
     assert wilson_interval(5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
+    # Of 142 of 256: (0.5546875 + 0.00750285 -+ 1.959964 sqrt(0.0009648800 + 0.0000146540))
+    # / 1.0150057, where p (1 - p) / n = 0.5546875 * 0.4453125 / 256.
+    assert wilson_interval(142, 256) == pytest.approx((0.493444, 0.614314), abs=1e-6)
+    assert wilson_interval(0, 10) == pytest.approx((0, 3.841459 / 13.841459), abs=1e-6)
     assert wilson_interval(0, 0) == (None, None)
 
 

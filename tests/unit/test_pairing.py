@@ -20,7 +20,7 @@ from rewardloop.config import (
     SeveralPairs,
 )
 from rewardloop.pairing import PairedPrompt, Unpaired, consistency, label_smoothing, pair
-from rewardloop.records import PreferencePair, ScoredResponse
+from rewardloop.records import PreferencePair, ScoredResponse, mean_score
 
 CASES = json.loads((Path(__file__).parent / "golden" / "pairs.json").read_text())["cases"]
 MARGINS_IN_THIRDS = st.sampled_from([0, 1, 1.5, 6])
@@ -28,8 +28,11 @@ MARGINS_IN_THIRDS = st.sampled_from([0, 1, 1.5, 6])
 
 
 def responses(rows: Sequence[tuple[int, int, float | None]]) -> list[ScoredResponse]:
-    """From rows of id, number of characters and mean score."""
-    return [ScoredResponse(id_, "x" * num_characters, score) for id_, num_characters, score in rows]
+    """From rows of id, number of characters and mean score, not rounded yet."""
+    return [
+        ScoredResponse(id_, "x" * num_characters, mean_score([score]))
+        for id_, num_characters, score in rows
+    ]
 
 
 def ids(found: PairedPrompt) -> list[list[int]]:
@@ -129,7 +132,8 @@ def test_there_is_a_pair_exactly_where_scores_lie_apart(
         assert bool(paired.pairs) == apart
         if apart:
             first = paired.pairs[0]
-            assert (first.chosen.score, first.rejected.score) == (thirds[-1] / 3, thirds[0] / 3)
+            ends = (mean_score([thirds[-1] / 3]), mean_score([thirds[0] / 3]))
+            assert (first.chosen.score, first.rejected.score) == ends
 
 
 @given(answers(first_id=1), MARGINS_IN_THIRDS)
@@ -167,8 +171,12 @@ def judged(*scores_by_response: tuple[float | None, ...]) -> list[ScoredResponse
         pytest.param([(1, 5), (2, 3), (3, 2)], 0.0, id="opposite orders"),
         pytest.param([(1, 1), (2, 3), (3, 2)], (1 / 3 + 1) / 2, id="two agree, one does not"),
         pytest.param([(1, 1), (2, 1), (3, 2)], (2 / 3 + 1) / 2, id="a tie of one counts 0"),
-        pytest.param([(1, 1), (1, 1), (3, 2)], (2 / 3 + 1) / 2, id="a tie of both counts 0"),
-        pytest.param([(4, 4), (4, 4)], 0.5, id="nothing but ties is chance"),
+        pytest.param([(1, 1), (1, 1), (3, 2)], 1.0, id="a tie of both is agreement"),
+        pytest.param([(4, 4), (4, 4), (4, 4), (2, 2)], 1.0, id="the same scores are one order"),
+        pytest.param([(4, 4), (4, 4)], 1.0, id="nothing but ties of both"),
+        pytest.param([(4, 1), (4, 2)], 0.5, id="nothing but ties of one is chance"),
+        # Pairs of responses: tied by both, and twice reversed.
+        pytest.param([(1, 2), (1, 2), (2, 1)], (-1 / 3 + 1) / 2, id="a tie does not hide doubt"),
         # Three judgements: 0 and 1 agree (tau 1), 2 reverses both (tau -1, -1).
         pytest.param([(1, 1, 3), (2, 2, 2), (3, 3, 1)], (-1 / 3 + 1) / 2, id="three judgements"),
         pytest.param([(1, 2), (2, 3), (3, None)], 1.0, id="an unparsed score leaves out its pair"),

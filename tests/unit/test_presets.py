@@ -6,7 +6,6 @@ import pytest
 
 from rewardloop import presets
 from rewardloop.config import BestWorst, parse_run_config
-from rewardloop.conformance import PAPER, conformance
 from rewardloop.errors import NotFound
 
 
@@ -54,45 +53,6 @@ def test_the_same_kind_on_top_leaves_its_neighbours() -> None:
         assert presets.merged(under, {"weights": over})["weights"] == {
             **{"kind": "lora", "rank": 4, "alpha": 16}
         }
-
-
-def rows(preset: str, report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    config = parse_run_config(presets.load(preset))
-    return {row["key"]: row for row in conformance(config, report)}
-
-
-def test_the_paper_preset_conforms_in_everything_but_what_data_decide() -> None:
-    deviating = {key for key, row in rows("paper", {}).items() if row["deviates"]}
-    assert deviating == {"report.ift.num_examples", "report.eft.num_kept"}
-    found = {"ift": {"num_examples": 3200}, "eft": {"num_kept": 1775}}
-    assert not any(row["deviates"] for row in rows("paper", found).values())
-
-
-def test_a_deviation_stands_beside_the_papers_value() -> None:
-    row = rows("paper-cpu", {})["training.learning_rate"]
-    assert row == {
-        "key": "training.learning_rate",
-        "what": "DPO learning rate",
-        "paper": "1e-06",
-        "ran": 1e-5,
-        "deviates": True,
-    }
-
-
-def test_a_part_that_did_not_run_is_a_deviation() -> None:
-    row = rows("demo", {})["bootstrap.ift.batch_size"]
-    assert (row["ran"], row["deviates"]) == (None, True)
-
-
-def test_several_readings_are_all_told() -> None:
-    assert rows("paper", {})["report.eft.num_kept"]["paper"] == "1630 or 1775"
-
-
-def test_every_key_of_the_papers_values_exists() -> None:
-    """A renamed config key would otherwise look like a part that did not run."""
-    found = rows("paper", {"ift": {"num_examples": 1}, "eft": {"num_kept": 1}})
-    assert {key for key, row in found.items() if row["ran"] is None} == set()
-    assert len(found) == len(PAPER)
 
 
 def test_the_default_pair_policy_is_the_papers() -> None:

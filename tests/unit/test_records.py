@@ -5,7 +5,13 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from rewardloop import records
-from rewardloop.records import PreferencePair, ScoredResponse, UnscoredReason, Verdict
+from rewardloop.records import (
+    PreferencePair,
+    ScoredResponse,
+    UnscoredReason,
+    Verdict,
+    mean_score,
+)
 
 
 def test_a_verdict_is_a_score_or_a_reason_never_both_or_neither() -> None:
@@ -26,6 +32,30 @@ def test_a_record_cannot_be_changed() -> None:
 def test_the_margin_is_chosen_minus_rejected() -> None:
     pair = PreferencePair(ScoredResponse(1, "a", 4.5), ScoredResponse(2, "b", 1.25))
     assert pair.margin == 3.25
+
+
+@pytest.mark.parametrize(
+    ("scores", "others"),
+    [
+        ((0.3, 0.2, 0.1), (0.1, 0.2, 0.3)),
+        ((0.1, 0.2), (0.15, None)),  # computed as 0.15000000000000002 and 0.15
+        ((None, 2.0, 3.0), (2.5,)),
+    ],
+)
+def test_equal_means_are_equal_numbers(
+    scores: tuple[float | None, ...], others: tuple[float | None, ...]
+) -> None:
+    assert mean_score(scores) == mean_score(others)
+
+
+def test_without_a_score_there_is_no_mean() -> None:
+    assert mean_score([None, None]) is None
+    assert mean_score([]) is None
+
+
+def test_margins_are_rounded_as_means_are() -> None:
+    pair = PreferencePair(ScoredResponse(1, "a", 8 / 3), ScoredResponse(2, "b", 5 / 3))
+    assert pair.margin == 1.0
 
 
 @pytest.mark.parametrize(

@@ -237,3 +237,21 @@ def test_a_judge_that_babbles_blanks_does_not_hold_the_service_up(completion: st
     started = time.process_time()
     rubric.parse(completion)
     assert time.process_time() - started < 0.15
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "It is fine.\nScore: 4\n\nNow the user asks for another thing, and",
+            "It is fine.\nScore: 4",
+        ),
+        ("It is fine.\n**Score: 4/5**  \n", "It is fine.\n**Score: 4/5**"),
+        ("Score: 4\nAs I said.\nScore: 4\nuser:", "Score: 4\nAs I said.\nScore: 4"),
+        ("It is fine.\nScore: 4", "It is fine.\nScore: 4"),
+        ("No score: none at all", "No score: none at all"),
+    ],
+)
+def test_a_judgement_ends_with_its_last_score_line(text: str, expected: str) -> None:
+    assert rubric.through_score(text) == expected
+    assert rubric.parse(rubric.through_score(text)) == rubric.parse(text)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rewardloop.cli import main, remote
 from rewardloop.config import RunConfig
-from rewardloop.conformance import conformance
+from rewardloop.conformance import Found, conformance
 from rewardloop.errors import BrokenFile, EvaluationFailed, NotFound
 
 Answers = dict[tuple[str, str], Any]
@@ -171,7 +171,7 @@ async def test_the_report_of_the_newest_run_is_written(stack: Any, tmp_path: Pat
 async def test_conformance_counts_what_deviates(
     stack: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = conformance(RunConfig(), {})
+    rows = conformance(RunConfig(), Found())
     home, _ = await stack({**RUNS, ("GET", "/v1/runs/r1/conformance"): {"items": rows}})
     await remote.show_conformance(home, None)
     told = capsys.readouterr().out

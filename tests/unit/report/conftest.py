@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rewardloop.config import parse_run_config
-from rewardloop.conformance import conformance
+from rewardloop.conformance import Found, conformance
 
 HOSTILE = "</pre><script>alert('m')</script><img src=x onerror=alert(1)>\n\"quoted\" & Score: 5"
 
@@ -185,7 +185,7 @@ def whole_run() -> dict[str, Any]:
             **{"software": {"rewardloop": "0.2.0", "torch": "2.13.0"}, "base_version": "base"},
             "created_at": "2026-11-08T09:41:07.123456+00:00",
         },
-        "conformance": conformance(config, first["report"]),
+        "conformance": conformance(config, Found(bootstrap=first["report"])),
         "versions": [
             {
                 "label": label,

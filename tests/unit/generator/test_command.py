@@ -1,0 +1,19 @@
+"""What vLLM is started with."""
+
+from pathlib import Path
+
+from services.generator.__main__ import command
+
+
+def test_a_models_own_sampling_defaults_do_not_apply() -> None:
+    """The run's config says how is sampled, and nothing else does."""
+    words = command(Path("/checkpoints/m1"), "4096", [])
+    assert words[words.index("--generation-config") + 1] == "vllm"
+    assert words[words.index("--model") + 1] == "/checkpoints/m1"
+    assert words[words.index("--max-model-len") + 1] == "4096"
+    assert words[words.index("--middleware") + 1] == "services.generator.gate.Gate"
+
+
+def test_options_of_the_caller_come_last_and_so_win() -> None:
+    words = command(Path("m1"), "2048", ["--port", "8001", "--generation-config", "auto"])
+    assert words[-4:] == ["--port", "8001", "--generation-config", "auto"]
