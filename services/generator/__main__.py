@@ -50,6 +50,8 @@ def command(folder: Path, max_model_len: str, vllm_options: list[str]) -> list[s
         "vllm",
         "--middleware",
         "services.generator.gate.Gate",
+        "--worker-extension-cls",
+        "services.generator.worker_extension.PacksSharedHeads",
         "--uvicorn-log-level",
         "warning",
         *vllm_options,

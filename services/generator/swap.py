@@ -148,6 +148,7 @@ class Swapper:
             await engine.pause_generation(mode="wait", clear_cache=True)
             try:
                 await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+                await engine.collective_rpc("pack_shared_heads")  # see worker_extension
                 await engine.update_weight_version(version)
             finally:
                 await engine.resume_generation()

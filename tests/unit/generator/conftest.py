@@ -54,9 +54,13 @@ class FakeEngine:
         self.paused = False
         self.events.append("resume")
 
-    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any]) -> None:
-        assert method == "reload_weights"
+    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> None:
         assert self.paused
+        if method == "pack_shared_heads":
+            self.events.append("pack heads")
+            return
+        assert method == "reload_weights"
+        assert kwargs is not None
         version = Path(kwargs["weights_path"]).name
         self.events.append(f"reload {version}")
         self.reloading.set()

@@ -12,6 +12,8 @@ def test_a_models_own_sampling_defaults_do_not_apply() -> None:
     assert words[words.index("--model") + 1] == "/checkpoints/m1"
     assert words[words.index("--max-model-len") + 1] == "4096"
     assert words[words.index("--middleware") + 1] == "services.generator.gate.Gate"
+    extension = words[words.index("--worker-extension-cls") + 1]
+    assert extension == "services.generator.worker_extension.PacksSharedHeads"
 
 
 def test_options_of_the_caller_come_last_and_so_win() -> None:

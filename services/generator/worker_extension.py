@@ -1,0 +1,30 @@
+"""What vLLM's worker lacks for a hot swap; `--worker-extension-cls` adds it to that class.
+
+On a CPU vLLM packs each layer's weights for its matrix library. An output head that shares
+its weights with the embedding (`tie_word_embeddings`) is packed apart from it, but a reload
+packs only layers anew whose own weights it loaded (vLLM 0.32,
+`model_loader/reload/layerwise.py`), and such a head has none. Left alone, the engine would
+speak with the head that it started with and the body of the new version. Can go when vLLM
+packs shared weights anew.
+"""
+
+from typing import Any
+
+
+class PacksSharedHeads:
+    """Mixed into vLLM's worker, in its process."""
+
+    model_runner: Any
+
+    def pack_shared_heads(self) -> int:
+        """Pack every output head anew; returns how many there are. None is packed on a GPU."""
+        from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+        packed = [
+            layer
+            for layer in self.model_runner.get_model().modules()
+            if isinstance(layer, ParallelLMHead) and hasattr(layer, "cpu_linear")
+        ]
+        for head in packed:
+            head.quant_method.process_weights_after_loading(head)
+        return len(packed)
