@@ -1,14 +1,19 @@
 """The running engine serves the published checkpoint, and only that."""
 
 import json
+import shutil
 import statistics
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from rewardloop import checkpoints
+from services.trainer.canaries import write_canaries
 from tests.e2e.real_demo import Demo
 
 BOUND_NATS = 0.05
@@ -104,6 +109,38 @@ def test_a_swap_there_and_back_changes_checksums_and_restores_them(demo: Demo) -
     # 182 tensors only embeddings and norms have a digest of their own.
     assert any(name.endswith("embed_tokens.weight") for name in changed)
     assert activate(demo, new).json()["checksums"] == before
+
+
+def louder(demo: Demo, version: str) -> str:
+    """Publish `version` with its embedding, which is its output head too, 1.3 times as large.
+
+    RMSNorm takes the factor out again on the way in, so that mostly the logits grow.
+    """
+    root = demo.home / "checkpoints"
+
+    def write(folder: Path) -> None:
+        for file in (root / version).iterdir():
+            if file.name not in (checkpoints.MANIFEST, checkpoints.CANARIES):
+                shutil.copy(file, folder)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["model.embed_tokens.weight"] *= 1.3
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        write_canaries(folder)
+
+    checkpoints.publish(root, f"{version}-louder", write, {"parent": version})
+    return f"{version}-louder"
+
+
+def test_an_output_head_that_shares_its_weights_is_swapped_too(demo: Demo) -> None:
+    """vLLM's CPU engine keeps a packed copy of it, which a reload alone leaves as it was."""
+    new = demo.summary["iterations"][-1]["new_version"]
+    version = louder(demo, new)
+    try:
+        assert activate(demo, version).status_code == 200
+        to_louder, to_new = differences(demo, version), differences(demo, new)
+        assert statistics.mean(to_louder) < BOUND_NATS < statistics.mean(to_new)
+    finally:
+        assert activate(demo, new).status_code == 200
 
 
 def test_a_damaged_checkpoint_is_refused_and_the_old_version_goes_on(demo: Demo) -> None:

@@ -27,7 +27,7 @@ async def test_a_swap_reloads_verifies_and_reports(
         "bound": 0.05,
         "num_tokens": 2,
     }
-    expected = ["announce m0", "pause", "reload m1", "announce m1", "resume"]
+    expected = ["announce m0", "pause", "reload m1", "pack heads", "announce m1", "resume"]
     assert replica.engine.events == expected
     assert (await replica.chat()).json()["weight_version"] == "m1"
     assert metric("rewardloop_swaps_total", outcome="succeeded") == before + 1
@@ -155,10 +155,10 @@ async def test_a_reload_that_hangs_is_ended(replica: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr(swap, "LOAD_SECONDS", 0.02)
     reload = replica.engine.collective_rpc
 
-    async def hang_on_m1(method: str, *, kwargs: dict[str, Any]) -> None:
-        if kwargs["weights_path"].endswith("m1"):
+    async def hang_on_m1(method: str, **given: Any) -> None:
+        if given and given["kwargs"]["weights_path"].endswith("m1"):
             await asyncio.Event().wait()
-        await reload(method, kwargs=kwargs)
+        await reload(method, **given)
 
     monkeypatch.setattr(replica.engine, "collective_rpc", hang_on_m1)
     refused = await replica.activate("m1")
@@ -176,9 +176,9 @@ async def test_a_large_checkpoint_has_more_time_to_load(
     monkeypatch.setattr(swap, "BYTES_PER_SECOND", 1.0)  # hundreds of bytes: minutes
     reload = replica.engine.collective_rpc
 
-    async def reload_slowly(method: str, *, kwargs: dict[str, Any]) -> None:
+    async def reload_slowly(method: str, **given: Any) -> None:
         await asyncio.sleep(0.02)
-        await reload(method, kwargs=kwargs)
+        await reload(method, **given)
 
     monkeypatch.setattr(replica.engine, "collective_rpc", reload_slowly)
     assert (await replica.activate("m1")).status_code == 200
