@@ -22,7 +22,7 @@ from rewardloop.config import (
     PairPolicy,
     SeveralPairs,
 )
-from rewardloop.records import SCORE_DECIMALS, PreferencePair, ScoredResponse
+from rewardloop.records import MARGIN_DECIMALS, SCORE_DECIMALS, PreferencePair, ScoredResponse
 
 
 class Unpaired(StrEnum):
@@ -66,7 +66,7 @@ def pair(
     if (missing := _missing(scored, rejectable)) is not None:
         return PairedPrompt((), missing)
     candidates = _candidates(policy, scored, rejectable)
-    apart = [c for c in candidates if c.margin > round(config.min_margin, SCORE_DECIMALS)]
+    apart = [c for c in candidates if c.margin > round(config.min_margin, MARGIN_DECIMALS)]
     if not apart:
         tied = all(c.margin == 0 for c in candidates)
         return PairedPrompt((), Unpaired.TIED if tied else Unpaired.BELOW_MARGIN)

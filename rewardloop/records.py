@@ -194,9 +194,12 @@ class WrittenJudgement:
 
 
 SCORE_DECIMALS = 9
-"""Means of scores, and what is computed from them, are rounded to this. The mean of 0.1 and
-0.2 is 0.15000000000000002, and 8/3 - 5/3 is 0.9999999999999998: the last bits are no judge's
-opinion, and rounded once, equal scores are equal to whatever compares them."""
+"""Means of scores are rounded to this. The mean of 0.1 and 0.2 is 0.15000000000000002: the
+last bits are no judge's opinion, and rounded once, equal scores are equal to whatever
+compares them."""
+MARGIN_DECIMALS = 6
+"""Margins are rounded further, because two rounded means may be a step too far apart:
+2/3 - 1/3 would be 0.333333334, and more than 1/3 - 0."""
 
 
 def mean_score(scores: Iterable[float | None]) -> float | None:
@@ -248,6 +251,7 @@ class PreferencePair:
 
     @property
     def margin(self) -> float:
+        """Points between the two means, to MARGIN_DECIMALS."""
         assert self.chosen.score is not None
         assert self.rejected.score is not None
-        return round(self.chosen.score - self.rejected.score, SCORE_DECIMALS)
+        return round(self.chosen.score - self.rejected.score, MARGIN_DECIMALS)

@@ -156,6 +156,23 @@ def test_several_takes_the_widest_margins(
     assert [round(3 * p.margin) for p in pairs] == sorted(thirds, reverse=True)[:limit]
 
 
+def test_equal_margins_are_equal_however_their_means_were_rounded() -> None:
+    """As decimals 2/3 - 1/3 is a step more than 1/3 - 0: it is not wider, nor above 1/3."""
+    thirds = [
+        ScoredResponse(i, "text", mean_score(scores))
+        for i, scores in enumerate([(1, 0, 0), (0, 0, 0), (1, 1, 0)])
+    ]
+    several = SeveralPairs(max_pairs_per_prompt=3)
+    found = pair(thirds, Pairing(policy=several)).pairs
+    assert [(p.chosen.response_id, p.rejected.response_id) for p in found] == [
+        (2, 1),
+        (0, 1),
+        (2, 0),
+    ]
+    only = pair(thirds, Pairing(policy=several, min_margin=1 / 3)).pairs
+    assert [(p.chosen.response_id, p.rejected.response_id) for p in only] == [(2, 1)]
+
+
 def judged(*scores_by_response: tuple[float | None, ...]) -> list[ScoredResponse]:
     """One prompt; each response's scores by judge index."""
     return [
