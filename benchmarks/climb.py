@@ -1,6 +1,6 @@
 """Does the model climb the hill that its judge defines?
 
-    python -m benchmarks.climb [--seeds 3] [--prompts 32] [--held-out 40] [--home DIR]
+    python -m benchmarks.climb [--seeds 3] [--prompts 16] [--held-out 40] [--home DIR]
 
 A controlled experiment on the real stack: vLLM samples, the workers fan out, TRL trains,
 the weights are swapped; only the judge's engine is a rule with a known taste (shorter is
@@ -169,7 +169,7 @@ def interval(gains: Any) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--prompts", type=int, default=32, help="in each iteration")
+    parser.add_argument("--prompts", type=int, default=16, help="in each iteration")
     parser.add_argument("--held-out", type=int, default=40)
     parser.add_argument("--home", type=Path, help="keep the stack's home here")
     options = parser.parse_args()
