@@ -177,7 +177,7 @@ async def test_nobody_queues_an_iteration_behind_one_that_is_failing(ready: Any)
         {"state": "failed", "error": "iteration 1 failed before it"},
     ]
     async with ready.store.transaction() as session:
-        with pytest.raises(Conflict, match="iteration 2 of this run failed"):
+        with pytest.raises(Conflict, match="iteration 1 of this run failed"):
             await runs.add_iterations(session, run_id, 1)
 
 
