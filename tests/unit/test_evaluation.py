@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewardloop import evaluation
 from rewardloop.evaluation import (
     ComparedPrompt,
     HeadToHead,
@@ -205,6 +206,13 @@ def test_undecided_prompts_do_not_touch_the_interval() -> None:
 
 def test_one_outcome_only_is_a_point() -> None:
     assert net_interval([Outcome.LOSS] * 7, 0) == (-1, -1)
+
+
+def test_how_many_draws_are_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = [Outcome.WIN] * 9 + [Outcome.LOSS] * 5 + [Outcome.TIE] * 7
+    at_once = net_interval(outcomes, 0)
+    monkeypatch.setattr(evaluation, "NUM_DRAWS_AT_ONCE", 1000)  # 47 resamples, then 36 at last
+    assert net_interval(outcomes, 0) == at_once
 
 
 def test_the_seed_decides_the_resamples() -> None:
