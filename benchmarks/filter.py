@@ -32,8 +32,8 @@ from rapidfuzz import process
 from rapidfuzz.distance import Indel
 
 from rewardloop.config import SelfInstruct
-from rewardloop.instruct import PromptFilter, Rejected, Rejection
-from rewardloop.similarity import tokens
+from rewardloop.method.self_instruct import PromptFilter, Rejected, Rejection
+from rewardloop.method.similarity import tokens
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"
 SHARE_OF_COPIES = 0.1

@@ -33,7 +33,7 @@ from rewardloop.datasets.writer import write_text
 from rewardloop.embedded.home import DEFAULT, Home
 from rewardloop.embedded.stack import running
 from rewardloop.errors import TrainingFailed
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 from rewardloop.report import render
 
 METRICS = ("parse_rate", "pairwise_accuracy", "five_best", "exact_order", "spearman", "kendall_tau")

@@ -22,13 +22,14 @@ from typing import Any
 
 import aiohttp
 
-from rewardloop import presets, rubric
+from rewardloop import presets
 from rewardloop.cli.remote import client
 from rewardloop.clients.api import ApiClient
 from rewardloop.config import RunConfig
 from rewardloop.datasets import read_prompts
 from rewardloop.embedded.home import Home
 from rewardloop.embedded.stack import running
+from rewardloop.method import rubric
 from rewardloop.records import IterationState, Message
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"

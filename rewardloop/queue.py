@@ -13,8 +13,8 @@ from kombu.exceptions import OperationalError
 
 from rewardloop.config import Settings
 from rewardloop.errors import UpstreamUnavailable
-from rewardloop.queue_names import ADVANCE, ASSESS, EVALUATE, PROMPTS, RECONCILE, ROLLOUT
 from rewardloop.store import Store, outbox
+from rewardloop.store.outbox import ADVANCE, ASSESS, EVALUATE, PROMPTS, RECONCILE, ROLLOUT
 
 QUEUES = {
     **dict.fromkeys((ROLLOUT, PROMPTS, ASSESS, EVALUATE), "rollout"),

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 
 _bearer = HTTPBearer(auto_error=False)
 Guard = Callable[..., Awaitable[None]]

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from rewardloop import rubric
+from rewardloop.method import rubric
 from rewardloop.records import JudgementMode, Message
 
 REQUEST: Message = {"role": "user", "content": "What is 2 + 2?"}

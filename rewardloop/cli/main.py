@@ -16,7 +16,7 @@ from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
 from rewardloop.errors import EvaluationFailed
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 from rewardloop.records import JudgementMode
 from rewardloop.store import Store
 

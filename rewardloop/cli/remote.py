@@ -21,8 +21,8 @@ from rewardloop.datasets import Format, read_prompts, read_ranked
 from rewardloop.datasets.names import check_dataset_name
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.embedded.home import Home
-from rewardloop.enclosure import transcript
 from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
+from rewardloop.method.enclosure import transcript
 
 console = Console(markup=False)
 

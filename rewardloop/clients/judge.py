@@ -7,9 +7,10 @@ from typing import Any, Self
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS
 from rewardloop.clients.http import call, connect
-from rewardloop.comparison import COMPARISON_VERSION
 from rewardloop.config import Judging
 from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
+from rewardloop.method.comparison import COMPARISON_VERSION
+from rewardloop.method.rubric import RUBRIC_VERSION
 from rewardloop.records import (
     JudgementMode,
     Message,
@@ -19,7 +20,6 @@ from rewardloop.records import (
     WrittenComparison,
     WrittenJudgement,
 )
-from rewardloop.rubric import RUBRIC_VERSION
 
 
 class JudgeClient:

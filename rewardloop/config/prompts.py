@@ -12,8 +12,8 @@ _CODES = (
     "ta te tg th tk tl tr tt ug uk ur uz uzs vec vi vo wa wuu xh yo yue zh zu zxx"
 )
 LANGUAGES = frozenset(_CODES.split())
-"""What the language identifier of `rewardloop.instruct` tells apart. Written out, so that a
-config is refused before a run begins and without loading the identifier's 100 MB."""
+"""What the language identifier of `rewardloop.method.self_instruct` tells apart. Written out,
+so that a config is refused before a run begins and without loading the identifier's 100 MB."""
 
 
 class SelfInstruct(Frozen):

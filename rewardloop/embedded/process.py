@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rewardloop.errors import Conflict, EnvironmentUnfit
-from rewardloop.orphans import dying_with_parent
+from rewardloop.process.orphans import dying_with_parent
 
 STOP_SECONDS = 15.0
 

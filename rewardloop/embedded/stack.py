@@ -14,7 +14,7 @@ from rewardloop.embedded import postgres, valkey
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.embedded.process import Process, free_port, require_free
 from rewardloop.errors import EnvironmentUnfit
-from rewardloop.orphans import dying_with_parent
+from rewardloop.process.orphans import dying_with_parent
 from rewardloop.store import Store, versions
 
 GENERATOR_START_SECONDS = 300.0

@@ -6,7 +6,6 @@ from uuid import UUID
 from sqlalchemy import func, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop import queue_names
 from rewardloop.records import EvaluationState, IterationState
 from rewardloop.store import outbox
 from rewardloop.store.models import Evaluation, Iteration
@@ -62,7 +61,7 @@ async def due_evaluation(session: AsyncSession) -> UUID | None:
 async def wake_next(session: AsyncSession) -> None:
     """What had the engines is over: whatever may be next looks whether it is."""
     for iteration_id in await due_iterations(session):
-        outbox.add(session, queue_names.ADVANCE, iteration_id)
+        outbox.add(session, outbox.ADVANCE, iteration_id)
     evaluation_id = await due_evaluation(session)
     if evaluation_id is not None:
-        outbox.add(session, queue_names.EVALUATE, evaluation_id)
+        outbox.add(session, outbox.EVALUATE, evaluation_id)

@@ -11,10 +11,9 @@ from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
-from rewardloop import queue_names
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.errors import Conflict, InvalidInput, NotFound, RewardloopError
-from rewardloop.evaluation import ComparedPrompt, head_to_head
+from rewardloop.method.head_to_head import ComparedPrompt, head_to_head
 from rewardloop.records import EvaluationState, Message, Preference, WrittenComparison
 from rewardloop.store import engines, events, failures, outbox, prompts, versions
 from rewardloop.store.models import Comparison, Evaluation, EvaluationAnswer, Prompt
@@ -59,7 +58,7 @@ async def create(
     )
     session.add(evaluation)
     await session.flush()
-    outbox.add(session, queue_names.EVALUATE, evaluation.id)
+    outbox.add(session, outbox.EVALUATE, evaluation.id)
     return evaluation
 
 

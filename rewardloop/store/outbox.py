@@ -1,4 +1,7 @@
-"""Messages to send, written in the transaction that calls for them."""
+"""Messages to send, written in the transaction that calls for them.
+
+Owns the names under which tasks are sent.
+"""
 
 from uuid import UUID
 
@@ -6,6 +9,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.store.models import OutboxMessage
+
+ROLLOUT = "rewardloop.rollout"
+ADVANCE = "rewardloop.advance"
+RECONCILE = "rewardloop.reconcile"
+PROMPTS = "rewardloop.prompts"
+ASSESS = "rewardloop.assess"
+EVALUATE = "rewardloop.evaluate"
 
 
 def add(session: AsyncSession, task: str, subject_id: UUID, *, times: int = 1) -> None:

@@ -9,8 +9,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Anchored, Consistency, Pairing
-from rewardloop.health import ScoreHealth, score_health
-from rewardloop.pairing import PairedPrompt, consistency, label_smoothing, pair
+from rewardloop.method.judge_health import ScoreHealth, score_health
+from rewardloop.method.pairing import PairedPrompt, consistency, label_smoothing, pair
 from rewardloop.records import ScoredResponse, mean_score
 from rewardloop.store.models import Iteration, PreferencePairRow
 

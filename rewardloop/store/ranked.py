@@ -14,12 +14,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop import rubric
-from rewardloop.agreement import JudgedRanking, agreement
 from rewardloop.config import Bootstrap, Eft
-from rewardloop.eft import Judged, JudgedResponse
-from rewardloop.eft import select as select_eft
 from rewardloop.errors import InvalidInput
+from rewardloop.method import rubric
+from rewardloop.method.agreement import JudgedRanking, agreement
+from rewardloop.method.eft import Judged, JudgedResponse
+from rewardloop.method.eft import select as select_eft
 from rewardloop.records import (
     JudgementMode,
     Message,

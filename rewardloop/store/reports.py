@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import RunConfig
-from rewardloop.conformance import Found, conformance
+from rewardloop.method.conformance import Found, conformance
 from rewardloop.records import IterationKind, Stage
 from rewardloop.store import (
     evaluations,

@@ -9,7 +9,6 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop import queue_names
 from rewardloop.config import Anchored, PromptSource, RunConfig
 from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import IterationKind, IterationState
@@ -105,7 +104,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         elif iteration.kind == IterationKind.IMPROVE:
             await _take_prompts(session, iteration, config.prompts)
         events.record(session, "iteration.queued", run_id=run_id, iteration_id=iteration.id)
-        outbox.add(session, queue_names.ADVANCE, iteration.id)
+        outbox.add(session, outbox.ADVANCE, iteration.id)
     await session.flush()
     return added
 

@@ -8,7 +8,6 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop import queue_names
 from rewardloop.errors import RewardloopError
 from rewardloop.records import JobState, Stage
 from rewardloop.store import iterations, outbox
@@ -124,7 +123,7 @@ async def _end(session: AsyncSession, job: TrainingJob, state: JobState, why: st
         .where(*_held(job))
         .values(state=state, error=why, finished_at=datetime.now(UTC), lease_expires_at=None)
     )
-    outbox.add(session, queue_names.ADVANCE, job.iteration_id)
+    outbox.add(session, outbox.ADVANCE, job.iteration_id)
 
 
 async def metrics_of(

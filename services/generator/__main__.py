@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from rewardloop.config import load_settings
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 from services.generator.launch import initial_checkpoint
 from services.generator.machine import cpu_environment, has_gpu
 

@@ -31,8 +31,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rewardloop import checkpoints, comparison, rubric
+from rewardloop import checkpoints
 from rewardloop.config import load_settings
+from rewardloop.method import comparison, rubric
 from services.generator import gate
 from services.generator.launch import initial_checkpoint
 

@@ -21,11 +21,10 @@ import httpx
 from fastapi import Depends, FastAPI
 from fastapi.responses import StreamingResponse
 
-from rewardloop import comparison, rubric, telemetry
+from rewardloop import telemetry
 from rewardloop.clients.completions import choices_of, text_of, usage_of
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
-from rewardloop.enclosure import split_response
 from rewardloop.errors import (
     InvalidInput,
     RewardloopError,
@@ -33,6 +32,8 @@ from rewardloop.errors import (
     UpstreamMismatch,
     UpstreamUnavailable,
 )
+from rewardloop.method import comparison, rubric
+from rewardloop.method.enclosure import split_response
 from rewardloop.records import JudgementMode, Message
 from services.judge.schemas import JudgeRequest
 from services.web import add_common_routes, add_error_handlers, key_guard

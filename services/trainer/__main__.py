@@ -11,7 +11,7 @@ from prometheus_client import start_http_server
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
 from rewardloop.errors import UpstreamUnavailable
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 from rewardloop.queue import make_app
 from rewardloop.store import Store, training
 from services.trainer.job import LEASE_SECONDS, work_on

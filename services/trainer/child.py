@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
 from rewardloop.errors import DiskFull, TrainingFailed
-from rewardloop.orphans import dying_with_parent
+from rewardloop.process.orphans import dying_with_parent
 
 SILENCE_SECONDS = 2 * 3600.0
 """A step is logged as it is taken, so this is far above the slowest step, load or save."""

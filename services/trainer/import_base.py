@@ -8,7 +8,7 @@ import argparse
 import asyncio
 
 from rewardloop.config import Settings, load_settings
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 from rewardloop.store import Store, versions
 from services.trainer.child import run_child
 

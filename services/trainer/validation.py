@@ -8,7 +8,7 @@ from typing import Any
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import EarlyStopping, Settings
 from rewardloop.errors import TrainingFailed
-from rewardloop.evaluation import ComparedPrompt, head_to_head
+from rewardloop.method.head_to_head import ComparedPrompt, head_to_head
 from rewardloop.records import Message, Preference
 
 MAX_IN_FLIGHT = 32

@@ -17,7 +17,7 @@ from prometheus_client import start_http_server
 
 from rewardloop import telemetry
 from rewardloop.config import load_settings
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 from services.worker import tasks
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from celery import Celery
 
-from rewardloop import queue_names, telemetry
+from rewardloop import telemetry
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import Judging, RunConfig, Settings
 from rewardloop.queue import relay
@@ -39,7 +39,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
                 await Assessing(store, judge, config, iteration.run_id, iteration_id).work()
         async with store.transaction() as session:
             unsettled = await ranked.unsettled(session, iteration_id)
-            task = queue_names.ASSESS if unsettled else queue_names.ADVANCE
+            task = outbox.ASSESS if unsettled else outbox.ADVANCE
             outbox.add(session, task, iteration_id)
     await relay(store, app)
 

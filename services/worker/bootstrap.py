@@ -1,6 +1,5 @@
 """From a pretrained M0 to M1: IFT, EFT, SFT on both (Yuan et al., sections 2.1 and 3.1.1)."""
 
-from rewardloop import queue_names
 from rewardloop.config import Bootstrap
 from rewardloop.errors import NoExamples
 from rewardloop.records import Phase, Purpose, Stage
@@ -41,7 +40,7 @@ class Bootstrapping(Steps):
         async with self.store.transaction() as session:
             await ranked.open_assessments(session, self.iteration.id, version, wanted)
             await self._enter(session, Phase.JUDGE_RANKED)
-            outbox.add(session, queue_names.ASSESS, self.iteration.id)
+            outbox.add(session, outbox.ASSESS, self.iteration.id)
         return False
 
     async def _await_judgements(self) -> bool:

@@ -10,7 +10,6 @@ from uuid import UUID
 
 from celery import Celery
 
-from rewardloop import queue_names
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import Evaluation as EvaluationConfig
@@ -48,7 +47,7 @@ async def run(store: Store, app: Celery, settings: Settings, evaluation_id: UUID
             raise
         if not done:
             async with store.transaction() as session:
-                outbox.add(session, queue_names.EVALUATE, evaluation_id)
+                outbox.add(session, outbox.EVALUATE, evaluation_id)
     await relay(store, app)
 
 

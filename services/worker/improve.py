@@ -3,10 +3,9 @@
 from dataclasses import asdict, fields
 from typing import Any
 
-from rewardloop import queue_names
-from rewardloop.agreement import Agreement
 from rewardloop.errors import JudgeCollapsed, NoPairs
-from rewardloop.health import collapse
+from rewardloop.method.agreement import Agreement
+from rewardloop.method.judge_health import collapse
 from rewardloop.records import Phase, Stage
 from rewardloop.store import iterations, outbox, pairs, ranked, rollouts, runs, training
 from services.worker.steps import Step, Steps
@@ -34,7 +33,7 @@ class Improving(Steps):
             found = {"name": name, "is_own": is_own}
             await iterations.add_to_report(session, self.iteration.id, "prompt_model", found)
             await self._enter(session, Phase.PROMPTS)
-            outbox.add(session, queue_names.PROMPTS, self.iteration.id)
+            outbox.add(session, outbox.PROMPTS, self.iteration.id)
         return False
 
     async def _await_prompts(self) -> bool:
@@ -51,7 +50,7 @@ class Improving(Steps):
             await self._enter(session, Phase.ROLLOUT)
             outbox.add(
                 session,
-                queue_names.ROLLOUT,
+                outbox.ROLLOUT,
                 self.iteration.id,
                 times=self.config.rollout.num_tasks,
             )

@@ -14,11 +14,11 @@ from uuid import UUID
 
 from celery import Celery
 
-from rewardloop import queue_names, telemetry
+from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.config import RunConfig, SelfInstruct, Settings
 from rewardloop.errors import InvalidInput, TooFewPrompts, UpstreamRejected
-from rewardloop.instruct import (
+from rewardloop.method.self_instruct import (
     STOP,
     PromptFilter,
     Rejection,
@@ -53,7 +53,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
             writing = Writing(store, model, config, config.prompts.self_instruct, iteration)
             done = await writing.work()
         async with store.transaction() as session:
-            task = queue_names.ADVANCE if done else queue_names.PROMPTS
+            task = outbox.ADVANCE if done else outbox.PROMPTS
             outbox.add(session, task, iteration_id)
     await relay(store, app)
 

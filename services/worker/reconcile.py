@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop import queue_names
 from rewardloop.queue import relay
 from rewardloop.records import Phase
 from rewardloop.store import Store, engines, iterations, outbox, rollouts, runs
@@ -27,12 +26,12 @@ async def run(store: Store, app: Celery) -> None:
         async with store.transaction() as session:
             num_expired = await rollouts.take_back_expired(session)
             for iteration_id in await engines.due_iterations(session):
-                outbox.add(session, queue_names.ADVANCE, iteration_id)
+                outbox.add(session, outbox.ADVANCE, iteration_id)
                 iteration = await iterations.get(session, iteration_id)
                 await _remind_workers(store, session, iteration)
             due = await engines.due_evaluation(session)
             if due is not None and await _is_free(store, evaluate.lock_name(due)):
-                outbox.add(session, queue_names.EVALUATE, due)
+                outbox.add(session, outbox.EVALUATE, due)
         if num_expired:
             logger.warning("took back %d expired leases at %s", num_expired, datetime.now(UTC))
         await relay(store, app)
@@ -45,12 +44,12 @@ async def _remind_workers(store: Store, session: AsyncSession, iteration: Iterat
             run = await runs.get(session, iteration.run_id)
             wanted = run.config["rollout"]["num_tasks"]
             missing = wanted - await rollouts.num_working(session, iteration.id)
-            outbox.add(session, queue_names.ROLLOUT, iteration.id, times=missing)
+            outbox.add(session, outbox.ROLLOUT, iteration.id, times=missing)
     elif iteration.phase == Phase.PROMPTS:
         if await _is_free(store, prompts.lock_name(iteration.id)):
-            outbox.add(session, queue_names.PROMPTS, iteration.id)
+            outbox.add(session, outbox.PROMPTS, iteration.id)
     elif iteration.phase in assess.PHASES and await _is_free(store, assess.lock_name(iteration.id)):
-        outbox.add(session, queue_names.ASSESS, iteration.id)
+        outbox.add(session, outbox.ASSESS, iteration.id)
 
 
 async def _is_free(store: Store, lock_name: str) -> bool:

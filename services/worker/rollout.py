@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 
 from celery import Celery
 
-from rewardloop import queue_names, telemetry
+from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import RunConfig, Settings
@@ -49,9 +49,9 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         await Rollout(store, generator, judge, config, iteration_id).work()
     async with store.transaction() as session:
         if await rollouts.has_pending(session, iteration_id):
-            outbox.add(session, queue_names.ROLLOUT, iteration_id)
+            outbox.add(session, outbox.ROLLOUT, iteration_id)
         elif await rollouts.is_complete(session, iteration_id):
-            outbox.add(session, queue_names.ADVANCE, iteration_id)
+            outbox.add(session, outbox.ADVANCE, iteration_id)
     await relay(store, app)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop import queue_names, telemetry
+from rewardloop import telemetry
 from rewardloop.config import RunConfig, Settings
 from rewardloop.errors import TrainingFailed
 from rewardloop.records import IterationKind, JobState, JudgementMode, Phase, Purpose, Stage
@@ -106,7 +106,7 @@ class Steps:
         """`version` shall judge the held-out rankings, in every mode that is wanted."""
         wanted = [(Purpose.HEALTH, mode) for mode in health_modes(self.config)]
         await ranked.open_assessments(session, self.iteration.id, version, wanted)
-        outbox.add(session, queue_names.ASSESS, self.iteration.id)
+        outbox.add(session, outbox.ASSESS, self.iteration.id)
 
     async def _await_assessment(self) -> bool:
         async with self.store.transaction() as session:

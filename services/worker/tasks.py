@@ -11,8 +11,8 @@ from celery import Celery
 from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app
-from rewardloop.queue_names import ADVANCE, ASSESS, EVALUATE, PROMPTS, RECONCILE, ROLLOUT
 from rewardloop.store import Store
+from rewardloop.store.outbox import ADVANCE, ASSESS, EVALUATE, PROMPTS, RECONCILE, ROLLOUT
 from services.worker import advance, assess, evaluate, prompts, reconcile, rollout
 
 logger = logging.getLogger("rewardloop.worker")

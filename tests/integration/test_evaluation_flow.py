@@ -10,10 +10,10 @@ import httpx
 import pytest
 
 from rewardloop.clients.generator import GeneratorClient
-from rewardloop.comparison import COMPARISON_VERSION
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.embedded.process import free_port
 from rewardloop.errors import Conflict, InvalidInput, NotFound, UpstreamUnavailable
+from rewardloop.method.comparison import COMPARISON_VERSION
 from rewardloop.store import evaluations, failures, iterations
 from rewardloop.store.models import Evaluation
 from services.generator.stub_engine import Faults

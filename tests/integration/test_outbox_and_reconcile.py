@@ -12,7 +12,6 @@ import httpx
 import kombu.pools
 import pytest
 
-from rewardloop import queue_names
 from rewardloop.config import Evaluation
 from rewardloop.errors import NotFound, UpstreamUnavailable
 from rewardloop.queue import HINT_SECONDS, make_app, relay
@@ -59,14 +58,14 @@ async def test_a_message_is_relayed_once(ready: Any) -> None:
     assert await relay(ready.store, ready.celery) == 1
     assert await relay(ready.store, ready.celery) == 0
     assert await waiting(ready) == 0
-    assert taken(ready, "control") == (queue_names.ADVANCE, str(only))
+    assert taken(ready, "control") == (outbox.ADVANCE, str(only))
     assert ready.messages("control") == ready.messages("rollout") == 0
 
 
 async def test_two_relays_at_once_send_each_message_once(ready: Any) -> None:
     (only,) = await ready.new_run()
     async with ready.store.transaction() as session:
-        outbox.add(session, queue_names.ROLLOUT, only, times=30)
+        outbox.add(session, outbox.ROLLOUT, only, times=30)
     sent = await asyncio.gather(*(relay(ready.store, ready.celery) for _ in range(3)))
     assert sum(sent) == 31
     assert (ready.messages("rollout"), ready.messages("control")) == (30, 1)
@@ -75,9 +74,9 @@ async def test_two_relays_at_once_send_each_message_once(ready: Any) -> None:
 async def test_a_relay_takes_no_more_than_its_limit_oldest_first(ready: Any) -> None:
     (only,) = await ready.new_run()
     async with ready.store.transaction() as session:
-        outbox.add(session, queue_names.ROLLOUT, only, times=5)
+        outbox.add(session, outbox.ROLLOUT, only, times=5)
     async with ready.store.transaction() as session:
-        assert await outbox.take(session, limit=1) == [(queue_names.ADVANCE, only)]
+        assert await outbox.take(session, limit=1) == [(outbox.ADVANCE, only)]
         assert len(await outbox.take(session, limit=2)) == 2
     assert await waiting(ready) == 3
 
@@ -86,7 +85,7 @@ async def test_a_rolled_back_change_sends_nothing(ready: Any) -> None:
     (only,) = await ready.new_run()
     await relay(ready.store, ready.celery)
     async with ready.store.transaction() as session:
-        outbox.add(session, queue_names.ROLLOUT, only)
+        outbox.add(session, outbox.ROLLOUT, only)
         await session.flush()
         await session.rollback()
     assert await relay(ready.store, ready.celery) == 0
@@ -128,8 +127,8 @@ async def test_the_reconciler_brings_back_a_rollout_whose_messages_were_lost(rea
     assert ready.messages("rollout") == 1
     ready.broker.flushall()
     await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") == (queue_names.ROLLOUT, str(only))
-    assert taken(ready, "control") == (queue_names.ADVANCE, str(only))
+    assert taken(ready, "rollout") == (outbox.ROLLOUT, str(only))
+    assert taken(ready, "control") == (outbox.ADVANCE, str(only))
 
 
 async def test_a_message_grows_old(ready: Any) -> None:
@@ -166,8 +165,8 @@ async def test_the_reconciler_reminds_only_what_can_go_on(ready: Any) -> None:
     await ready.publish("new", parent="base")
     await ready.lose_messages()
     await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "control") == (queue_names.ADVANCE, str(first))
-    assert taken(ready, "control") == (queue_names.ADVANCE, str(other))
+    assert taken(ready, "control") == (outbox.ADVANCE, str(first))
+    assert taken(ready, "control") == (outbox.ADVANCE, str(other))
     assert ready.messages("control") == 0
 
     await ready.in_rollout(other)
@@ -176,10 +175,10 @@ async def test_the_reconciler_reminds_only_what_can_go_on(ready: Any) -> None:
             await evaluations.create(session, "new", "base", Evaluation(dataset="seed"))
     await ready.lose_messages()
     await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "control") == (queue_names.ADVANCE, str(other))
+    assert taken(ready, "control") == (outbox.ADVANCE, str(other))
     assert ready.messages("control") == 0
     sent = [taken(ready, "rollout") for _ in range(ready.messages("rollout"))]
-    assert set(sent) == {(queue_names.ROLLOUT, str(other))}
+    assert set(sent) == {(outbox.ROLLOUT, str(other))}
 
 
 async def test_the_next_evaluation_is_the_oldest_one(ready: Any) -> None:
@@ -192,7 +191,7 @@ async def test_the_next_evaluation_is_the_oldest_one(ready: Any) -> None:
     for evaluation_id in made:
         await ready.lose_messages()
         await reconcile.run(ready.store, ready.celery)
-        assert taken(ready, "rollout") == (queue_names.EVALUATE, str(evaluation_id))
+        assert taken(ready, "rollout") == (outbox.EVALUATE, str(evaluation_id))
         assert taken(ready, "rollout") is None
         async with ready.store.transaction() as session:
             assert await evaluations.try_start(session, evaluation_id)
@@ -218,7 +217,7 @@ async def test_the_reconciler_takes_expired_leases_back_and_sends_for_a_task(rea
         await rollouts.lease(session, only, "dead", 3, -1)
     ready.broker.flushall()
     await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") == (queue_names.ROLLOUT, str(only))
+    assert taken(ready, "rollout") == (outbox.ROLLOUT, str(only))
     states = await ready.rows("SELECT state, lease_owner FROM iteration_prompts")
     assert states == [{"state": "pending", "lease_owner": None}] * 3
 
@@ -235,9 +234,9 @@ async def in_phase(world: Any, phase: str, **config: Any) -> UUID:
 
 
 PHASES = [
-    ("prompts", queue_names.PROMPTS, prompts.lock_name),
-    ("judge_ranked", queue_names.ASSESS, assess.lock_name),
-    ("assess", queue_names.ASSESS, assess.lock_name),
+    ("prompts", outbox.PROMPTS, prompts.lock_name),
+    ("judge_ranked", outbox.ASSESS, assess.lock_name),
+    ("assess", outbox.ASSESS, assess.lock_name),
 ]
 
 
@@ -250,7 +249,7 @@ async def test_the_reconciler_brings_a_phases_task_back_unless_one_works(
         assert held
         await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") is None
-    assert taken(ready, "control") == (queue_names.ADVANCE, str(subject))
+    assert taken(ready, "control") == (outbox.ADVANCE, str(subject))
     await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") == (task, str(subject))
 
@@ -270,7 +269,7 @@ async def test_the_reconciler_brings_an_evaluation_back_unless_a_task_works_on_i
         await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") is None
     await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") == (queue_names.EVALUATE, str(made.id))
+    assert taken(ready, "rollout") == (outbox.EVALUATE, str(made.id))
 
 
 async def test_the_reconciler_leaves_what_is_over_alone(ready: Any) -> None:
@@ -315,11 +314,11 @@ async def test_losing_every_message_loses_time_and_no_data(ready: Any) -> None:
         evaluation={},
     )
     tasks = {
-        queue_names.ADVANCE: ready.advance,
-        queue_names.ROLLOUT: ready.roll_out,
-        queue_names.PROMPTS: ready.write_prompts,
-        queue_names.ASSESS: ready.assess,
-        queue_names.EVALUATE: ready.evaluate,
+        outbox.ADVANCE: ready.advance,
+        outbox.ROLLOUT: ready.roll_out,
+        outbox.PROMPTS: ready.write_prompts,
+        outbox.ASSESS: ready.assess,
+        outbox.EVALUATE: ready.evaluate,
     }
     unfinished = (
         "SELECT 1 FROM iterations WHERE state <> 'succeeded'"

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
-from rewardloop import rubric
 from rewardloop.config import EarlyStopping, Settings
 from rewardloop.errors import TrainingFailed
+from rewardloop.method import rubric
 from rewardloop.records import (
     JudgementMode,
     Message,

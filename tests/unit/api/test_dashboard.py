@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from rewardloop.config import Health, RunConfig
-from rewardloop.eft import EftReport
-from rewardloop.evaluation import HeadToHead
-from rewardloop.health import ScoreHealth
-from rewardloop.instruct import Rejection
-from rewardloop.pairing import Unpaired
+from rewardloop.method.eft import EftReport
+from rewardloop.method.head_to_head import HeadToHead
+from rewardloop.method.judge_health import ScoreHealth
+from rewardloop.method.pairing import Unpaired
+from rewardloop.method.self_instruct import Rejection
 from rewardloop.records import Phase, UnscoredReason
 
 PAGE = Path(__file__).parents[3] / "services/api/static/index.html"

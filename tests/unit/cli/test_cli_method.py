@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from rewardloop.cli import main, remote
 from rewardloop.config import RunConfig
-from rewardloop.conformance import Found, conformance
 from rewardloop.errors import BrokenFile, EvaluationFailed, NotFound
+from rewardloop.method.conformance import Found, conformance
 
 Answers = dict[tuple[str, str], Any]
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]

@@ -18,9 +18,9 @@ from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.http import call, connect
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.replicas import ReplicaAdmin
-from rewardloop.comparison import COMPARISON_VERSION
 from rewardloop.config import Judging, Sampling
 from rewardloop.embedded.process import free_port
+from rewardloop.method.comparison import COMPARISON_VERSION
 from rewardloop.records import (
     JudgementMode,
     Message,

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from rewardloop import comparison, rubric
 from rewardloop.config import Settings
 from rewardloop.errors import PromptTooLong, UpstreamUnavailable
+from rewardloop.method import comparison, rubric
 from rewardloop.records import JudgementMode
 from services.judge import app as judge_app
 

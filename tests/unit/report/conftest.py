@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rewardloop.config import parse_run_config
-from rewardloop.conformance import Found, conformance
+from rewardloop.method.conformance import Found, conformance
 
 HOSTILE = "</pre><script>alert('m')</script><img src=x onerror=alert(1)>\n\"quoted\" & Score: 5"
 

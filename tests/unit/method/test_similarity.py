@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import LCSseq
 from rouge_score.rouge_scorer import RougeScorer
 
-from rewardloop import similarity
-from rewardloop.similarity import SimilarityIndex, tokens
+from rewardloop.method import similarity
+from rewardloop.method.similarity import SimilarityIndex, tokens
 
-SEEDS = Path(similarity.__file__).parent / "seeds" / "prompts.jsonl"
+SEEDS = Path(similarity.__file__).parents[1] / "seeds" / "prompts.jsonl"
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from rewardloop.enclosure import escaping, split_response, transcript
+from rewardloop.method.enclosure import escaping, split_response, transcript
 from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 
 MAX_SCORE = 5

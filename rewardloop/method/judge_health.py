@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from math import log2
 from statistics import fmean, stdev
 
-from rewardloop.agreement import Agreement, rank_correlation
 from rewardloop.config import Health
+from rewardloop.method.agreement import Agreement, rank_correlation
+from rewardloop.method.rubric import MAX_SCORE
 from rewardloop.records import ScoredResponse
-from rewardloop.rubric import MAX_SCORE
 
 _BETTER_JUDGE = "start from a base_version that judges better, or train it on more EFT examples"
 _WORDS = {

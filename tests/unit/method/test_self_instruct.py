@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from rouge_score.rouge_scorer import RougeScorer
 
-from rewardloop import instruct
 from rewardloop.config import LANGUAGES, SelfInstruct
-from rewardloop.instruct import (
+from rewardloop.method import self_instruct
+from rewardloop.method.self_instruct import (
     PromptFilter,
     Rejected,
     Rejection,
@@ -23,7 +23,7 @@ from rewardloop.instruct import (
     written_prompt,
 )
 
-SEEDS = Path(instruct.__file__).parent / "seeds" / "prompts.jsonl"
+SEEDS = Path(self_instruct.__file__).parents[1] / "seeds" / "prompts.jsonl"
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
 ANY = SelfInstruct(language=None, keywords=(), min_words=1)
 """Leaves similarity and length only."""
@@ -56,7 +56,7 @@ def test_eight_shots_ask_for_the_ninth_task() -> None:
     assert text.endswith("\nTask 8: shot 7\nTask 9:")
 
 
-@pytest.mark.parametrize("stop", instruct.STOP)
+@pytest.mark.parametrize("stop", self_instruct.STOP)
 def test_no_shot_holds_what_ends_a_task(stop: str) -> None:
     shots = ["One\n\nTask 7: two", "Three\nTask", "\n\n"]
     _, _, tasks = few_shot_prompt(shots).partition("\n\n")

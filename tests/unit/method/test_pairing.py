@@ -19,10 +19,10 @@ from rewardloop.config import (
     PairPolicy,
     SeveralPairs,
 )
-from rewardloop.pairing import PairedPrompt, Unpaired, consistency, label_smoothing, pair
+from rewardloop.method.pairing import PairedPrompt, Unpaired, consistency, label_smoothing, pair
 from rewardloop.records import PreferencePair, ScoredResponse, mean_score
 
-CASES = json.loads((Path(__file__).parent / "golden" / "pairs.json").read_text())["cases"]
+CASES = json.loads((Path(__file__).parents[1] / "golden" / "pairs.json").read_text())["cases"]
 MARGINS_IN_THIRDS = st.sampled_from([0, 1, 1.5, 6])
 """Three scores from 0 to 5 have means in thirds; so counted, they compare exactly."""
 

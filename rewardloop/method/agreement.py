@@ -17,7 +17,7 @@ from enum import StrEnum
 from itertools import combinations
 from statistics import fmean
 
-from rewardloop.rubric import MAX_SCORE
+from rewardloop.method.rubric import MAX_SCORE
 
 
 @dataclass(frozen=True, slots=True)

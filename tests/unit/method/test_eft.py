@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardloop.config import Eft
-from rewardloop.eft import EftReport, EftSelection, Judged, JudgedResponse, agreeing_sets, select
+from rewardloop.method.eft import (
+    EftReport,
+    EftSelection,
+    Judged,
+    JudgedResponse,
+    agreeing_sets,
+    select,
+)
 from rewardloop.records import UnscoredReason
 
 ALL = Eft(max_score_share=1)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardloop.agreement import JudgedRanking, agreement
 from rewardloop.config import Health
-from rewardloop.health import ScoreHealth, collapse, score_health
+from rewardloop.method.agreement import JudgedRanking, agreement
+from rewardloop.method.judge_health import ScoreHealth, collapse, score_health
 from rewardloop.records import ScoredResponse
 
 

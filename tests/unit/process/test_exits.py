@@ -7,7 +7,7 @@ import pytest
 
 from rewardloop.config import Settings
 from rewardloop.errors import BrokenFile
-from rewardloop.exits import known_errors_told
+from rewardloop.process.exits import known_errors_told
 
 SERVICES = [
     "services.trainer.import_base",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardloop import comparison
+from rewardloop.method import comparison
 from rewardloop.records import JudgementMode, Message, Preference, UnscoredReason
 
 FREE, CONSTRAINED = JudgementMode.FREE, JudgementMode.CONSTRAINED

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rewardloop.enclosure import escaping, split_response, transcript
+from rewardloop.method.enclosure import escaping, split_response, transcript
 from rewardloop.records import Message
 
 USER: Message = {"role": "user", "content": "Q"}

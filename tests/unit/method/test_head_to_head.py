@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardloop import evaluation
-from rewardloop.evaluation import (
+from rewardloop.method.head_to_head import (
     ComparedPrompt,
     HeadToHead,
     Outcome,
@@ -211,7 +210,9 @@ def test_one_outcome_only_is_a_point() -> None:
 def test_how_many_draws_are_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = [Outcome.WIN] * 9 + [Outcome.LOSS] * 5 + [Outcome.TIE] * 7
     at_once = net_interval(outcomes, 0)
-    monkeypatch.setattr(evaluation, "NUM_DRAWS_AT_ONCE", 1000)  # 47 resamples, then 36 at last
+    monkeypatch.setattr(
+        f"{net_interval.__module__}.NUM_DRAWS_AT_ONCE", 1000
+    )  # 47 resamples, then 36 at last
     assert net_interval(outcomes, 0) == at_once
 
 

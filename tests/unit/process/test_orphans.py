@@ -9,7 +9,7 @@ from pathlib import Path
 
 PARENT = """
 import signal, subprocess, sys
-from rewardloop.orphans import dying_with_parent
+from rewardloop.process.orphans import dying_with_parent
 command = [sys.executable, "-c", "import time; time.sleep(60)"]
 child = subprocess.Popen(command, preexec_fn=dying_with_parent(signal.SIGKILL))
 print(child.pid, flush=True)

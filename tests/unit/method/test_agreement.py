@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, spearmanr
 
-from rewardloop.agreement import Agreement, JudgedRanking, agreement, rank_correlation
+from rewardloop.method.agreement import Agreement, JudgedRanking, agreement, rank_correlation
 
 Scores = tuple[float | None, ...]
 

@@ -6,7 +6,7 @@ import pytest
 
 from rewardloop import presets
 from rewardloop.config import parse_run_config
-from rewardloop.conformance import PAPER, Found, conformance
+from rewardloop.method.conformance import PAPER, Found, conformance
 
 AS_PUBLISHED = Found(
     bootstrap={"ift": {"num_examples": 3200}, "eft": {"num_kept": 1775}},

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardloop import rubric
+from rewardloop.method import rubric
 from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 
 FREE, CONSTRAINED = JudgementMode.FREE, JudgementMode.CONSTRAINED

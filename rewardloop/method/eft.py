@@ -16,8 +16,8 @@ from math import inf
 from random import Random
 
 from rewardloop.config import Eft
+from rewardloop.method.rubric import MAX_SCORE
 from rewardloop.records import UnscoredReason
-from rewardloop.rubric import MAX_SCORE
 
 
 @dataclass(frozen=True, slots=True)

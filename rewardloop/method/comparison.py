@@ -4,14 +4,14 @@ The wording is ours. As for the rubric, two invariants keep a response from
 winning by its own word: a preference is only ever searched in the judge's
 completion, never in its prompt; and a response cannot close the tags that
 enclose it. Which response stands first is the caller's to choose: a judge may
-favour a place, so a caller asks in both orders (see `evaluation`).
+favour a place, so a caller asks in both orders (see `head_to_head`).
 """
 
 import hashlib
 import re
 from collections.abc import Sequence
 
-from rewardloop.enclosure import escaping, transcript
+from rewardloop.method.enclosure import escaping, transcript
 from rewardloop.records import JudgementMode, Message, Preference, UnscoredReason
 
 TEMPLATE = """\

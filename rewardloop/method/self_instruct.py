@@ -16,7 +16,7 @@ from random import Random
 from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
 
 from rewardloop.config import SelfInstruct
-from rewardloop.similarity import UNSPACED, SimilarityIndex
+from rewardloop.method.similarity import UNSPACED, SimilarityIndex
 
 STOP = ("\nTask", "\n\n")
 """Where a written task ends: shots are one line each, so a blank line ends one too."""

@@ -1,0 +1,1 @@
+"""How this project's processes end: known errors in one line, children with their parent."""
