@@ -140,9 +140,11 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
     }
 
 
-def forged(tokenizer: Any, text: str) -> int:
-    """How many control tokens the text spells."""
-    return len(_controls_of(tokenizer).spelled.findall(text))
+def forged(tokenizer: Any, text: str, *, is_answer: bool = False) -> int:
+    """How many control tokens the text spells; of an answer, less those that it may hold."""
+    controls = _controls_of(tokenizer)
+    held = controls.writable if is_answer else frozenset()
+    return sum(spelling not in held for spelling in controls.spelled.findall(text))
 
 
 @dataclass(frozen=True, slots=True)

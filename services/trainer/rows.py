@@ -154,8 +154,8 @@ class Maker:
         return bool(written == self.tokenizer.decode(head) + text)
 
     def _count_spelled(self, prompt: list[dict[str, Any]], *answers: str) -> None:
-        texts = [*(str(message["content"]) for message in prompt), *answers]
-        if any(forged(self.tokenizer, text) for text in texts):
+        asked = any(forged(self.tokenizer, str(message["content"])) for message in prompt)
+        if asked or any(forged(self.tokenizer, text, is_answer=True) for text in answers):
             self.ledger.counts["num_rows_that_spell_control_tokens"] += 1
 
 
