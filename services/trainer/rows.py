@@ -47,6 +47,7 @@ class Ledger:
         """For the iteration's report; empty where there is nothing to say."""
         told: dict[str, Any] = dict(self.counts)
         if self.left_out:
+            told["num_trained"] = self.num_rows - self.num_left_out
             told["num_dropped"] = self.num_left_out
             told["why"] = self._reasons()
         return told
