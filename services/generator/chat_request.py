@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rewardloop.errors import InvalidInput
+from rewardloop.errors import RewardloopError
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 """A template may build a control token from a role (`<|` + role + `|>`), so none is free."""
@@ -52,10 +52,11 @@ _NEVER_IN_THE_PROMPT = {
 }
 
 
-class NotServed(InvalidInput):
-    """A field that vLLM knows and this generator does not offer; the status is vLLM's own."""
+class NotServed(RewardloopError):
+    """Something that vLLM knows and this generator does not offer; the status is vLLM's own."""
 
     status = 400
+    kind = "not-served"
 
 
 def require_served(request: dict[str, Any], *, chat: bool) -> None:
@@ -125,29 +126,37 @@ def _plain(message: Any) -> dict[str, str] | None:
 
 
 def prompt_texts(request: dict[str, Any]) -> list[str]:
-    """Every text that vLLM's rendering could bring into the prompt, names and keys too.
+    """Every text that vLLM's rendering could bring into the prompt: values, then names.
 
     Raises:
         NotServed: the request is nested deeper than any template looks.
     """
     fields = {key: value for key, value in request.items() if key not in _NEVER_IN_THE_PROMPT}
     try:
-        return list(_texts(fields))
+        return [*_values(fields), *_names(fields)]
     except RecursionError as error:
         raise NotServed("the request is nested too deeply; send it flat") from error
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _values(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-        yield from _texts(_decoded(value))
+        yield from _values(_decoded(value))
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _values(inner)
+
+
+def _names(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from _names(_decoded(value))
     elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield str(key)
-            yield from _texts(inner)
+        for name, inner in value.items():
+            yield name
+            yield from _names(inner)
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts(inner)
+            yield from _names(inner)
 
 
 def _decoded(text: str) -> Any:

@@ -17,7 +17,7 @@ import json
 from typing import Any
 
 from rewardloop import chat_tokens
-from rewardloop.errors import PromptTooLong
+from rewardloop.errors import RewardloopError
 from services.generator.chat_request import (
     NotServed,
     plain_messages,
@@ -33,10 +33,15 @@ MAX_CHARS_A_TOKEN = 256
 """A prompt of more characters than so many a token of the context is not encoded at all."""
 
 
-class DoesNotFit(PromptTooLong):
-    """A prompt leaves no room for an answer in the context; the status is vLLM's own."""
+class DoesNotFit(RewardloopError):
+    """A prompt leaves no room for an answer in the context. Told as vLLM tells it."""
 
     status = 400
+    kind = "does-not-fit"
+
+    def openai(self) -> dict[str, Any]:
+        error = {"message": self.message, "type": "BadRequestError", "param": "input_tokens"}
+        return {"error": {**error, "code": self.status}}
 
 
 async def encoded(path: str, body: bytes, engine: Any) -> bytes:
