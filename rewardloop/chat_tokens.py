@@ -49,9 +49,9 @@ def prompt_ids(
         TemplateRefused: the template does not take the conversation, or there is no template.
     """
 
-    def render(shown: Sequence[Mapping[str, Any]]) -> str:
+    def rendered(shown: Sequence[Mapping[str, Any]]) -> str:
         *turns, last = shown
-        return _render(
+        return render(
             tokenizer,
             turns,
             add_generation_prompt=add_generation_prompt,
@@ -60,7 +60,7 @@ def prompt_ids(
         )
 
     controls = _controls_of(tokenizer)
-    return controls.encode(_own_marks_named(controls, render, [*messages, {"tools": tools}]))
+    return controls.encode(_own_marks_named(controls, rendered, [*messages, {"tools": tools}]))
 
 
 def text_ids(tokenizer: Any, text: str) -> list[int]:
@@ -88,13 +88,35 @@ def end_of_turn_ids(tokenizer: Any, stop_ids: Sequence[int] | None = None) -> li
         TemplateRefused: the template does not take a user's and an assistant's turn.
     """
     stops = {tokenizer.eos_token_id} if stop_ids is None else set(stop_ids)
-    closing = _closing_ids(tokenizer)
+    closing = closing_ids(tokenizer)
     for place, token in enumerate(closing):
         if token in stops:
             before = closing[:place]
             blank = not str(tokenizer.decode(before)).strip()
             return [token] if blank else closing[: place + 1]
     return closing
+
+
+def closing_ids(tokenizer: Any) -> list[int]:
+    """What the template writes behind an answer."""
+    mark = "\ue001answer\ue001"
+    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
+    rendered = render(tokenizer, conversation, add_generation_prompt=False)
+    controls = _controls_of(tokenizer)
+    _, _, closing = rendered.rpartition(mark)
+    return _continued(controls, controls.named(closing))
+
+
+def render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **arguments: Any) -> str:
+    """
+    Raises:
+        TemplateRefused: a template is somebody's program, so it may fail in any way.
+    """
+    shown = [dict(message) for message in messages]
+    try:
+        return str(tokenizer.apply_chat_template(shown, tokenize=False, **arguments))
+    except Exception as error:
+        raise TemplateRefused(f"the chat template refuses the conversation: {error}") from error
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:
@@ -178,7 +200,7 @@ def _any_of(spellings: Mapping[str, Any]) -> re.Pattern[str]:
 def _writable(tokenizer: Any, ids: dict[str, int]) -> Iterator[str]:
     try:
         sample = [{"role": role, "content": "a"} for role in _SAMPLE]
-        around_turns = _render(tokenizer, sample, add_generation_prompt=True)
+        around_turns = render(tokenizer, sample, add_generation_prompt=True)
     except TemplateRefused:
         return
     for spelling, number in ids.items():
@@ -251,25 +273,13 @@ def _continued(controls: _Controls, text: str) -> list[int]:
     return controls.encode(text)
 
 
-def _render(tokenizer: Any, messages: Sequence[Mapping[str, Any]], **arguments: Any) -> str:
-    """
-    Raises:
-        TemplateRefused: a template is somebody's program, so it may fail in any way.
-    """
-    shown = [dict(message) for message in messages]
-    try:
-        return str(tokenizer.apply_chat_template(shown, tokenize=False, **arguments))
-    except Exception as error:
-        raise TemplateRefused(f"the chat template refuses the conversation: {error}") from error
-
-
 def _own_marks_named(
     controls: _Controls,
-    render: Callable[[Sequence[Mapping[str, Any]]], str],
+    shown_as: Callable[[Sequence[Mapping[str, Any]]], str],
     messages: Sequence[Mapping[str, Any]],
 ) -> str:
     """The rendered conversation, the template's own control tokens under their secret names."""
-    rendered = render(messages)
+    rendered = shown_as(messages)
     masks = _masks(controls, rendered, messages)
     back = {ord(mask): char for char, mask in masks.items()}
 
@@ -277,7 +287,7 @@ def _own_marks_named(
         """The rendering of masked messages, where the masks do not change it."""
         leaf = iter(how)
         try:
-            text = render([_mapped(m, lambda t: next(leaf)(t)) for m in messages])
+            text = shown_as([_mapped(m, lambda t: next(leaf)(t)) for m in messages])
         except TemplateRefused:
             return None
         return text if text.translate(back) == rendered else None
@@ -357,13 +367,3 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, (list, tuple)):
         return [_mapped(item, change) for item in value]
     return value
-
-
-def _closing_ids(tokenizer: Any) -> list[int]:
-    """What the template writes behind an answer."""
-    mark = "\ue001answer\ue001"
-    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
-    rendered = _render(tokenizer, conversation, add_generation_prompt=False)
-    controls = _controls_of(tokenizer)
-    _, _, closing = rendered.rpartition(mark)
-    return _continued(controls, controls.named(closing))
