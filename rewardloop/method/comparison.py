@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from rewardloop.method.enclosure import escaping, transcript
+from rewardloop.method.enclosure import escaping, material
 from rewardloop.method.verdict import Form, read
 from rewardloop.records import JudgementMode, Message, Preference, UnscoredReason
 
@@ -98,7 +98,7 @@ def render(
     if not any(message["role"] == "user" for message in request):
         raise ValueError("the request that the responses answer must hold a user's turn")
     content = TEMPLATE.format(
-        request=_escaped(transcript(request)),
+        request=_escaped(material(request)),
         first=_escaped(first),
         second=_escaped(second),
         max_words=_MAX_WORDS[mode],

@@ -3,7 +3,8 @@
 The rubric is the paper's additive scheme of five points (Yuan et al.,
 section 2.2) in our own words. Two invariants keep a response from scoring
 itself: a score is only ever searched in the judge's completion, never in its
-prompt; and a response cannot close the tags that enclose it.
+prompt; and a response can neither close the tags that enclose it
+nor spell a control token.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any
 
-from rewardloop.method.enclosure import escaping, split_response, transcript
+from rewardloop.method.enclosure import escaping, material, split_response
 from rewardloop.method.verdict import Form, read, through_verdict
 from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 
@@ -136,7 +137,7 @@ def render(conversation: Sequence[Message], mode: JudgementMode) -> list[Message
     """
     request, response = split_response(conversation)
     content = TEMPLATE.format(
-        request=_escaped(transcript(request)),
+        request=_escaped(material(request)),
         response=_escaped(response),
         max_words=_MAX_WORDS[mode],
     )
