@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import yaml
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -17,6 +16,7 @@ from rich.text import Text
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.clients.api import ApiClient
+from rewardloop.config.files import read_mapping
 from rewardloop.datasets import Format, read_prompts, read_ranked
 from rewardloop.datasets.names import check_dataset_name
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
@@ -84,19 +84,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
     """A RunConfig file as plain data; the API checks its keys.
 
     Raises:
-        InvalidInput: the file cannot be read as a mapping.
+        InvalidInput: the file cannot be read as a mapping that gives each key once.
     """
-    if path is None:
-        return {}
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is neither YAML nor JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{path} must hold a mapping of RunConfig keys")
-    return data
+    return read_mapping(path) if path else {}
 
 
 def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
