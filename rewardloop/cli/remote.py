@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,11 +195,28 @@ async def show_conformance(home: Home, run_id: str | None) -> None:
         rows = (await api.get(f"/v1/runs/{await chosen_run(api, run_id)}/conformance"))["items"]
     table = Table("", "value", "paper", "ran", box=None)
     for row in rows:
-        mark = Text("deviates", "yellow") if row["deviates"] else Text("same", "green")
-        ran = "not run" if row["ran"] is None else str(row["ran"])
-        table.add_row(mark, row["what"], row["paper"], ran)
+        mark = Text(row["verdict"], _VERDICT_COLOURS.get(row["verdict"], "dim"))
+        table.add_row(
+            mark, row["what"], row["paper"], "-" if row["ran"] is None else str(row["ran"])
+        )
     console.print(table)
-    console.print(f"{sum(row['deviates'] for row in rows)} of {len(rows)} values deviate")
+    console.print(_counted([row["verdict"] for row in rows]), soft_wrap=True)
+
+
+_VERDICT_COLOURS = {"same": "green", "deviates": "yellow"}
+
+
+def _counted(verdicts: list[str]) -> str:
+    """Only values that the paper gives and that the run has can deviate."""
+    num = Counter(verdicts)
+    told = f"{num['deviates']} of {num['same'] + num['deviates']} values deviate"
+    for verdict, words in (
+        ("does not apply", "belong to parts that this run leaves out"),
+        ("not run", "have not run"),
+        ("not given", "are not given by the paper"),
+    ):
+        told += f"; {num[verdict]} {words}" if num[verdict] else ""
+    return told
 
 
 POLICIES: tuple[dict[str, Any], ...] = (

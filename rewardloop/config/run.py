@@ -38,6 +38,10 @@ class Bootstrap(Frozen):
 
     dataset: str = "ranked"
     """Prompts with human-ranked responses."""
+    share_rankings: bool = False
+    """Whether a ranked prompt may be an IFT example and give judge tasks too. The paper keeps
+    the two apart; then of the ranked prompts to learn from at most half are left to IFT, as
+    many as it lacks, and the others are judged for EFT."""
     max_ift_examples: int = Field(default=3200, ge=1)
     ift: SupervisedTraining = SupervisedTraining()
     """Trains the SFT baseline, on IFT alone."""
