@@ -30,6 +30,7 @@ from rewardloop.records import (
     mean_score,
 )
 from rewardloop.store import prompts
+from rewardloop.store.ift_share import kept_from_ift, left_to_ift
 from rewardloop.store.models import (
     Assessment,
     EftExample,
@@ -83,6 +84,7 @@ async def add(session: AsyncSession, dataset: str, ranked: Sequence[RankedPrompt
 
 async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: int) -> None:
     """Hold out a part of the dataset's ranked prompts for this run: at least one, never all.
+    The others are judged for EFT, but for those that are left to IFT alone.
 
     Raises:
         InvalidInput: there are too few ranked prompts.
@@ -103,20 +105,25 @@ async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: in
             f"`rewardloop import-ranked FILE --dataset {config.dataset}`"
         )
     wanted = round(len(ids) * config.eft.held_out_fraction)
-    num_held_out = min(max(1, wanted), len(ids) - 1)
+    num_held_out = min(max(1, wanted), len(ids) - (1 if config.share_rankings else 2))
     held_out = set(random.Random(seed).sample(ids, num_held_out))
-    session.add_all(RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out) for i in ids)
+    for_ift = await left_to_ift(session, config, [i for i in ids if i not in held_out], seed)
+    split_ids = [i for i in ids if i not in for_ift]
+    session.add_all(
+        RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out) for i in split_ids
+    )
 
 
 async def ift_examples(
     session: AsyncSession, run_id: UUID, config: Bootstrap
 ) -> list[dict[str, Any]]:
-    """(prompt, best human answer) of every prompt of the dataset that is not held out.
+    """(prompt, best human answer) of every prompt of the dataset that is not held out, and,
+    unless rankings are shared, not judged for EFT.
 
     The best answer is the response that humans ranked best, and where nobody ranked any the
     prompt's reference. There is at least one example, since a split never holds out all.
     """
-    held_out = await held_out_digests(session, run_id)
+    kept_away = await kept_from_ift(session, run_id, config)
     best_ranked = (
         select(RankedResponse.text)
         .where(RankedResponse.prompt_id == Prompt.id)
@@ -130,7 +137,7 @@ async def ift_examples(
         .where(
             Prompt.dataset == config.dataset,
             answer.is_not(None),
-            Prompt.messages_sha256.not_in(held_out),
+            Prompt.messages_sha256.not_in(kept_away),
         )
         .order_by(Prompt.id)
         .limit(config.max_ift_examples)
