@@ -131,7 +131,7 @@ def test_agreement_is_covered_95_times_in_100(experiments: Prompts, num_prompts:
     shown = np.min([(found.shares[n][1] > 0).sum(-1) for n in by_length], axis=0) >= MIN_PROMPTS
     ends = ratio(*(tuple(side[shown] for side in found.shares[name]) for name in by_length))
     coverage["accuracy_balanced"] = covered(*ends, balanced)
-    assert coverage == {name: CLAIMED for name in coverage}
+    assert coverage == dict.fromkeys(coverage, CLAIMED)
 
 
 @pytest.mark.parametrize("num_prompts", [15, 30, MOST_PROMPTS])
