@@ -3,10 +3,10 @@
 One for each way in which figures come about: `student` for a mean over seeds, `wilson` for
 a share of prompts, `paired` for wins less losses over prompts, `ratio` for a share of the
 pairs or judgements within prompts, `correlation` for a mean over prompts. Two invariants:
-prompts are drawn, never the pairs or judgements within one, since these depend on each other; and an
-interval that would not hold what it claims is not given, but the reason is. What each
-covers is measured in the tests and by `make bench-coverage`; why these and no others:
-docs/decisions/0017.
+prompts are what is drawn, never the pairs or judgements within one, since these depend on
+each other; and an interval that would not hold what it claims is left out with a reason.
+What each covers is measured in the tests and by `make bench-coverage`; why these and no
+others: docs/decisions/0017.
 
 All take arrays, so that thousands of simulated experiments cost one call. Suffixes:
 E experiments (any leading axes), S seeds, P prompts. Knows nothing of judges nor runs.
