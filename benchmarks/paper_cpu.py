@@ -122,12 +122,14 @@ def show(report: dict[str, Any]) -> None:
             continue
         table = Table(f"{mode} judging", *(label.upper() for label in found), box=None)
         for name in METRICS:
-            shown = (_with_interval(row, name) for row in found.values())
-            table.add_row(name.replace("_", " "), *shown)
+            table.add_row(name.replace("_", " "), *(_shown(row[name]) for row in found.values()))
+            ends = [_ends(row, name) for row in found.values()]
+            if any(ends):
+                table.add_row("  95 % interval", *ends)
         for name in COUNTS:
             table.add_row(name.replace("_", " "), *(_count(row[name]) for row in found.values()))
         console.print(table)
-        console.print("[low to high]: 95 % interval over prompts; a dash means no data")
+        console.print("Intervals are over prompts; a dash means no data.")
     for item in report["evaluations"]:
         if item["result"]:
             r = item["result"]
@@ -137,14 +139,13 @@ def show(report: dict[str, Any]) -> None:
             )
 
 
-def _with_interval(metrics: dict[str, Any], name: str) -> str:
-    value = metrics[name]
-    if value is None:
-        return "-"
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _ends(metrics: dict[str, Any], name: str) -> str:
     ends = (metrics["intervals"] or {}).get(name) or {}
-    if ends.get("low") is None:
-        return f"{value:.3f}"
-    return f"{value:.3f} [{ends['low']:.2f} to {ends['high']:.2f}]"
+    return "" if ends.get("low") is None else f"{ends['low']:.2f} to {ends['high']:.2f}"
 
 
 def _count(num: int | None) -> str:
