@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.config import Bootstrap, Eft
 from rewardloop.errors import InvalidInput
 from rewardloop.method import rubric
-from rewardloop.method.agreement import JudgedRanking, agreement
+from rewardloop.method.assessment import assessed
 from rewardloop.method.eft import Judged, JudgedResponse
 from rewardloop.method.eft import select as select_eft
 from rewardloop.records import (
@@ -27,7 +27,6 @@ from rewardloop.records import (
     RankedPrompt,
     UnscoredReason,
     WrittenJudgement,
-    mean_score,
 )
 from rewardloop.store import prompts
 from rewardloop.store.ift_share import kept_from_ift, left_to_ift
@@ -168,6 +167,24 @@ async def held_out_texts(session: AsyncSession, run_id: UUID) -> list[str]:
     return [messages[-1]["content"] for messages in rows]
 
 
+async def ranks_and_lengths(
+    session: AsyncSession, run_id: UUID
+) -> list[tuple[list[int], list[int]]]:
+    """(ranks, lengths in characters) of the responses to each of the run's ranked prompts,
+    those that it trains on included."""
+    rows = await session.execute(
+        select(
+            func.array_agg(RankedResponse.rank),
+            func.array_agg(func.length(RankedResponse.text)),
+        )
+        .join(RankedSplit, RankedSplit.prompt_id == RankedResponse.prompt_id)
+        .where(RankedSplit.run_id == run_id)
+        .group_by(RankedResponse.prompt_id)
+        .order_by(RankedResponse.prompt_id)
+    )
+    return [(list(ranks), list(lengths)) for ranks, lengths in rows]
+
+
 async def open_assessments(
     session: AsyncSession,
     iteration_id: UUID,
@@ -255,22 +272,7 @@ async def add_judgements(
 
 async def settle(session: AsyncSession, assessment: Assessment) -> dict[str, Any]:
     """Compute and store the agreement of a complete assessment with the humans."""
-    by_prompt = await _judged(session, assessment.id)
-    rankings = [
-        JudgedRanking(
-            ranks=tuple(r.rank for r in responses),
-            scores=tuple(mean_score(j.score for j in r.judgements) for r in responses),
-        )
-        for responses in by_prompt.values()
-    ]
-    judgements = [j for responses in by_prompt.values() for r in responses for j in r.judgements]
-    num_parsed = sum(j.score is not None for j in judgements)
-    metrics = {
-        **asdict(agreement(rankings)),
-        "num_judgements": len(judgements),
-        "num_parsed": num_parsed,
-        "parse_rate": num_parsed / len(judgements) if judgements else None,
-    }
+    metrics = assessed(await _judged(session, assessment.id))
     await session.execute(
         update(Assessment).where(Assessment.id == assessment.id).values(metrics=metrics)
     )
@@ -284,6 +286,7 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
             RankedResponse.prompt_id,
             RankedResponse.id,
             RankedResponse.rank,
+            func.length(RankedResponse.text),
             RankedJudgement.id,
             RankedJudgement.score,
             RankedJudgement.reason,
@@ -292,18 +295,17 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
         .where(RankedJudgement.assessment_id == assessment_id)
         .order_by(RankedResponse.prompt_id, RankedResponse.position, RankedJudgement.judge_index)
     )
-    ranks: dict[tuple[int, int], int] = {}
+    ranks: dict[tuple[int, int], tuple[int, int]] = {}
     judged: dict[tuple[int, int], list[Judged]] = {}
-    for prompt_id, response_id, rank, judgement_id, score, reason in rows:
-        ranks[prompt_id, response_id] = rank
+    for prompt_id, response_id, rank, length, judgement_id, score, reason in rows:
+        ranks[prompt_id, response_id] = rank, length
         judged.setdefault((prompt_id, response_id), []).append(
             Judged(judgement_id, score, UnscoredReason(reason) if reason else None)
         )
     by_prompt: dict[int, list[JudgedResponse]] = {}
     for (prompt_id, response_id), found in judged.items():
-        by_prompt.setdefault(prompt_id, []).append(
-            JudgedResponse(ranks[prompt_id, response_id], tuple(found))
-        )
+        rank, length = ranks[prompt_id, response_id]
+        by_prompt.setdefault(prompt_id, []).append(JudgedResponse(rank, tuple(found), length))
     return by_prompt
 
 
