@@ -32,7 +32,9 @@ from rewardloop.datasets.row import Row, is_filled, parsed
 from rewardloop.records import Message
 
 _PROMPTS = ("prompt", "instruction", "question", "query", "messages", "context", "input", "text")
-_ANSWER = re.compile(X)
+_ANSWER = re.compile(
+    r"^(response|answer|completion|generation|output|reply|text|option)[-_ ]?(\w?)$"
+)
 _NOT_ANSWERED = re.compile(
     r"(-suggestion|-suggestion-metadata|\.suggestion(\.\w+)?|\.responses\.(users|status))$"
 )
