@@ -163,5 +163,7 @@ def _as_python(cell: str) -> Iterator[str]:
 def _tokens(cell: str) -> Iterator[tuple[int, str]]:
     passed = {tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
     for token in tokenize.generate_tokens(io.StringIO(cell).readline):
+        if token.type == tokenize.ERRORTOKEN:
+            raise ValueError("no Python")
         if token.type not in passed:
             yield token.type, token.string

@@ -58,11 +58,8 @@ def _parquet(path: Path) -> Iterator["pyarrow.RecordBatch"]:
 
 def _arrow(path: Path, start: bytes) -> Iterator["pyarrow.RecordBatch"]:
     import pyarrow
-    from pyarrow import feather, ipc
+    from pyarrow import ipc
 
-    if start.startswith(b"FEA1"):
-        yield from feather.read_table(path).to_batches()
-        return
     with pyarrow.memory_map(str(path)) as source:
         if start.startswith(b"ARROW1"):
             file = ipc.open_file(source)

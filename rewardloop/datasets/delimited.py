@@ -119,7 +119,7 @@ def _all_rows(path: Path, delimiter: str) -> Iterator[_Row]:
 
 
 def _problem(error: csv.Error, begins: int, ends: int) -> str:
-    if "unexpected end of data" in str(error):
-        return "a quotation mark that is opened and never closed"
     until = f" (as far as line {ends})" if ends > begins else ""
+    if "unexpected end of data" in str(error):
+        return f"a quotation mark is opened and never closed{until}"
     return f"not valid CSV{until}: {error}"

@@ -51,6 +51,8 @@ def _saved(folder: Path) -> list[Path]:
     """What `datasets.save_to_disk` wrote, as its state.json lists it."""
     listed = _json(folder / "state.json").get("_data_files")
     files = listed if isinstance(listed, list) else []
+    if not files:
+        raise InvalidInput(f"{folder / 'state.json'} lists no data files. Save the dataset again.")
     paths = [folder / Path(str(file.get("filename"))).name for file in files]
     _check_there(folder, [path.name for path in paths if not path.is_file()])
     return paths
@@ -87,10 +89,16 @@ def _nothing(folder: Path, endings: Sequence[str]) -> InvalidInput:
 def _data_files(folder: Path, endings: Sequence[str]) -> list[Path]:
     return [
         path
-        for path in sorted(folder.iterdir())
+        for path in sorted(folder.iterdir(), key=_in_order)
         if path.is_file() and path.name.lower().endswith(tuple(endings))
         if not _PASSED.match(path.name)
     ]
+
+
+def _in_order(path: Path) -> list[tuple[int, str]]:
+    """Numbers by their value: shard 10 comes after shard 9."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part) if part.isdecimal() else -1, part) for part in parts]
 
 
 def _by_split(paths: Sequence[Path]) -> dict[str, list[Path]]:

@@ -21,7 +21,6 @@ _COMPRESSED = (
 _TABLES = (
     (b"PAR1", "Parquet", (".parquet",)),
     (b"ARROW1", "Arrow", (".arrow", ".feather")),
-    (b"FEA1", "Feather", (".feather", ".arrow")),
 )
 _NO_ROWS = (
     (
@@ -40,6 +39,7 @@ _NO_ROWS = (
     (b"age-encryption.org/", "is encrypted (age). Decrypt it first"),
     (b"$ansible_vault", "is encrypted (Ansible Vault). Decrypt it first"),
     (b"sqlite format 3\0", "is an SQLite database. Export its table as .csv"),
+    (b"FEA1", "is a Feather file of version 1. Write it again with version 2, or as .parquet"),
     (b"\x89hdf", "is an HDF5 file. Convert it to .parquet or .jsonl"),
     (b"\x80\x04\x95", "is a Python pickle, which is never opened. Save it as .parquet or .jsonl"),
 )
