@@ -72,8 +72,10 @@ def test_a_columns_cells_decide_together(
 
 @pytest.mark.parametrize(
     "name",
-    ["prompt", "response", "response_0", "response1", "human_ref_A", "output", "orig_response"]
-    + ["question", "reference", "system_prompt", "Chosen"],
+    [
+        *("prompt", "response", "response_0", "response1", "human_ref_A", "output"),
+        *("orig_response", "question", "reference", "system_prompt", "Chosen"),
+    ],
 )
 def test_a_column_of_texts_stays_one(name: str) -> None:
     assert kind_of_column(name, ["42", "7"]) is CellKind.TEXT
