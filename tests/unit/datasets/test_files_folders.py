@@ -131,11 +131,10 @@ def test_a_folder_of_folders_names_them(tmp_path: Path) -> None:
 
 def test_a_broken_line_of_a_shard_tells_where_it_stands(tmp_path: Path) -> None:
     (tmp_path / "part-0.jsonl").write_text('{"prompt": "A"}\n\n{"prompt": "B"}\n')
-    (tmp_path / "part-1.jsonl").write_text('{"prompt": "C"}\n\n{\n')
+    (tmp_path / "part-1.jsonl").write_text('{"prompt": "C"}\n\n{"a": }\n')
     *good, broken = prompts(tmp_path)
     assert good == ["A", "B", "C"]
     assert broken == BrokenLine(
         4,
-        "part-1.jsonl, line 3: not valid JSON at column 2: "
-        "Expecting property name enclosed in double quotes",
+        "part-1.jsonl, line 3: not valid JSON at column 7: Expecting value",
     )
