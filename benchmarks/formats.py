@@ -137,15 +137,15 @@ def expected_ranked(expected: Sequence[Any], found: Any) -> Iterator[str]:
         for ranked in same:
             left.remove(ranked)
             order = in_order(ranked)
-            if order != [set(level) for level in one["order"]]:
+            if order != [{text.strip() for text in level} for level in one["order"]]:
                 yield f"ranked: the order is {order}, not {one['order']}"
     yield from (f"ranked: nobody asked for {ranked.prompt.messages}" for ranked in left)
 
 
 def in_order(ranked: Any) -> list[set[str]]:
-    """The texts of each rank, the best first."""
+    """The texts of each rank without outer blanks, the best first."""
     ranks = sorted({response.rank for response in ranked.responses})
-    return [{each.text for each in ranked.responses if each.rank == rank} for rank in ranks]
+    return [{each.text.strip() for each in ranked.responses if each.rank == rank} for rank in ranks]
 
 
 def _is_prompt(expected: Mapping[str, Any], messages: Sequence[Mapping[str, str]]) -> bool:
