@@ -15,7 +15,7 @@ from rewardloop.records import (
     RankedPrompt,
     RankedText,
 )
-from rewardloop.store import prompts, ranked
+from rewardloop.store import prompts, rankings
 from services.api.context import Ctx, Storable
 
 router = APIRouter(tags=["datasets"])
@@ -75,7 +75,7 @@ async def add_prompts(ctx: Ctx, dataset: DatasetName, request: NewPrompts) -> Pr
     records = [_record(number, prompt) for number, prompt in enumerate(request.prompts, start=1)]
     async with ctx.store.transaction() as session:
         added = await prompts.add(session, dataset, records)
-    return PromptsAdded(added=added, known=len(records) - added)
+    return PromptsAdded(added=added.num_new, known=added.num_known)
 
 
 @router.post("/datasets/{dataset}/ranked", status_code=201)
@@ -89,8 +89,8 @@ async def add_ranked(ctx: Ctx, dataset: DatasetName, request: NewRankedPrompts) 
         for number, prompt in enumerate(request.prompts, start=1)
     ]
     async with ctx.store.transaction() as session:
-        added = await ranked.add(session, dataset, records)
-    return PromptsAdded(added=added, known=len(records) - added)
+        added = await rankings.add(session, dataset, records)
+    return PromptsAdded(added=added.num_new, known=len(records) - added.num_new)
 
 
 @router.get("/datasets")
