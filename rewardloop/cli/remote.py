@@ -51,7 +51,7 @@ async def import_file(
     home: Home, file: Path, dataset: str, format: Format, skip_broken: bool, language: str
 ) -> None:
     check_dataset_name(dataset)
-    read = read_prompts(file, format, skip_broken=skip_broken, language=language)
+    read = read_prompts(file, format, strict=not skip_broken, language=language)
     if not read.prompts:
         raise InvalidInput(
             f"{file}: no prompt is left after the filters ({read.num_filtered} filtered); "
@@ -70,7 +70,7 @@ async def import_ranked(
     home: Home, file: Path, dataset: str, skip_broken: bool, language: str
 ) -> None:
     check_dataset_name(dataset)
-    read = read_ranked(file, skip_broken=skip_broken, language=language)
+    read = read_ranked(file, strict=not skip_broken, language=language)
     async with client(home) as api:
         added = await api.add_ranked(dataset, read.prompts)
     left_out = ", ".join(f"{count} {why}" for why, count in sorted(read.left_out.items()))

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from rewardloop.config.explain import explain
 from rewardloop.config.frozen import Frozen
 from rewardloop.config.judging import Health, Judging, Rollout, Sampling
-from rewardloop.config.pairing import Anchored, Pairing
+from rewardloop.config.pairing import Anchored, Consistency, Pairing
 from rewardloop.config.prompts import PromptSource
 from rewardloop.config.training import SupervisedTraining, Training
 from rewardloop.errors import InvalidInput
@@ -95,6 +95,11 @@ class RunConfig(Frozen):
             raise ValueError(
                 "pairing.policy anchored needs the same prompts in each iteration, for which the "
                 "run's first model has answers; remove prompts.self_instruct"
+            )
+        if isinstance(self.pairing.policy, Consistency) and self.judging.num_judgements == 1:
+            raise ValueError(
+                "pairing.policy consistency compares repeated judgements of an answer, and "
+                "judging.num_judgements is 1; set it to 2 or more, or choose another policy"
             )
         return self
 

@@ -7,13 +7,16 @@ What TRL would do unasked, and we undo or say:
 - `max_length` 1024: taken from the config;
 - gradients are clipped at a norm of 1.0: taken from the config;
 - AdamW's constants: named in `ADAMW`, and told with each training;
-- it drops a row whose prompt alone fills `max_length`, and says nothing: we drop it first
-  and report it.
+- it renders and encodes the rows with the chat template, which may alter what was sampled and
+  makes control tokens of texts that spell them: it is given token ids (`rows`);
+- it drops rows that `max_length` leaves nothing of, and says nothing: `rows` does it first
+  and counts them.
 
 Knows nothing of losses.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +24,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
+from services.trainer import rows, template
 from services.trainer.child import report
 
 ADAMW = {
@@ -134,29 +138,42 @@ def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) ->
     }
 
 
-def with_room(
-    rows: list[dict[str, Any]], tokenizer: Any, max_length: int, channel: TextIO
-) -> list[dict[str, Any]]:
-    """The rows whose prompt leaves at least one of `max_length` tokens to learn from.
+def made_rows(
+    make: Callable[[rows.Maker, list[dict[str, Any]]], list[dict[str, Any]]],
+    given: list[dict[str, Any]],
+    model: Any,
+    tokenizer: Any,
+    max_length: int,
+    channel: TextIO,
+) -> tuple[list[dict[str, Any]], rows.Ledger]:
+    """The task's rows as token ids; what the template does to them, and what was left out, cut
+    or changed, is reported.
 
     Raises:
-        ValueError: none does, or there are no rows.
+        ValueError: there are no rows, or the model's chat template takes no conversation.
     """
-    if not rows:
+    if not given:
         raise ValueError("there is nothing to train on: the task has no rows")
-    kept = [row for row in rows if _num_tokens(tokenizer, row["prompt"]) < max_length]
-    num_dropped = len(rows) - len(kept)
-    why = f"the prompt alone fills max_length, {max_length} tokens"
-    if not kept:
-        raise ValueError(
-            f"nothing is left to train on: in all {num_dropped} rows {why}; "
-            "raise max_length or take shorter prompts"
-        )
-    if num_dropped:
-        report(channel, num_dropped=num_dropped, why=why)
-    return kept
+    told: dict[str, Any] = {}
+    if notes := template.check_and_mend(model, tokenizer, template.FATAL_IN_TRAINING):
+        told["chat_template"] = "; ".join(notes)
+    ledger = rows.Ledger()
+    maker = rows.maker(tokenizer, max_length, template.stop_ids(model, tokenizer), ledger)
+    made = make(maker, given)
+    if told := {**told, **ledger.told()}:
+        report(channel, **told)
+    return made, ledger
 
 
-def _num_tokens(tokenizer: Any, prompt: list[dict[str, str]]) -> int:
-    rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
-    return len(rendered["input_ids"])
+def emptied(trainer: Any, why: str) -> Any:
+    """The trainer without its rows; it says why when it is asked to train.
+
+    TRL makes no trainer of an empty dataset, so this one was made of a row that goes.
+    """
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError(why)
+
+    trainer.train_dataset = trainer.train_dataset.select([])
+    trainer.train = refuse
+    return trainer
