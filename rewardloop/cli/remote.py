@@ -96,9 +96,31 @@ def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
 
 
 async def start(home: Home, preset: str | None, config: Path | None, iterations: int) -> None:
+    """Prints the run's id, and beside it, for people, what the run begins with."""
     async with client(home) as api:
         run = await api.post("/v1/runs", resolved_config(preset, config), iterations=iterations)
+    told = Console(stderr=True, markup=False, highlight=False)
+    told.print(beginning(run, iterations), soft_wrap=True)
+    if preset is None and config is None:
+        told.print(
+            "No preset and no file was given, so every key has its default: the paper's values, "
+            "which suit a large model. `rewardloop start --preset demo` suits two cores.",
+            soft_wrap=True,
+        )
     print(run["id"])
+
+
+def beginning(run: dict[str, Any], iterations: int) -> str:
+    """As in: begins with base; 1 iteration of 32 prompts x 4 answers x 3 judgements, ..."""
+    config = run["config"]
+    prompts, answers = config["prompts"]["num_per_iteration"], config["sampling"]["num_samples"]
+    judgements = config["judging"]["num_judgements"]
+    steps = "a bootstrap and " if config["bootstrap"] else ""
+    return (
+        f"begins with {run['base_version']}; {steps}{iterations} "
+        f"{'iteration' if iterations == 1 else 'iterations'} of {prompts} prompts x {answers} "
+        f"answers x {judgements} judgements: {prompts * answers * judgements:,} judgements in each"
+    )
 
 
 async def watch(home: Home, run_id: str | None) -> None:

@@ -82,7 +82,8 @@ async def split(
     wanted = round(len(ids) * config.eft.held_out_fraction)
     num_held_out = min(max(1, wanted), len(ids) - (1 if config.share_rankings else 2))
     held_out = set(random.Random(seed).sample(ids, num_held_out))
-    for_ift = await left_to_ift(session, config, [i for i in ids if i not in held_out], seed)
+    left = [i for i in ids if i not in held_out]
+    for_ift = await left_to_ift(session, config, left, seed, without=without)
     session.add_all(
         RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out, response_ids=responses[i])
         for i in ids

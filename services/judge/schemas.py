@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from rewardloop.config.frozen import StrictNumbers
 from rewardloop.records import JudgementMode, Message
 
 
@@ -26,7 +27,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class JudgeRequest(BaseModel):
+class JudgeRequest(StrictNumbers):
     """A conversation that ends in the assistant's response to be judged."""
 
     model_config = ConfigDict(extra="forbid")
