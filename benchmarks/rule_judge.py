@@ -27,7 +27,9 @@ Rule = Callable[[str], float]
 
 NUM_WORDS = 40
 """At which `brevity` has fallen to 5 / e."""
-_LETTERS = "abcdefghijklm"
+MIDDLE_LETTERS = 4.5
+"""At which `long_words` gives half its points; about the mean of English."""
+SPREAD_LETTERS = 0.5
 _REQUEST = re.compile(r"<request>\n(.*?)\n</request>", re.DOTALL)
 _RESPONSE = re.compile(r"<response>\n(.*)\n</response>", re.DOTALL)
 
@@ -38,16 +40,20 @@ def brevity(response: str) -> float:
     return 5 * exp(-len(response.split()) / NUM_WORDS)
 
 
-def first_letters(response: str) -> float:
-    """Five times the share of words that begin with a letter from a to m.
+def long_words(response: str) -> float:
+    """Longer words are better, however many: 5 / (1 + exp(-(letters a word - 4.5) / 0.5)).
 
-    Blind to length: a share says nothing of how many words there are.
+    Blind to length: on 72 answers of SmolLM2-135M-Instruct, four to a prompt, its rank
+    correlation with the number of words is 0.04 within prompts and 0.09 over all.
     """
-    words = re.findall(r"[a-z]+", response.lower())
-    return 5 * sum(word[0] in _LETTERS for word in words) / len(words) if words else 0.0
+    words = re.findall(r"[a-z']+", response.lower())
+    if not words:
+        return 0.0
+    letters = sum(map(len, words)) / len(words)
+    return 5 / (1 + exp(-(letters - MIDDLE_LETTERS) / SPREAD_LETTERS))
 
 
-RULES: dict[str, Rule] = {"brevity": brevity, "blind": first_letters}
+RULES: dict[str, Rule] = {"brevity": brevity, "blind": long_words}
 
 
 class RuleJudge:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks.climb import planned, reversed_half, set_taste, training_prompts
 from benchmarks.climb_results import Arm, Results, summary
-from benchmarks.rule_judge import RULES, RuleJudge, brevity, first_letters
+from benchmarks.rule_judge import RULES, RuleJudge, brevity, long_words
 
 
 def test_brevity_falls_at_every_length() -> None:
@@ -20,12 +20,13 @@ def test_brevity_falls_at_every_length() -> None:
     assert all(a > b for a, b in pairwise(scores))
 
 
-def test_the_blind_rule_is_a_share() -> None:
-    """Of "An apple, a zebra; SUN!" three of five words begin with a to m."""
-    text = "An apple, a zebra; SUN!"
-    assert first_letters(text) == pytest.approx(3)
-    assert first_letters(" ".join([text] * 7)) == pytest.approx(3)
-    assert first_letters("42 !") == 0
+def test_the_blind_rule_is_a_mean_over_words() -> None:
+    """18 letters in five words are 3.6 a word, 1.8 spreads below the middle of 4.5."""
+    text = "It's nice, an apple SUN! 42"  # 4 + 4 + 2 + 5 + 3 in five words
+    assert long_words(text) == pytest.approx(5 / (1 + exp(1.8)))
+    assert long_words("aaaa aaaaa") == pytest.approx(2.5)
+    assert long_words(" ".join([text] * 7)) == pytest.approx(long_words(text))
+    assert long_words("42 !") == 0
 
 
 def test_exactly_one_of_each_couple_of_like_margin_is_reversed() -> None:
@@ -75,7 +76,7 @@ def test_the_control_turns_the_rule_round_for_half_of_its_seeds_prompts(tmp_path
     assert sum(judge.score(f"prompt {n}", "one two") for n in range(8)) == pytest.approx(20)
     set_taste(judge, kept, Arm.BLIND, 3)
     assert not judge.reversed_prompts
-    assert judge.score("prompt 0", "one two") == RULES["blind"]("one two") == 0
+    assert judge.score("prompt 0", "one two") == RULES["blind"]("one two") < 2.5
 
 
 def test_what_is_kept_is_read_again_and_other_sizes_are_refused(tmp_path: Path) -> None:
