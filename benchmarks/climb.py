@@ -35,7 +35,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.climb_results import Arm, Results, summary
+from benchmarks.climb_results import WORDS, Arm, Results, summary
 from benchmarks.rule_judge import RULES, RuleJudge, served
 from rewardloop.cli.progress import follow
 from rewardloop.cli.remote import client
@@ -158,8 +158,8 @@ class Experiment:
         self.results.save_run(name, run["id"])
         return str(run["id"])
 
-    async def scores(self, version: str) -> dict[str, list[float]]:
-        """By rule: its mean over the version's answers to each held-out prompt."""
+    async def scores(self, version: str) -> dict[str, list[list[float]]]:
+        """By rule, and as `words`: of the version's answers to each held-out prompt."""
         credentials = self.stack.home.credentials()
         url = self.stack.addresses.generator
         async with ReplicaAdmin(url, credentials.admin_key) as replica:
@@ -175,9 +175,10 @@ class Experiment:
                 return [sample.text for sample in found]
 
             texts = await asyncio.gather(*map(answers, self.held_out))
+        measures = {**RULES, WORDS: lambda text: float(len(text.split()))}
         return {
-            name: [sum(map(rule, each)) / len(each) for each in texts]
-            for name, rule in RULES.items()
+            name: [[measure(text) for text in each] for each in texts]
+            for name, measure in measures.items()
         }
 
 

@@ -12,7 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rewardloop.datasets.writer import write_text
+from rewardloop.method.agreement import rank_correlation
 from rewardloop.method.intervals import student
+
+WORDS = "words"
+"""Beside the rules: how many words an answer has."""
 
 
 class Arm(StrEnum):
@@ -39,8 +43,9 @@ class Results:
     """Ids of the runs that have begun."""
     pairs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Of the runs that ended: `iteration`, `prompt` (its text) and `margin` of each pair."""
-    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """By rule, a mean of each held-out prompt: of M1 (`m1-seed`) and of each run's M3."""
+    scores: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
+    """Of M1 (`m1-seed`) and of each run's M3, by rule and as `WORDS`: each held-out prompt's
+    answers."""
 
     @classmethod
     def of(cls, path: Path, num_prompts: int, num_held_out: int) -> Self:
@@ -79,7 +84,7 @@ class Results:
         ]
         self._write()
 
-    def save_scores(self, name: str, scores: dict[str, list[float]]) -> None:
+    def save_scores(self, name: str, scores: dict[str, list[list[float]]]) -> None:
         self.scores[name] = scores
         self._write()
 
@@ -92,8 +97,19 @@ class Results:
 
     def gain(self, arm: Arm, seed: int) -> float:
         """M3's mean score less M1's, by the arm's rule."""
-        after, before = (self.scores[name][arm.rule] for name in (f"{arm}-{seed}", f"m1-{seed}"))
-        return fmean(after) - fmean(before)
+        after, before = (
+            fmean(score for each in self.scores[name][arm.rule] for score in each)
+            for name in (f"{arm}-{seed}", f"m1-{seed}")
+        )
+        return after - before
+
+    def rho_with_words(self, rule: str) -> float | None:
+        """Spearman's rho between the rule's score of M1's answers and their words, within
+        prompts, mean over them and over all samplings of M1."""
+        firsts = [scores for name, scores in self.scores.items() if name.startswith("m1-")]
+        pairs = [both for one in firsts for both in zip(one[rule], one[WORDS], strict=True)]
+        known = [rho for a, b in pairs if (rho := rank_correlation(a, b)) is not None]
+        return fmean(known) if known else None
 
     def _write(self) -> None:
         kept = {key: value for key, value in asdict(self).items() if key != "path"}
@@ -111,6 +127,9 @@ def summary(results: Results, plan: Sequence[tuple[Arm, int]], console: Console)
             told = "-" if low is None else f"{low:+.2f} to {high:+.2f}"
             table.add_row(arm, f"{fmean(values):+.2f}", told, " ".join(f"{v:+.2f}" for v in values))
     console.print(table)
+    rho = results.rho_with_words(Arm.BLIND.rule)
+    if rho is not None:
+        console.print(f"blind rule and words of M1's answers: rank correlation {rho:+.2f}")
     return {
         "gain": _mean(gains[Arm.BREVITY]),
         "gain_low": ends[Arm.BREVITY][0],

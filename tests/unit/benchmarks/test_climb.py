@@ -50,12 +50,15 @@ def test_seeds_share_no_prompt_and_too_few_are_told() -> None:
         training_prompts(5, 16)
 
 
-def results(path: Path, **scores: dict[str, list[float]]) -> Results:
+def results(path: Path, **scores: dict[str, list[list[float]]]) -> Results:
     return Results(path, 16, 2, scores=scores)
 
 
-def both(brevity_: list[float], blind: list[float]) -> dict[str, list[float]]:
-    return {"brevity": brevity_, "blind": blind}
+def both(brevity_: list[float], blind: list[float]) -> dict[str, list[list[float]]]:
+    """Two held-out prompts, each with one answer."""
+    return {"brevity": [[x] for x in brevity_], "blind": [[x] for x in blind]} | {
+        "words": [[1.0], [1.0]]
+    }
 
 
 def test_the_control_turns_the_rule_round_for_half_of_its_seeds_prompts(tmp_path: Path) -> None:
@@ -111,10 +114,20 @@ def test_the_last_line_by_hand(tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
-    flat = both([1.0], [1.0])
+    flat = both([1.0, 1.0], [1.0, 1.0])
     kept = results(
         tmp_path / "climb.json", **dict.fromkeys(("m1-0", "brevity-0", "control-0"), flat)
     )
     found = summary(kept, planned(1, 0), Console(quiet=True))
     assert (found["gain"], found["gain_low"], found["control_low"]) == (0.0, None, None)
     assert found["gain_blind_to_length"] is None
+
+
+def test_blindness_to_length_is_measured_within_prompts_on_m1(tmp_path: Path) -> None:
+    """Within the prompts rho is 1, -0.5 and undefined; M3's answers do not count."""
+    first = {"blind": [[1.0, 2.0, 3.0], [2.0, 3.0, 1.0], [1.0, 1.0]]}
+    first |= {"words": [[10.0, 20.0, 30.0], [20.0, 10.0, 30.0], [5.0, 9.0]], "brevity": []}
+    third = {"blind": [[1.0, 2.0]], "words": [[2.0, 1.0]], "brevity": []}
+    kept = results(tmp_path / "climb.json", **{"m1-0": first, "blind-0": third})
+    assert kept.rho_with_words("blind") == pytest.approx(0.25)
+    assert results(tmp_path / "climb.json").rho_with_words("blind") is None
