@@ -126,7 +126,7 @@ def test_one_seed_has_no_interval(tmp_path: Path) -> None:
 def test_blindness_to_length_is_measured_within_prompts_on_m1(tmp_path: Path) -> None:
     """Within the prompts rho is 1, -0.5 and undefined; M3's answers do not count."""
     first = {"blind": [[1.0, 2.0, 3.0], [2.0, 3.0, 1.0], [1.0, 1.0]]}
-    first |= {"words": [[10.0, 20.0, 30.0], [20.0, 10.0, 30.0], [5.0, 9.0]], "brevity": []}
+    first |= {"words": [[10.0, 20.0, 30.0], [30.0, 10.0, 20.0], [5.0, 9.0]], "brevity": []}
     third = {"blind": [[1.0, 2.0]], "words": [[2.0, 1.0]], "brevity": []}
     kept = results(tmp_path / "climb.json", **{"m1-0": first, "blind-0": third})
     assert kept.rho_with_words("blind") == pytest.approx(0.25)
