@@ -6,76 +6,22 @@ it raises. Knows no format.
 
 import math
 
-from rewardloop.datasets.fields import kind_of
+from rewardloop.datasets.fields import kind_of, names
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 
-_GOOD = frozenset(
-    [
-        "1",
-        "1.0",
-        "+1",
-        "true",
-        "t",
-        "yes",
-        "y",
-        "good",
-        "desirable",
-        "desired",
-        "positive",
-        "pos",
-        "up",
-        "thumbs_up",
-        "thumbsup",
-        "thumb_up",
-        "like",
-        "liked",
-        "chosen",
-        "accept",
-        "accepted",
-        "approve",
-        "approved",
-        "preferred",
-        "helpful",
-        "correct",
-        "upvote",
-        "upvoted",
-        "pass",
-        "👍",
-    ]
+_GOOD = names(
+    """
+    1 1.0 +1 true t yes y good desirable desired positive pos up thumbs_up thumbsup thumb_up
+    like liked chosen accept accepted approve approved preferred helpful correct upvote upvoted
+    pass 👍
+    """
 )
-_BAD = frozenset(
-    [
-        "0",
-        "0.0",
-        "-1",
-        "-1.0",
-        "false",
-        "f",
-        "no",
-        "n",
-        "bad",
-        "undesirable",
-        "undesired",
-        "negative",
-        "neg",
-        "down",
-        "thumbs_down",
-        "thumbsdown",
-        "thumb_down",
-        "dislike",
-        "disliked",
-        "rejected",
-        "reject",
-        "unpreferred",
-        "unhelpful",
-        "incorrect",
-        "wrong",
-        "downvote",
-        "downvoted",
-        "fail",
-        "failed",
-        "👎",
-    ]
+_BAD = names(
+    """
+    0 0.0 -1 -1.0 false f no n bad undesirable undesired negative neg down thumbs_down
+    thumbsdown thumb_down dislike disliked rejected reject unpreferred unhelpful incorrect wrong
+    downvote downvoted fail failed 👎
+    """
 )
 MAX_RANK = 2**31 - 1
 """What the database's integers hold."""

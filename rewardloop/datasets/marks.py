@@ -76,7 +76,7 @@ _ALPACA = re.compile(
 _ALPACA_HEAD = re.compile(r"^\s*Below is an instruction that describes a task")
 _SOME_MARK = re.compile(
     r"(?:^|\n)\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
-    r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<｜(?:User|Assistant)｜>)"
+    r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
 )
 _OPEN_END = re.compile(r"(?:^|\n)[ \t]*(?:###[ \t]*)?Assistant:\s*$")
 

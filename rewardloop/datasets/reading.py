@@ -74,7 +74,17 @@ class Reading:
                 return
             self._read(row, format)
         except ValueError as error:
-            self._refuse(row.line, error)
+            self._refuse(row.line, self._with_other_format(row, error))
+
+    def _with_other_format(self, row: Row, error: ValueError) -> ValueError:
+        """Under a named format, an unread column is most likely another format's."""
+        if self._format is Format.AUTO or not _is_unread(error):
+            return error
+        looks = recognised(row, Format.AUTO).name
+        if looks == self._format:
+            return error
+        detail = f"{error}; by its columns the row is of the format {looks}"
+        return RowLeftOut(Reason.OTHER_FORMAT, detail)
 
     def finish(self) -> None:
         """Puts together what stands in several rows."""
@@ -176,6 +186,10 @@ def read(path: Path, format: Format, language: str | None) -> Reading:
         reading.add(item)
     reading.finish()
     return reading
+
+
+def _is_unread(error: ValueError) -> bool:
+    return isinstance(error, RowLeftOut) and error.reason is Reason.COLUMN_NOT_READ
 
 
 def _plain(message: Message) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from rewardloop.datasets import fields
+from rewardloop.datasets.fields import names
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import parsed, says_something
 from rewardloop.records import Message, Role
@@ -28,21 +29,11 @@ _ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
 }
-_TOOL_ROLES = frozenset(
-    [
-        "tool",
-        "function",
-        "function_call",
-        "function_response",
-        "observation",
-        "tool_call",
-        "tool_calls",
-        "tool_response",
-        "tool_result",
-        "ipython",
-        "environment",
-        "code_execution_result",
-    ]
+_TOOL_ROLES = names(
+    """
+    tool function function_call function_response observation tool_call tool_calls tool_response
+    tool_result ipython environment code_execution_result
+    """
 )
 _ROLE_KEYS = ("role", "from", "speaker", "author")
 _TEXT_KEYS = ("content", "value", "text", "message")

@@ -35,8 +35,11 @@ _PROMPTS = ("prompt", "instruction", "question", "query", "messages", "context",
 _ANSWER = re.compile(
     r"^(response|answer|completion|generation|output|reply|text|option)[-_ ]?(\w?)$"
 )
+_NOT_ANSWERED = re.compile(
+    r"(-suggestion|-suggestion-metadata|\.suggestion(\.\w+)?|\.responses\.(users|status))$"
+)
+"""Columns beside a question's answers: what a model suggested, and who answered."""
 _OUT = frozenset({"discarded", "draft", "rejected", "cancelled", "skipped"})
-_LEFT = frozenset({"left", "a", "first", "1", "0"})
 _TIES = frozenset({"tie", "equal", "both", "same", "no preference", "none"})
 
 
@@ -191,11 +194,9 @@ def _argilla_columns(row: Row) -> list[Conversation]:
     version 2's: `question.responses` beside `question.responses.status`."""
     given: list[_Given] = []
     shown: dict[str, object] = {}
-    for column in row.filled:
+    for column in sorted(row.filled):
         value = parsed(row.peek(column))
-        if column.endswith((".suggestion", "-suggestion", "-suggestion-metadata")) or re.search(
-            r"\.(responses\.users|suggestion\.\w+)$", column
-        ):
+        if _NOT_ANSWERED.search(column):
             row.pass_over(column)
         elif column.endswith(".responses"):
             given += _with_status(row, column)
@@ -204,7 +205,7 @@ def _argilla_columns(row: Row) -> list[Conversation]:
             given += [_one(column, element) for element in cast(list[object], value)]
         elif isinstance(value, str) or turns.is_turns(value):
             shown[column] = value
-    found = _conversations(row, "argilla", dict(sorted(shown.items())), given)
+    found = _conversations(row, "argilla", shown, given)
     row.used.update(key for key in shown if key in _PROMPTS or _ANSWER.match(key.lower()))
     return found
 

@@ -85,63 +85,67 @@ def _prompt(row: Row, base: Asked | None, sides: Sequence[_Side]) -> list[Messag
         raise RowLeftOut(
             Reason.DIVERGES_EARLY, "chosen and rejected differ before their last answer"
         )
-    beside = _beside(row)
+    told = [*([base.messages] if base is not None else []), *_beside(row)]
     if sides and sides[0].is_whole:
         whole = sides[0].before
-        _check_beside(base, beside, [*whole, _said(sides[0])])
-        return whole if base is not None and base.messages == whole else _system_first(row, whole)
-    before = base.messages if base is not None else beside
-    if not before:
+        _check_told(told, [*whole, {"role": "assistant", "content": sides[0].text}])
+        return _with_system(row, base, whole)
+    if not told:
         raise RowLeftOut(Reason.NO_PROMPT, "there are answers and no prompt that they answer")
-    if base is not None and beside is not None:
-        _check_beside(base, None, beside)
-        before = _longer(before, beside)
+    questions = [messages for messages in told if messages[-1]["role"] == "user"]
+    before = max(questions or told, key=len)
+    _check_told(told, before)
     return [*before, *(sides[0].before if sides else [])]
 
 
-def _said(side: _Side) -> Message:
-    return {"role": "assistant", "content": side.text}
-
-
-def _longer(before: list[Message], beside: list[Message]) -> list[Message]:
-    """`messages` beside a `prompt` are the prompt with its earlier turns, or go on behind it."""
-    return beside if len(beside) > len(before) and beside[-1]["role"] == "user" else before
-
-
-def _beside(row: Row) -> list[Message] | None:
-    """A conversation in a column of its own, beside the answers."""
+def _beside(row: Row) -> list[list[Message]]:
+    """Conversations in columns of their own, beside the answers."""
+    found = []
     for column in chat.COLUMNS:
         if column in row.filled and turns.is_turns(row.peek(column)):
             said = [turn.message for turn in turns.read(row.listed(column), column)]
-            return asked.in_context(row, said)
-    return None
+            found.append(asked.in_context(row, said))
+    return found
 
 
-def _system_first(row: Row, whole: list[Message]) -> list[Message]:
-    return asked.in_context(row, whole)
+def _with_system(row: Row, base: Asked | None, whole: list[Message]) -> list[Message]:
+    """The prompt's own system turn stands before conversations that have none."""
+    if base is None:
+        return asked.in_context(row, whole)
+    if base.messages[0]["role"] != "system" or whole[0]["role"] == "system":
+        return whole
+    return [base.messages[0], *whole]
 
 
-def _check_beside(base: Asked | None, beside: list[Message] | None, whole: list[Message]) -> None:
+def _check_told(told: Sequence[Sequence[Message]], whole: Sequence[Message]) -> None:
     """The columns must tell one conversation: what stands twice must be the same."""
-    texts = [(m["role"], m["content"].strip()) for m in whole]
-    for messages in (base.messages if base is not None else None, beside):
-        if messages is None:
-            continue
-        told = [(m["role"], m["content"].strip()) for m in messages if m["role"] != "system"]
-        rest = [text for text in texts if text[0] != "system"]
-        length = min(len(told), len(rest)) - 1
-        if told[:length] != rest[:length] or not _continues(told, rest, length):
+    rest = _plain(whole)
+    for messages in told:
+        said = _plain(messages)
+        length = min(len(said), len(rest)) - 1
+        if said[:length] != rest[:length] or not _continues(said, rest, length):
             raise RowLeftOut(Reason.COLUMNS_DISAGREE, "the prompt is not that of the answers")
+    systems = {m["content"].strip() for each in (*told, whole) for m in each if _is_system(m)}
+    if len(systems) > 1:
+        raise RowLeftOut(Reason.COLUMNS_DISAGREE, "the columns have different system turns")
+
+
+def _is_system(message: Message) -> bool:
+    return message["role"] == "system"
+
+
+def _plain(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    return [(m["role"], m["content"].strip()) for m in messages if not _is_system(m)]
 
 
 def _continues(
-    told: Sequence[tuple[str, str]], rest: Sequence[tuple[str, str]], length: int
+    said: Sequence[tuple[str, str]], rest: Sequence[tuple[str, str]], length: int
 ) -> bool:
     """The last turn that both have may be the answer, which differs between the sides; a
     prompt of one turn may be any of the user's."""
-    if len(told) == 1:
-        return told[0] in rest
-    last = told[length], rest[length]
+    if len(said) == 1:
+        return said[0] in rest
+    last = said[length], rest[length]
     return last[0] == last[1] or last[0][0] == last[1][0] == "assistant"
 
 
