@@ -28,6 +28,7 @@ def account_lines(account: Mapping[str, Any], unit: str = "line") -> list[str]:
         lines.append(f"{account['later_turns']} turns after an answer are not read")
     if account["cut_sources"]:
         lines.append(f"{account['cut_sources']} ids are cut to 500 characters")
+    lines += account["notes"]
     return [*lines, *left_out_lines(account["left_out"], unit)]
 
 

@@ -15,7 +15,7 @@ from rewardloop.store import Store
 from services.api import evaluations, inspection, iterations, models, prompts, reports, runs
 from services.api.context import Context
 from services.api.stored_metrics import refresh
-from services.web import add_common_routes, add_error_handlers, key_guard
+from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
 
 DASHBOARD = Path(__file__).parent / "static" / "index.html"
 
@@ -32,7 +32,12 @@ def make_app(settings: Settings) -> FastAPI:
         yield
         await context.store.close()
 
-    app = FastAPI(title="Rewardloop", version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="Rewardloop",
+        version=__version__,
+        lifespan=lifespan,
+        dependencies=[Depends(keys_given_once)],
+    )
     app.state.context = context
     guard = key_guard(settings.api_key.get_secret_value())
 

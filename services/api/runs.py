@@ -31,7 +31,7 @@ class RunView(BaseModel):
 
 class IterationsRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    count: int = Field(default=1, ge=1, le=100)
+    count: int = Field(default=1, ge=1, le=100, strict=True)
 
 
 class IterationRef(BaseModel):

@@ -75,6 +75,7 @@ def prompt_model(settings: Settings) -> GeneratorClient:
         [settings.prompt_upstream_url],
         key.get_secret_value() if key else "none",  # ours is nobody else's business
         model=settings.prompt_upstream_model,
+        ours=False,
     )
 
 

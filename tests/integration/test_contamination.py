@@ -148,7 +148,9 @@ async def test_a_bootstrap_neither_imitates_nor_judges_them(world: Any) -> None:
     await world.add_prompts("  TOPIC 3", "else", dataset="evaluation")
     await world.add_prompts("topic 5", dataset="validation")
     await world.add_prompts("something", "other")
-    bootstrap, _ = await world.new_run(bootstrap={}, evaluation=EVALUATION, training=STOPPING)
+    bootstrap, _ = await world.new_run(
+        bootstrap={"share_rankings": True}, evaluation=EVALUATION, training=STOPPING
+    )
     split = await world.rows(
         "SELECT p.messages->0->>'content' AS asked FROM ranked_splits s"
         " JOIN prompts p ON p.id = s.prompt_id ORDER BY p.id"
