@@ -25,9 +25,7 @@ def escaping(*tags: str) -> Callable[[str], str]:
     return escaped
 
 
-_ROLE_LABEL = re.compile(
-    r"^([ \t]*+(?:system|user|assistant)[ \t]*+):", re.IGNORECASE | re.MULTILINE
-)
+_ROLE_LABEL = re.compile(r"^([ \t]*+(?:system|user|assistant)[ \t]*+):", re.IGNORECASE | re.MULTILINE)
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -43,10 +41,7 @@ def material(messages: Sequence[Message]) -> str:
     if len(messages) == 1:
         return messages[0]["content"]
     return transcript(
-        [
-            {"role": m["role"], "content": _ROLE_LABEL.sub(r"\1&#58;", m["content"])}
-            for m in messages
-        ]
+        [{"role": m["role"], "content": _ROLE_LABEL.sub(r"\1&#58;", m["content"])} for m in messages]
     )
 
 

@@ -86,7 +86,7 @@ def _completion(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> 
     if not request.pop(PLAIN_TEXT, False):
         return False
     prompt = request.get("prompt")
-    texts = prompt if isinstance(prompt, list) else [prompt]
+    texts: list[Any] = prompt if isinstance(prompt, list) else [prompt]
     if not all(isinstance(text, str) for text in texts):
         raise NotServed(f"with {PLAIN_TEXT} the prompt must be a text or a list of texts")
     _require_short(sum(map(len, texts)), max_model_len)
