@@ -18,8 +18,6 @@ from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.clients.api import ApiClient
 from rewardloop.config.files import read_mapping
-from rewardloop.datasets import Format, read_prompts, read_ranked
-from rewardloop.datasets.names import check_dataset_name
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
@@ -45,40 +43,6 @@ async def client(home: Home) -> AsyncIterator[ApiClient]:
                 f"{error.message}; is the stack running? Start it with "
                 f"`rewardloop up --home {home.folder}`"
             ) from error
-
-
-async def import_file(
-    home: Home, file: Path, dataset: str, format: Format, skip_broken: bool, language: str
-) -> None:
-    check_dataset_name(dataset)
-    read = read_prompts(file, format, strict=not skip_broken, language=language)
-    if not read.prompts:
-        raise InvalidInput(
-            f"{file}: no prompt is left after the filters ({read.num_filtered} filtered); "
-            "try another --language"
-        )
-    async with client(home) as api:
-        added = await api.add_prompts(dataset, read.prompts)
-    console.print(
-        f"{dataset}: {added} prompts added, {len(read.prompts) - added} known already, "
-        f"{read.num_filtered} filtered, {len(read.skipped)} broken lines left out",
-        soft_wrap=True,
-    )
-
-
-async def import_ranked(
-    home: Home, file: Path, dataset: str, skip_broken: bool, language: str
-) -> None:
-    check_dataset_name(dataset)
-    read = read_ranked(file, strict=not skip_broken, language=language)
-    async with client(home) as api:
-        added = await api.add_ranked(dataset, read.prompts)
-    left_out = ", ".join(f"{count} {why}" for why, count in sorted(read.left_out.items()))
-    console.print(
-        f"{dataset}: {added} ranked prompts added, {len(read.prompts) - added} known already, "
-        f"{len(read.skipped)} broken lines left out; left out by reason: {left_out or 'nothing'}",
-        soft_wrap=True,
-    )
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
@@ -107,6 +71,8 @@ async def start(home: Home, preset: str | None, config: Path | None, iterations:
             "which suit a large model. `rewardloop start --preset demo` suits two cores.",
             soft_wrap=True,
         )
+    for note in run.get("notes", []):
+        told.print(f"note: {note}", soft_wrap=True)
     print(run["id"])
 
 

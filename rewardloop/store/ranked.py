@@ -179,7 +179,7 @@ async def ranks_and_lengths(
             func.array_agg(func.length(RankedResponse.text)),
         )
         .join(RankedSplit, RankedSplit.prompt_id == RankedResponse.prompt_id)
-        .where(RankedSplit.run_id == run_id)
+        .where(RankedSplit.run_id == run_id, RankedResponse.id == RankedSplit.response_ids.any_())
         .group_by(RankedResponse.prompt_id)
         .order_by(RankedResponse.prompt_id)
     )

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from rewardloop.cli import demo, doctor, main, remote
 from rewardloop.config import parse_run_config
-from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.embedded.process import free_port
 from rewardloop.errors import BrokenFile, Conflict, InvalidInput, NotFound
@@ -279,24 +278,6 @@ async def test_start_asks_for_run_and_iterations_at_once_and_prints_the_runs_id(
         "384 judgements in each\n"
     )
     assert api.requests == [("POST", "/v1/runs?iterations=2", {"seed": 3})]
-
-
-async def test_import_sends_prompts_and_counts(
-    stack: Home, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    api = FakeApi(prompts={"added": 1})
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "Write."}\nnot json\n{"prompt": "Add."}\n')
-    home = with_api(stack, await serve(api))
-    with pytest.raises(BrokenFile):
-        await remote.import_file(home, path, "mine", Format.AUTO, False, "en")
-    assert api.requests == []
-    await remote.import_file(home, path, "mine", Format.AUTO, True, "en")
-    ((_, sent_to, body),) = api.requests
-    assert sent_to == "/v1/datasets/mine/prompts"
-    assert [row["messages"][0]["content"] for row in body["prompts"]] == ["Write.", "Add."]
-    told = capsys.readouterr().out.replace("\n", " ")
-    assert "1 prompts added, 1 known already, 0 filtered, 1 broken lines left out" in told
 
 
 COUNTS = [
