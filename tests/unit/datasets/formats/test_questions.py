@@ -26,10 +26,13 @@ def test_vicuna(tmp_path: Path) -> None:
     assert told(tmp_path, row) == [([("user", "Q")], None)]
 
 
-def test_self_instruct_takes_the_first_instance(tmp_path: Path) -> None:
+def test_each_instance_of_a_task_is_a_prompt(tmp_path: Path) -> None:
     instances = [{"input": "a", "output": "A"}, {"input": "b", "output": "B"}]
     row = {"id": "seed_task_0", "name": "n", "instruction": "Raise.", "instances": instances}
-    assert told(tmp_path, row) == [([("user", "Raise.\n\na")], "A")]
+    assert told(tmp_path, row) == [
+        ([("user", "Raise.\n\na")], "A"),
+        ([("user", "Raise.\n\nb")], "B"),
+    ]
     assert prompts(tmp_path, row).prompts[0].source == "self_instruct:seed_task_0"
 
 
