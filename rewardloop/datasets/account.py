@@ -50,6 +50,8 @@ class Account:
     """Turns after an answer that was read; they are not trained on."""
     cut_sources: int = 0
     """Sources (ids) that were longer than can be stored, and were cut."""
+    notes: tuple[str, ...] = ()
+    """What was read otherwise than the file's name or form promised, in words."""
     examples: tuple[Conversation, ...] = field(default=())
     """Up to three conversations with their candidates."""
 

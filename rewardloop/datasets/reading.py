@@ -49,6 +49,7 @@ class Reading:
         self.num_filtered = 0
         """Rows that are understood and not wanted."""
         self.formats: Counter[str] = Counter()
+        self.notes: tuple[str, ...] = ()
         self._format = format
         self._language = language
         self._messages: list[Row] = []
@@ -165,6 +166,7 @@ class Reading:
             duplicates=self._duplicates,
             later_turns=self._later_turns,
             cut_sources=cut.count if cut else 0,
+            notes=self.notes,
             examples=tuple(group.conversations[0] for group in groups[:3]),
         )
 
@@ -182,9 +184,11 @@ def read(path: Path, format: Format, language: str | None) -> Reading:
         InvalidInput: the file cannot be read.
     """
     reading = Reading(format, language)
-    for item in read_items(path):
+    items = read_items(path)
+    for item in items:
         reading.add(item)
     reading.finish()
+    reading.notes = tuple(items.notes)
     return reading
 
 
