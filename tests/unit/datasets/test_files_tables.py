@@ -88,6 +88,19 @@ def test_an_answer_in_json_stays_a_text(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "cell",
+    [
+        '{"role": "user", "content": "A"}',
+        "[{'from': 'human', 'value': 'A'}]",
+        '{"messages": [{"role": "user", "content": "A"}]}',
+        '{"dataset": "eli5", "id": "1", "full_text": "A"}',
+    ],
+)
+def test_turns_are_read_from_a_column_of_texts(cell: str) -> None:
+    assert kind_of_column("prompt", [cell]) is CellKind.STRUCTURE
+
+
+@pytest.mark.parametrize(
     "name", ["score_chosen", "response_quality", "better_response_id", "is_response_0_safe", "rank"]
 )
 def test_a_column_about_texts_holds_numbers(name: str) -> None:
