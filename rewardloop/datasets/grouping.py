@@ -172,7 +172,8 @@ def _verdict(key: str, answer: _Answer, orders: Sequence[Mapping[str, float]]) -
         return 3 if is_known else Reason.UNKNOWN_SCALE
     if any(len(order) == 1 and order[key] <= _SURE_RANK for order in mine):
         return 4
-    return Reason.WORST_RANKED if answer.is_called(Ranked) else Reason.NO_GRADE
+    is_tied = any(len(order) > 1 for order in mine)
+    return Reason.WORST_RANKED if answer.is_called(Ranked) and not is_tied else Reason.NO_GRADE
 
 
 def _middle(scale: Scale) -> float | None:
@@ -197,8 +198,8 @@ def _ranking(
         return (), (*why, Reason.TOO_MANY_RESPONSES)
     ranks = _own_ranks(orders)
     if ranks is None:
-        merged = merge(orders, list(answers))
-        ranks = {key: rank for key, rank in merged.ranks.items() if key in graded}
+        merged = merge(orders, [key for key in answers if key in graded])
+        ranks = dict(merged.ranks)
         why += [Reason.CONTRADICTORY_ORDER] * len(merged.contradictory)
         why += [Reason.ORDER_NOT_TOLD] * len(merged.untold)
     return _best_first(ranks, answers, why)

@@ -28,8 +28,8 @@ class Merged(Generic[K]):
 def merge(orders: Sequence[Mapping[K, float]], priority: Sequence[K]) -> Merged[K]:
     """One order out of all; lower numbers are better, within each order.
 
-    `priority` holds all keys; where two runs are equally long, the one with the earlier keys
-    is kept.
+    `priority` holds the orders' keys, and no others; where two runs are equally long, the one
+    with the earlier keys is kept.
     """
     better = {key: set[K]() for key in priority}
     tied = {key: {key} for key in priority}
@@ -40,8 +40,7 @@ def merge(orders: Sequence[Mapping[K, float]], priority: Sequence[K]) -> Merged[
     groups = _tied_groups(kept, tied)
     run = _longest_run(groups, _reach(kept, better, tied))
     ranks = {key: rank for rank, group in enumerate(run) for key in group}
-    told = {key for order in orders for key in order}
-    untold = frozenset(key for key in kept if key in told and key not in ranks)
+    untold = frozenset(key for key in kept if key not in ranks)
     return Merged(ranks, frozenset(bad), untold)
 
 

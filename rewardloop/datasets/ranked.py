@@ -37,18 +37,20 @@ def read_ranked(
     format: Format | str = Format.AUTO,
     *,
     strict: bool = False,
+    skip_broken: bool = True,
     language: str | None = "en",
 ) -> RankedResult:
     """All prompts of a file with answers in order.
 
-    `language` is looked at where a row tells one; None takes all.
+    `language` is looked at where a row tells one; None takes all. `skip_broken` is the earlier word for `strict`, turned
+    round.
 
     Raises:
         BrokenFile: no row is good; or, with `strict`, one is not.
         InvalidInput: the file cannot be read, is empty, or nothing of it is left.
     """
     found = reading.read(path, Format(format), language)
-    check(path, found, strict)
+    check(path, found, strict or not skip_broken, format)
     prompts = []
     num_references = 0
     for group in found.groups.values():

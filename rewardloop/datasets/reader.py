@@ -37,19 +37,21 @@ def read_prompts(
     format: Format | str = Format.AUTO,
     *,
     strict: bool = False,
+    skip_broken: bool = True,
     language: str | None = "en",
 ) -> ReadResult:
     """All prompts of a file, in the file's order.
 
     A named format only restricts: a row that is not of it is left out. `language` is looked
-    at where a row tells one; None takes all.
+    at where a row tells one; None takes all. `skip_broken` is the earlier word for `strict`, turned
+    round; callers of old may give it.
 
     Raises:
         BrokenFile: no row is good; or, with `strict`, one is not.
         InvalidInput: the file cannot be read, or is empty.
     """
     found = reading.read(path, Format(format), language)
-    check(path, found, strict)
+    check(path, found, strict or not skip_broken, format)
     prompts = []
     num_ranked = 0
     for group in found.groups.values():
@@ -66,17 +68,19 @@ def read_prompts(
     )
 
 
-def check(path: Path, found: Reading, strict: bool) -> None:
+def check(path: Path, found: Reading, strict: bool, format: Format | str) -> None:
     """Refuses a file without a good row, and a `strict` one with a bad row.
 
     Raises:
         BrokenFile: no row is good, or one is not and `strict` is true.
         InvalidInput: the file is empty.
     """
+    is_open = Format(format) is Format.AUTO
     check_lines(
         path,
         found.broken,
         num_good=sum(found.formats.values()) + found.num_filtered,
         skip_broken=not strict,
-        otherwise=", or name another format with --format",
+        tried="" if is_open else f", read as {Format(format)}",
+        otherwise="" if is_open else ", or leave --format out",
     )

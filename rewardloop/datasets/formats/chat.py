@@ -57,12 +57,16 @@ def _num_later(value: object, num_read: int, column: str) -> int:
 
 
 def _to_first_answer(all_turns: Iterable[Turn]) -> tuple[list[Turn], Turn | None]:
+    """To the first answer that is to be learnt; without any, to the first answer at all."""
     before: list[Turn] = []
+    first: tuple[list[Turn], Turn] | None = None
     for turn in all_turns:
         if turn.role == "assistant" and before and before[-1].role == "user":
-            return before, turn
+            if turn.is_learnt:
+                return before, turn
+            first = first or (list(before), turn)
         before.append(turn)
-    return before, None
+    return first or (before, None)
 
 
 def _to_last_answer(all_turns: list[Turn]) -> tuple[list[Turn], Turn | None]:
@@ -111,6 +115,26 @@ def _check_prompt(row: Row, messages: Sequence[Message]) -> None:
         )
 
 
+def _is_transcript(filled: frozenset[str], _: Row) -> bool:
+    others = {"prompt", "instruction", "question", "query", "text_a", "role"}
+    return "text" in filled and not others & filled
+
+
+def _transcript(row: Row) -> list[Conversation]:
+    """A whole rendered conversation in `text`, as language modelling files have it."""
+    split = marks.split(fields.text(row, "text"))
+    if split is None:
+        raise RowLeftOut(Reason.UNKNOWN_SHAPE, '"text" is no conversation, and there is no prompt')
+    said = [Turn(message["role"], message["content"]) for message in split]
+    grade = grades.of(row)
+    to_answer = _to_first_answer if isinstance(grade, Reference) else _to_last_answer
+    before, answered = to_answer(said)
+    messages = asked.in_context(row, [turn.message for turn in before])
+    candidates = [Candidate(answered.content, grade)] if answered else []
+    later = len(said) - len(before) - len(candidates)
+    return conversation(row, "transcript", messages, candidates, num_later_turns=later)
+
+
 FORMATS: tuple[RowFormat, ...] = (
     read_column("trl", "messages"),
     read_column("sharegpt", "conversations"),
@@ -123,4 +147,5 @@ FORMATS: tuple[RowFormat, ...] = (
         lambda filled, row: "data" in filled and isinstance(row.peek("data"), list),
         lambda row: _read(row, "ultrachat", "data"),
     ),
+    RowFormat("transcript", _is_transcript, _transcript),
 )

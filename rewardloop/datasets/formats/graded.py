@@ -13,7 +13,6 @@ from rewardloop.datasets.form import (
     Grade,
     Ranked,
     Rated,
-    Reference,
     Scale,
     Ungraded,
 )
@@ -149,11 +148,12 @@ def _helpsteer(row: Row) -> list[Conversation]:
 
 
 def _prometheus(row: Row) -> list[Conversation]:
-    """The reference answer is what would get the full score."""
+    """The reference answer is by its definition one that gets the full score, 5."""
     messages = asked.prompt(row, "orig_instruction").messages
     candidates = []
     if "orig_reference_answer" in row.filled:
-        candidates.append(Candidate(fields.text(row, "orig_reference_answer"), Reference()))
+        text = fields.text(row, "orig_reference_answer")
+        candidates.append(Candidate(text, Rated(5, _PROMETHEUS)))
     score = labels.number(row.value("orig_score"), "orig_score")
     candidates.append(Candidate(fields.text(row, "orig_response"), Rated(score, _PROMETHEUS)))
     return conversation(row, "prometheus", messages, candidates)

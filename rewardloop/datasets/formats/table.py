@@ -85,6 +85,8 @@ class Format(StrEnum):
     """{"question", "answers": [{"text", "pm_score"}]}."""
     SUMMARIZE = "summarize"
     """{"info", "summaries", "choice"}: OpenAI's summaries from feedback."""
+    TRANSCRIPT = "transcript"
+    """{"text"}: a conversation that is rendered with the turn marks of a known template."""
     ULTRACHAT = "ultrachat"
     """{"data": [texts]}: the raw UltraChat."""
     ULTRAFEEDBACK = "ultrafeedback"
