@@ -198,6 +198,16 @@ def test_a_column_that_is_named_twice(tmp_path: Path) -> None:
         rows(tmp_path, "prompt,label,label\nA,1,0\n")
 
 
+def test_lines_that_end_in_a_carriage_return_alone(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"line 1, the header: .*carriage return alone"):
+        rows(tmp_path, "prompt,response\rA,a\rB,b\r")
+
+
+def test_a_header_whose_quotation_mark_is_never_closed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"line 1, the header: a quotation mark is opened"):
+        rows(tmp_path, '"prompt,response\nA,a\n')
+
+
 def test_columns_without_a_name(tmp_path: Path) -> None:
     (found,) = rows(tmp_path, ",prompt,\n0,A,x\n")
     assert found.raw == {INDEX: 0, "prompt": "A", "column 3": "x"}
