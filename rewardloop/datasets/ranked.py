@@ -42,7 +42,8 @@ def read_ranked(
 ) -> RankedResult:
     """All prompts of a file with answers in order.
 
-    `language` is looked at where a row tells one; None takes all. `skip_broken` is the earlier word for `strict`, turned
+    `language` is looked at where a row tells one; None takes all. `skip_broken` is the earlier
+    word for `strict`, turned
     round.
 
     Raises:

@@ -5,7 +5,7 @@ prompt is what stands before the first answer to the user. Where the row grades
 its answer, the grade is of the last one, so the prompt is what stands before that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rewardloop.datasets import fields, marks, turns
 from rewardloop.datasets.form import Candidate, Conversation, Reference, Ungraded
@@ -60,13 +60,32 @@ def _to_first_answer(all_turns: Iterable[Turn]) -> tuple[list[Turn], Turn | None
     """To the first answer that is to be learnt; without any, to the first answer at all."""
     before: list[Turn] = []
     first: tuple[list[Turn], Turn] | None = None
-    for turn in all_turns:
+    waiting = iter(all_turns)
+    for turn in waiting:
         if turn.role == "assistant" and before and before[-1].role == "user":
             if turn.is_learnt:
+                _check_next(waiting)
                 return before, turn
             first = first or (list(before), turn)
         before.append(turn)
     return first or (before, None)
+
+
+def _check_next(waiting: Iterator[Turn]) -> None:
+    """An answer that goes on in a second turn, or calls a tool, is half an answer.
+
+    What else follows may hold anything, since it is not read.
+    """
+    try:
+        following = next(waiting, None)
+    except RowLeftOut as error:
+        if error.reason is Reason.TOOL_TURNS:
+            raise
+        return
+    except ValueError:
+        return
+    if following is not None and following.role == "assistant":
+        raise RowLeftOut(Reason.TURNS_OUT_OF_ORDER, "the answer goes on in a second turn")
 
 
 def _to_last_answer(all_turns: list[Turn]) -> tuple[list[Turn], Turn | None]:

@@ -59,11 +59,6 @@ def _answer(row: Row, column: str, after_marks: bool) -> tuple[str, bool]:
 
 
 FORMATS: tuple[RowFormat, ...] = (
-    RowFormat(
-        "alpaca_eval",
-        has("instruction", "output", "generator"),
-        lambda row: _read(row, "alpaca_eval", "instruction", "output"),
-    ),
     _two("alpaca", "instruction", ("output",)),
     _two("dolly", "instruction", ("response",)),
     _two("openorca", "question", ("response",)),

@@ -30,7 +30,8 @@ class Format(StrEnum):
     OASST = "oasst"
     """Open Assistant's trees, and its flat files of messages."""
     ALPACA = "alpaca"
-    """{"instruction", "input", "output"}, also with system, history, chosen, rejected, kto_tag."""
+    """{"instruction", "input", "output"}, also with system, history, chosen, rejected, kto_tag;
+    AlpacaEval's outputs."""
     SHAREGPT = "sharegpt"
     """{"conversations": [{"from", "value"}]}, also with chosen and rejected."""
     TRL = "trl"
@@ -39,8 +40,6 @@ class Format(StrEnum):
     """{"id", "instruction", "instances": [{"input", "output"}]}."""
     RANKED = "ranked"
     """{"id", "category", "prompt", "responses": [{"rank", "text"}]}: Rewardloop's own."""
-    ALPACA_EVAL = "alpaca_eval"
-    """{"instruction", "output", "generator"}."""
     ARENA = "arena"
     """{"conversation_a", "conversation_b", "winner"}: Chatbot Arena."""
     ARGILLA = "argilla"
