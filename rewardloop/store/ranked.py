@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import Bootstrap, Eft
+from rewardloop.config import Bootstrap, Eft, Rubric
 from rewardloop.errors import InvalidInput
 from rewardloop.method import rubric
 from rewardloop.method.agreement import JudgedRanking, agreement
@@ -320,10 +320,12 @@ async def select_examples(
     return asdict(selection.report)
 
 
-async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
+async def eft_examples(
+    session: AsyncSession, iteration_id: UUID, asked: Rubric = "additive"
+) -> list[dict[str, Any]]:
     """(judge's prompt, judgement as far as its score) of every kept judgement.
 
-    The prompt is that of free judging, which is what M1 will be asked. M1 shall learn to end
+    The prompt is that of free judging by the rubric `asked`, as M1 will be asked. M1 shall learn to end
     at the score, whatever this judge went on to write.
     """
     rows = await session.execute(
@@ -339,6 +341,7 @@ async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[s
             "prompt": rubric.render(
                 [*messages, {"role": "assistant", "content": answer}],  # type: ignore[list-item]
                 JudgementMode.FREE,
+                asked,
             ),
             "completion": rubric.through_score(judgement),
         }

@@ -100,7 +100,7 @@ async def _human_examples(
     examples = await ranked.ift_examples(session, iteration.run_id, config.bootstrap)
     settings = config.bootstrap.ift
     if stage is Stage.MODEL:
-        examples += await ranked.eft_examples(session, iteration.id)
+        examples += await ranked.eft_examples(session, iteration.id, config.judging.rubric)
         settings = config.bootstrap.ift_and_eft
     return {
         "config": settings.model_dump(mode="json"),
