@@ -16,6 +16,7 @@ from rich.text import Text
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
+from rewardloop.cli.rubric_file import with_rubric_text
 from rewardloop.clients.api import ApiClient
 from rewardloop.datasets import Format, read_prompts, read_ranked
 from rewardloop.datasets.names import check_dataset_name
@@ -96,7 +97,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
         raise InvalidInput(f"{path} is neither YAML nor JSON: {error}") from error
     if not isinstance(data, dict):
         raise InvalidInput(f"{path} must hold a mapping of RunConfig keys")
-    return data
+    return with_rubric_text(data, path.parent)
 
 
 def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:

@@ -27,8 +27,8 @@ class RubricTemplate(Frozen):
         used = {match["name"] for match in PLACEHOLDER.finditer(template) if match["name"]}
         if missing := sorted(REQUIRED - used):
             raise ValueError(
-                f"the rubric's template has no {{{missing[0]}}}; write {{request}} and {{response}} "
-                "where the judge is to read them"
+                f"the rubric's template has no {{{missing[0]}}}; write {{request}} and "
+                "{response} where the judge is to read them"
             )
         if unknown := sorted(used - KNOWN):
             raise ValueError(

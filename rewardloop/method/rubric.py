@@ -6,6 +6,8 @@ neither close the tags that enclose it nor spell a control token. The texts of t
 rubrics are in `rubrics`.
 """
 
+# ruff: noqa: RUF001 (judges and tokenizers write these characters)
+
 import re
 from collections.abc import Sequence
 from math import inf
@@ -53,19 +55,23 @@ _FLAGS = re.IGNORECASE | re.MULTILINE
 _SCORE = re.compile(rf"^(?!    |\t)[ *_#•-]*+{_LABEL}{_VALUE}{_REST}", _FLAGS)
 _LAST_LINE = re.compile(
     r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)[\s/\d]*+</score>\s*+"
-    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?P<alone>-?\d++(?:\.\d++)?+)(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
+    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?P<alone>-?\d++(?:\.\d++)?+)"
+    r"(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
     r"|\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\})"
     rf"{_REST}",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(
-    rf"(?<![\w/])(?:{_LABEL}{_VALUE}|\[RESULT\][\s:*_(<\[]*+(?P<result>-?\d++(?:\.\d++)?+)){_REST}",
+    rf"(?<![\w/])(?:{_LABEL}{_VALUE}"
+    rf"|\[RESULT\][\s:*_(<\[]*+(?P<result>-?\d++(?:\.\d++)?+)){_REST}",
     re.IGNORECASE,
 )
 _VALUE_GROUPS = ("score", "tagged", "alone", "listed", "boxed", "result")
 _KEYS = frozenset(
-    ["score", "total", "total_score", "final_score", "overall_score", "overall", "rating"]
-    + ["overall_rating", "final_rating", "grade", "points", "total_points"]
+    {
+        *("score", "total_score", "final_score", "overall_score", "total", "overall", "grade"),
+        *("rating", "overall_rating", "final_rating", "points", "total_points"),
+    }
 )
 
 
@@ -86,7 +92,7 @@ def _json_value(value: Any) -> float | None:
     return float(value) if abs(value) <= MAX_SCORE else inf
 
 
-FORM = Form(
+FORM: Form[float] = Form(
     line=_SCORE,
     whole_last_line=_LAST_LINE,
     sentence_end=_SENTENCE_END,
@@ -123,7 +129,8 @@ def parse(completion: str, finish_reason: str | None = "stop") -> Verdict:
     one. What the judge quotes is not its score, and a total takes the place of its parts.
     Lines that repeat the same number agree; different numbers conflict.
     """
-    score, reason = read(completion, finish_reason, FORM)
+    found = read(completion, finish_reason, FORM)
+    score, reason = found
     if score is None:
         return Verdict(None, reason)
     if not 0 <= score <= MAX_SCORE:

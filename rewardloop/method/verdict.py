@@ -7,6 +7,8 @@ another response) is neither read nor trained on; a text that was cut has a verd
 only where its last line is a whole one. `docs/decisions/0014` gives the reasons.
 """
 
+# ruff: noqa: RUF001 (judges and tokenizers write these characters)
+
 import json
 import re
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from rewardloop.method.own_words import (
 from rewardloop.records import UnscoredReason
 
 T = TypeVar("T")
+"""What a verdict is: a score or a preference."""
 
 _INVENTED = re.compile(
     r"[ \t]*+(?:<(?:request|response|first_response|second_response)>"
@@ -190,7 +193,7 @@ def _final_object(own: OwnWords, form: Form[T]) -> list[Found[T]]:
     starts = [match.end() - 1 for match in _OBJECT.finditer(text, floor)]
     if fence:
         text = text[: fence.start()].rstrip()
-        opened = [match for match in _OPENING_FENCE.finditer(text, floor)][-1:]
+        opened = list(_OPENING_FENCE.finditer(text, floor))[-1:]
         starts = [at for at in starts if opened and at >= opened[0].end()][:1]
         before = text[: opened[0].start()] if opened else ""
     if not text.endswith("}"):

@@ -325,8 +325,8 @@ async def eft_examples(
 ) -> list[dict[str, Any]]:
     """(judge's prompt, judgement as far as its score) of every kept judgement.
 
-    The prompt is that of free judging by the rubric `asked`, as M1 will be asked. M1 shall learn to end
-    at the score, whatever this judge went on to write.
+    The prompt is that of free judging by the rubric `asked`, as M1 will be asked. M1 shall
+    learn to end at the score, whatever this judge went on to write.
     """
     rows = await session.execute(
         select(Prompt.messages, RankedResponse.text, RankedJudgement.raw_text)

@@ -6,9 +6,9 @@
 Each choice carries, beside its message, a `judgement` object: status (`scored`
 or `unscored`), score, reason, mode, rubric_version, judge_version. A request with
 `compare_with`, a second response, gets a `comparison` instead: status (`decided`
-or `undecided`), preference, and the rest alike. A request names its `rubric`. Streamed, either comes with the
-choice's last chunk. Each judge stays stateless: any number of them may stand in
-front of one engine.
+or `undecided`), preference, and the rest alike. Streamed, either comes with the
+choice's last chunk. A request names its `rubric`, so each judge stays stateless: any
+number of them may stand in front of one engine.
 """
 
 import json
