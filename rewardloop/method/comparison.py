@@ -74,7 +74,8 @@ FORM = Form(
     line=re.compile(rf"^(?!    |\t)[ *_#-]*+{_BETTER_IS}{_REST}", _FLAGS | re.MULTILINE),
     whole_last_line=re.compile(
         r"[\s*_#-]*+<better>\s*+(?P<tagged>first|second|tie)\s*+</better>\s*+"
-        rf"|[\s*_#\"'`(\[-]*+(?:{_BETTER_IS}|\[\[(?P<listed>first|second|tie)\]\]){_REST}",
+        r"|(?:[\s*_#-]*+\[\[(?P<listed>first|second|tie)\]\]"
+        rf"|[\s*_#\"'`(\[-]*+{_BETTER_IS}){_REST}",
         _FLAGS,
     ),
     sentence_end=re.compile(

@@ -55,9 +55,10 @@ _FLAGS = re.IGNORECASE | re.MULTILINE
 _SCORE = re.compile(rf"^(?!    |\t)[ *_#•-]*+{_LABEL}{_VALUE}{_REST}", _FLAGS)
 _LAST_LINE = re.compile(
     r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)[\s/\d]*+</score>\s*+"
+    r"|(?:[\s*_#•-]*+\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]"
     rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?P<alone>-?\d++(?:\.\d++)?+)"
     r"(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
-    r"|\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\})"
+    r"|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\}))"
     rf"{_REST}",
     re.IGNORECASE,
 )
