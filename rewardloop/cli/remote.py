@@ -16,6 +16,7 @@ from rich.text import Text
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
+from rewardloop.cli.rubric_file import with_rubric_text
 from rewardloop.clients.api import ApiClient
 from rewardloop.config.files import read_mapping
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
@@ -51,7 +52,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     Raises:
         InvalidInput: the file cannot be read as a mapping that gives each key once.
     """
-    return read_mapping(path) if path else {}
+    return with_rubric_text(read_mapping(path), path.parent) if path else {}
 
 
 def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:

@@ -208,7 +208,7 @@ async def test_the_openai_name_for_the_length_wins(judge: Judge) -> None:
 async def test_text_parts_are_joined(judge: Judge) -> None:
     parts = [{"type": "text", "text": "Blue"}, {"type": "text", "text": "!"}]
     await judge.judge(REQUEST, {"role": "assistant", "content": parts})
-    assert "\nBlue!\n" in judge.engine.requests[0]["messages"][0]["content"]
+    assert "\nBlue\n!\n" in judge.engine.requests[0]["messages"][0]["content"]
 
 
 async def events(judge: Judge, **fields: Any) -> list[dict[str, Any]]:
