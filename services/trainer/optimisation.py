@@ -5,6 +5,8 @@ What TRL would do unasked, and we undo or say:
   bf16 autocast in the forward pass;
 - its schedule decays to zero: ours ends at `learning_rate_floor`;
 - `max_length` 1024: taken from the config;
+- gradients are clipped at a norm of 1.0: taken from the config;
+- AdamW's constants: named in `ADAMW`, and told with each training;
 - it renders and encodes the rows with the chat template, which may alter what was sampled and
   makes control tokens of texts that spell them: it is given token ids (`rows`);
 - it drops rows that `max_length` leaves nothing of, and says nothing: `rows` does it first
@@ -25,6 +27,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 from services.trainer import rows, template
 from services.trainer.child import report
 
+ADAMW = {
+    "optim": "adamw_torch_fused",
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "weight_decay": 0.0,
+    "warmup_steps": 0,
+}
+"""TRL's own values, named so that no release of it changes a training unnoticed. The paper
+gives none of them."""
+
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Sends what TRL logs to the parent, as it is logged."""
@@ -35,6 +48,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         report(self._channel, num_steps=state.max_steps)
         report(self._channel, batch_size=args.train_batch_size * args.gradient_accumulation_steps)
+        told = ("max_grad_norm", "lr_scheduler_type", "bf16", *ADAMW)
+        report(self._channel, optimiser={name: getattr(args, name) for name in told})
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -108,6 +123,9 @@ def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) ->
         "gradient_accumulation_steps": accumulation,
         "num_train_epochs": config["num_epochs"],
         "max_length": config["max_length"],
+        # 0 clips nothing. A config that was stored before the key was clipped at TRL's 1.0.
+        "max_grad_norm": config.get("max_gradient_norm", 1.0) or 0.0,
+        **ADAMW,
         "bf16": True,
         "gradient_checkpointing": torch.cuda.is_available(),
         "logging_steps": 1,

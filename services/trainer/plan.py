@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import RunConfig, Training, WinnersOnly
 from rewardloop.records import IterationKind, Stage
-from rewardloop.store import iterations, pairs, prompts, ranked, runs
+from rewardloop.store import ift, iterations, pairs, prompts, ranked, runs
 from rewardloop.store.models import Iteration, Run, TrainingJob
 
 SFT = "services.trainer.sft"
@@ -98,11 +98,11 @@ async def _human_examples(
     session: AsyncSession, iteration: Iteration, config: RunConfig, stage: Stage
 ) -> dict[str, Any]:
     assert config.bootstrap is not None
-    ift = await ranked.ift_examples(session, iteration.run_id, config.bootstrap)
-    examples = [{**example, "kind": "ift"} for example in ift]
+    imitated = await ift.examples(session, iteration, config)
+    examples = [{**example, "kind": "ift"} for example in imitated]
     settings = config.bootstrap.ift
     if stage is Stage.MODEL:
-        eft = await ranked.eft_examples(session, iteration.id)
+        eft = await ranked.eft_examples(session, iteration.id, config.judging.rubric)
         examples += [{**example, "kind": "eft"} for example in eft]
         settings = config.bootstrap.ift_and_eft
     return {

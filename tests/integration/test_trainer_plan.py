@@ -70,7 +70,7 @@ async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
     assert second.task["config"]["weights"]["kind"] == "full"
 
     ift = first.task["examples"]
-    assert len(ift) == 5  # of 6 ranked ones 2 are held out
+    assert len(ift) == 3  # of 6 ranked ones 2 are held out and 2 are judged for EFT
     assert ift[-1]["completion"] == "best of ferns"
     for example in ift:
         topic = example["prompt"][0]["content"].removeprefix("about ")
@@ -79,8 +79,8 @@ async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
             "completion": f"best of {topic}",
             "kind": "ift",
         }
-    assert second.task["examples"][:5] == ift
-    eft = second.task["examples"][5:]
+    assert second.task["examples"][:3] == ift
+    eft = second.task["examples"][3:]
     assert len(eft) == iteration.report["eft"]["num_kept"] > 0
     rows = await ready.rows(
         "SELECT p.messages, r.text, j.raw_text FROM eft_examples e"
