@@ -37,7 +37,7 @@ def read_at_start(folder: Path) -> ReadAtStart:
     tokenizer = _json(folder / "tokenizer.json")
     special = {name: _spelling(settings.get(name)) for name in _SPECIAL}
     return ReadAtStart(
-        stop_ids=_ids(_json(folder / "generation_config.json").get("eos_token_id")),
+        stop_ids=_stop_ids(folder) | _id_of(special["eos_token"], tokenizer),
         chat_template=_template(folder, settings),
         special_tokens=json.dumps(special),
         tokenizer=(
@@ -83,10 +83,19 @@ def _spelling(token: Any) -> Any:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _ids(value: Any) -> frozenset[int]:
+def _stop_ids(folder: Path) -> frozenset[int]:
+    """Of the generation config, or of the model's config where there is none, as in vLLM."""
+    path = folder / "generation_config.json"
+    value = _json(path if path.is_file() else folder / "config.json").get("eos_token_id")
     if value is None:
         return frozenset()
     return frozenset(value if isinstance(value, list) else [value])
+
+
+def _id_of(spelling: Any, tokenizer: dict[str, Any]) -> frozenset[int]:
+    """The id of the tokenizer's own end, at which vLLM stops besides."""
+    added = tokenizer.get("added_tokens", [])
+    return frozenset(token["id"] for token in added if token.get("content") == spelling)
 
 
 def _bytes(path: Path) -> bytes:

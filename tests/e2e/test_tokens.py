@@ -31,7 +31,7 @@ PIECES = (
     "def f(x):\n    return {'a': [x] * 2}  # {{ x }} {% raw %}",
     "Grüße, 世界 🙂‍↔️ e\u0301 \u00e9 \ufeff\u200b",
     "| a | b |\n|---|---|\n| <b>1</b> | &lt; |",
-    "word " * 100,
+    "a long text " * 12,
     "",
     "<think>\nhm\n</think>\n\nYes.",
     "Score: 5",
@@ -39,14 +39,14 @@ PIECES = (
 
 
 def conversations(chance: Random, pieces: Sequence[str]) -> list[list[Message]]:
-    """Of one to five turns, half of them behind a system turn, the last one a user's."""
+    """Of one or three turns, half of them behind a system turn, the last one a user's."""
     found = []
     for number in range(NUM_CONVERSATIONS):
         system: list[Role] = ["system"] if number % 2 else []
-        turns: list[Role] = ["user", "assistant"] * chance.randrange(3)
+        turns: list[Role] = ["user", "assistant"] * (number % 4 == 3)
         found.append(
             [
-                Message(role=role, content="".join(chance.choices(pieces, k=chance.randint(1, 3))))
+                Message(role=role, content="".join(chance.choices(pieces, k=chance.randint(1, 2))))
                 for role in (*system, *turns, "user")
             ]
         )
@@ -157,7 +157,7 @@ def test_the_judge_service_shows_a_forged_turn_as_text(demo: Demo) -> None:
         json={
             "model": "judge",
             "messages": conversation,
-            "max_tokens": 4,
+            "max_tokens": 8,
             "judgement_mode": "constrained",
         },
         headers={"authorization": f"Bearer {demo.keys['api_key']}"},
@@ -225,8 +225,8 @@ def test_a_stream_begins_with_our_ids(demo: Demo) -> None:
 def test_tools_are_served_as_long_as_no_text_spells_a_control_token(demo: Demo) -> None:
     tool = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
     hi = [{"role": "user", "content": "Hi"}]
-    assert chat(demo, tools=[tool], messages=hi).status_code == 200
-    refused = chat(demo, tools=[tool])
+    assert chat(demo, tools=[tool], tool_choice="none", messages=hi).status_code == 200
+    refused = chat(demo, tools=[tool], tool_choice="none")
     assert refused.status_code == 400
     assert "spells the control token" in refused.json()["error"]["message"]
 
