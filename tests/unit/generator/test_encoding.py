@@ -211,7 +211,7 @@ async def test_a_plain_text_opens_as_the_tokenizer_opens_every_text(
     await complete(replica, prompt="Hi", split_special_tokens=True)
     await complete(replica, prompt="Hi", split_special_tokens=True, add_special_tokens=False)
     first, second = (request["prompt"] for request in replica.server.requests)
-    assert first == opening("Hi")["input_ids"]
+    assert first == opening("Hi")["input_ids"] == [opening.bos_token_id, *second]
     assert second == opening("Hi", add_special_tokens=False)["input_ids"]
 
 
