@@ -67,6 +67,17 @@ async def encoded(path: str, body: bytes, engine: Any) -> bytes:
     return json.dumps(request).encode() if changed else body
 
 
+def ending_at(body: bytes, stop_ids: list[int]) -> bytes:
+    """The body with more ids that end its answers: those of a version that was swapped in."""
+    if not stop_ids:
+        return body
+    request = json.loads(body)
+    asked = request.get("stop_token_ids") or []
+    if request.get("ignore_eos") or not isinstance(asked, list):
+        return body
+    return json.dumps({**request, "stop_token_ids": [*asked, *stop_ids]}).encode()
+
+
 def _require_characters(body: bytes, request: dict[str, Any]) -> None:
     """JSON can spell half of a surrogate pair, which is no character and which no tokenizer
     takes.

@@ -30,7 +30,7 @@ from rewardloop.errors import (
     UpstreamUnavailable,
 )
 from services.generator.admission import Admission
-from services.generator.encoding import encoded
+from services.generator.encoding import encoded, ending_at
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
@@ -95,6 +95,7 @@ class Gate:
         async with self._admission.request():
             self._swapper.require_sound()
             version = await self._swapper.announce(scope["app"].state.engine_client)
+            body = ending_at(body, self._swapper.extra_stop_ids)
             stamp = Stamp(send, version, dropped)
             await self._app(_with_length(scope, body), _replay(body, receive), stamp)
         telemetry.REQUESTS.labels(scope["path"], str(stamp.status)).inc()

@@ -2,7 +2,8 @@
 
 These are the tokenizer, the chat template and the token ids that end an answer. A version
 that differs in one of them would be served with those of the version that the server was
-started with, unnoticed: so it is refused. Files may differ in what changes no token (padding,
+started with, unnoticed: so it is refused, unless it only ends answers at more ids, which the
+gate then adds to each request. Files may differ in what changes no token (padding,
 truncation, the version of the library that wrote them).
 """
 
@@ -52,15 +53,17 @@ def require_same(started_with: ReadAtStart, started: str, new: ReadAtStart, vers
     Raises:
         SwapFailed: naming what `version` has otherwise than `started`.
     """
-    names = [field.name for field in fields(ReadAtStart)]
-    differ = [name for name in names if getattr(started_with, name) != getattr(new, name)]
+    fixed = [field.name for field in fields(ReadAtStart) if field.name != "stop_ids"]
+    differ = [name for name in fixed if getattr(started_with, name) != getattr(new, name)]
+    if missing := started_with.stop_ids - new.stop_ids:
+        differ.insert(0, "stop_ids")
     if not differ:
         return
     what = ", ".join(name.replace("_", " ") for name in differ)
-    stops = f" ({sorted(new.stop_ids)}, not {sorted(started_with.stop_ids)})"
+    stops = f" ({sorted(missing)} would still end its answers)"
     raise SwapFailed(
         f"{version} differs from {started} in its {what}"
-        f"{stops if 'stop_ids' in differ else ''}. vLLM reads them only when it starts, and this "
+        f"{stops if missing else ''}. vLLM reads them only when it starts, and this "
         f"server started with {started}, so it would serve {version} wrongly. Publish {version} "
         f"again with the tokenizer and generation_config.json of {started}, or import it as the "
         "base model of a new deployment"

@@ -5,7 +5,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -260,8 +260,8 @@ def test_a_plain_text_completion_spells_no_control_token(demo: Demo) -> None:
     assert end in raw.json()["choices"][0]["prompt_token_ids"]
 
 
-def republished(demo: Demo, name: str, change: str, to: Any) -> str:
-    """The newest version again, as `name`, with one key of its generation_config changed."""
+def republished(demo: Demo, name: str, edit: Callable[[Path], None]) -> str:
+    """The newest version again, as `name`, with its files edited."""
     root = demo.home / "checkpoints"
     newest = demo.summary["iterations"][-1]["new_version"]
 
@@ -269,26 +269,55 @@ def republished(demo: Demo, name: str, change: str, to: Any) -> str:
         for file in (root / newest).iterdir():
             if file.name != checkpoints.MANIFEST:
                 shutil.copy(file, folder)
-        settings = json.loads((folder / "generation_config.json").read_text())
-        (folder / "generation_config.json").write_text(json.dumps({**settings, change: to}))
+        edit(folder)
 
     checkpoints.publish(root, name, write, {"parent": newest})
     return name
 
 
-def test_a_version_that_ends_answers_elsewhere_is_not_swapped_in(demo: Demo) -> None:
-    """vLLM reads the ids that end an answer at its start only."""
+def activate(demo: Demo, version: str) -> httpx.Response:
+    return httpx.post(
+        f"{demo.addresses['generator']}/admin/activate",
+        json={"version": version},
+        headers={"authorization": f"Bearer {demo.keys['admin_key']}"},
+        timeout=240,
+    )
 
-    def activate(version: str) -> httpx.Response:
-        return httpx.post(
-            f"{demo.addresses['generator']}/admin/activate",
-            json={"version": version},
-            headers={"authorization": f"Bearer {demo.keys['admin_key']}"},
-            timeout=240,
-        )
 
-    refused = activate(republished(demo, "other-stops", "eos_token_id", [2, 0]))
-    assert refused.status_code == 502
-    assert "stop ids" in refused.json()["detail"]
+def greedy(demo: Demo) -> dict[str, Any]:
+    hi = [{"role": "user", "content": "Write a sentence about cats."}]
+    choice: dict[str, Any] = chat(demo, messages=hi, temperature=0).json()["choices"][0]
+    return choice
+
+
+def test_ids_that_end_answers_are_swapped_with_the_weights(demo: Demo) -> None:
+    """vLLM reads them at its start only, so the gate adds those that it does not know."""
     newest = demo.summary["iterations"][-1]["new_version"]
-    assert activate(newest).status_code == 200
+    before = greedy(demo)
+    assert before["finish_reason"] == "length"
+    third = before["token_ids"][2]
+    place = before["token_ids"].index(third)
+
+    def end_there(folder: Path) -> None:
+        path = folder / "generation_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [2, third]}))
+
+    try:
+        assert activate(demo, republished(demo, "more-ends", end_there)).status_code == 200
+        ended = greedy(demo)
+        assert (ended["finish_reason"], ended["stop_reason"]) == ("stop", third)
+        assert ended["token_ids"] == before["token_ids"][: place + 1]
+    finally:
+        assert activate(demo, newest).status_code == 200
+    assert greedy(demo) == before
+
+
+def test_a_version_with_another_template_is_not_swapped_in(demo: Demo) -> None:
+    def shout(folder: Path) -> None:
+        (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] | upper }}")
+
+    refused = activate(demo, republished(demo, "other-template", shout))
+    assert refused.status_code == 502
+    assert "in its chat template" in refused.json()["detail"]
+    newest = demo.summary["iterations"][-1]["new_version"]
+    assert chat(demo).json()["weight_version"] == newest
