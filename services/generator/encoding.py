@@ -17,9 +17,8 @@ import json
 from typing import Any
 
 from rewardloop import chat_tokens
-from rewardloop.errors import InvalidInput, RewardloopError
+from rewardloop.errors import InvalidInput, NotServed, PromptTooLong
 from services.generator.chat_request import (
-    NotServed,
     plain_messages,
     prompt_texts,
     require_served,
@@ -33,17 +32,6 @@ MAX_CHARS_A_TOKEN = 256
 """A prompt of more characters than so many a token of the context is not encoded at all."""
 
 
-class DoesNotFit(RewardloopError):
-    """A prompt leaves no room for an answer in the context. Told as vLLM tells it."""
-
-    status = 400
-    kind = "does-not-fit"
-
-    def openai(self) -> dict[str, Any]:
-        error = {"message": self.message, "type": "BadRequestError", "param": "input_tokens"}
-        return {"error": {**error, "code": self.status}}
-
-
 async def encoded(path: str, body: bytes, engine: Any) -> bytes:
     """The body with the prompt's ids in it, as far as the gate encodes that prompt.
 
@@ -52,7 +40,7 @@ async def encoded(path: str, body: bytes, engine: Any) -> bytes:
     Raises:
         InvalidInput: a text holds half a character.
         NotServed: a field is not offered, or the conversation is no valid one.
-        DoesNotFit: the prompt leaves no room in the model's context.
+        PromptTooLong: the prompt leaves no room in the model's context.
     """
     request = json.loads(body)
     _require_characters(body, request)
@@ -152,7 +140,7 @@ def _require_short(turns: list[str], max_model_len: int) -> None:
     """A turn takes a token at least, and a token holds so many characters at most."""
     num_chars = sum(map(len, turns))
     if num_chars > max_model_len * MAX_CHARS_A_TOKEN or len(turns) > max_model_len:
-        raise DoesNotFit(
+        raise PromptTooLong(
             f"This model's maximum context length is {max_model_len} tokens, and the prompt of "
             f"{len(turns)} turns and {num_chars} characters is longer. Please reduce the length "
             "of the input prompt."
@@ -162,7 +150,7 @@ def _require_short(turns: list[str], max_model_len: int) -> None:
 def _require_room(num_tokens: int, max_model_len: int) -> None:
     """vLLM says it in other words where it is given ids, and clients know these."""
     if num_tokens >= max_model_len:
-        raise DoesNotFit(
+        raise PromptTooLong(
             f"This model's maximum context length is {max_model_len} tokens. However, your "
             f"prompt contains {num_tokens} input tokens, which leaves no room for an answer. "
             "Please reduce the length of the input prompt."

@@ -24,6 +24,7 @@ from rewardloop.config import load_settings
 from rewardloop.errors import (
     InvalidInput,
     NotFound,
+    PromptTooLong,
     RewardloopError,
     TooLarge,
     Unauthorized,
@@ -69,6 +70,8 @@ class Gate:
             return  # vLLM's websocket routes are not on the list
         try:
             await self._route(scope, receive, send)
+        except PromptTooLong as error:
+            await _answer(send, 400, _as_vllm_tells_it(error))
         except RewardloopError as error:
             await _answer(send, error.status, error.openai())
 
@@ -113,6 +116,12 @@ class Gate:
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidInput('the body must be {"version": "<version id>"}') from error
         return await self._swapper.activate(scope["app"], str(version))
+
+
+def _as_vllm_tells_it(error: PromptTooLong) -> dict[str, Any]:
+    """vLLM finds some prompts too long and the gate others; clients see no difference."""
+    told = {"message": error.message, "type": "BadRequestError", "param": "input_tokens"}
+    return {"error": {**told, "code": 400}}
 
 
 def _require_key(scope: Scope, key: str) -> None:
