@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
+from rewardloop.cli.rubric_file import with_rubric_text
 from rewardloop.clients.api import ApiClient
 from rewardloop.config.files import read_mapping
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
@@ -52,7 +52,7 @@ def read_config(path: Path | None) -> dict[str, Any]:
     Raises:
         InvalidInput: the file cannot be read as a mapping that gives each key once.
     """
-    return read_mapping(path) if path else {}
+    return with_rubric_text(read_mapping(path), path.parent) if path else {}
 
 
 def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
@@ -61,11 +61,33 @@ def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
 
 
 async def start(home: Home, preset: str | None, config: Path | None, iterations: int) -> None:
+    """Prints the run's id, and beside it, for people, what the run begins with."""
     async with client(home) as api:
         run = await api.post("/v1/runs", resolved_config(preset, config), iterations=iterations)
+    told = Console(stderr=True, markup=False, highlight=False)
+    told.print(beginning(run, iterations), soft_wrap=True)
+    if preset is None and config is None:
+        told.print(
+            "No preset and no file was given, so every key has its default: the paper's values, "
+            "which suit a large model. `rewardloop start --preset demo` suits two cores.",
+            soft_wrap=True,
+        )
     for note in run.get("notes", []):
-        print(f"note: {note}", file=sys.stderr)
+        told.print(f"note: {note}", soft_wrap=True)
     print(run["id"])
+
+
+def beginning(run: dict[str, Any], iterations: int) -> str:
+    """As in: begins with base; 1 iteration of 32 prompts x 4 answers x 3 judgements, ..."""
+    config = run["config"]
+    prompts, answers = config["prompts"]["num_per_iteration"], config["sampling"]["num_samples"]
+    judgements = config["judging"]["num_judgements"]
+    steps = "a bootstrap and " if config["bootstrap"] else ""
+    return (
+        f"begins with {run['base_version']}; {steps}{iterations} "
+        f"{'iteration' if iterations == 1 else 'iterations'} of {prompts} prompts x {answers} "
+        f"answers x {judgements} judgements: {prompts * answers * judgements:,} judgements in each"
+    )
 
 
 async def watch(home: Home, run_id: str | None) -> None:

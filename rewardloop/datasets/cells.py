@@ -4,7 +4,7 @@ A cell has no type of its own, so a column's cells decide together: a column
 holds numbers, booleans, or lists and objects only where every filled cell of it
 does; otherwise it holds texts. Columns that are named as texts (`prompt`,
 `response_0`) stay texts whatever they hold, so that the answer "42" is no
-number; only a conversation is read from them. Lists and objects may be JSON, or
+number; only turns of a conversation are read from them. Lists and objects may be JSON, or
 Python's or numpy's way of printing them, as pandas and `datasets` write them. An
 empty cell is null.
 """
@@ -32,6 +32,7 @@ _TURN_KEYS = (
     {"role", "text"},
     {"type", "text"},
     {"role", "value"},
+    {"id", "full_text"},
 )
 
 

@@ -60,7 +60,7 @@ def _header(path: Path, delimiter: str) -> tuple[list[str], str]:
 
 def _named(path: Path, row: _Row) -> list[str]:
     if row.problem:
-        raise InvalidInput(f"{path}: the header (line {row.line}) {row.problem}. Mend it.")
+        raise InvalidInput(f"{path}, line {row.line}, the header: {row.problem}. Mend it.")
     names = [cell.strip() for cell in row.cells]
     for number, name in enumerate(names):
         if not name:
@@ -122,4 +122,6 @@ def _problem(error: csv.Error, begins: int, ends: int) -> str:
     until = f" (as far as line {ends})" if ends > begins else ""
     if "unexpected end of data" in str(error):
         return f"a quotation mark is opened and never closed{until}"
+    if "new-line character" in str(error):
+        return "its lines end in a carriage return alone; save it with newlines"
     return f"not valid CSV{until}: {error}"

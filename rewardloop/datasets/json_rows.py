@@ -15,13 +15,8 @@ from typing import cast
 from rewardloop.datasets.fields import Raw, kind_of
 from rewardloop.datasets.items import BrokenLine, Item
 from rewardloop.datasets.text_lines import text_lines
+from rewardloop.datasets.wrapped_rows import Whole, rows_of
 from rewardloop.errors import BrokenFile, InvalidInput
-
-_WRAPPERS = (
-    *("data", "rows", "examples", "items", "records", "samples", "dataset", "questions"),
-    *("train", "validation", "valid", "dev", "test", "eval"),
-)
-"""Keys under which a file's one object may hold its rows."""
 
 _Lines = Iterator[tuple[int, str]]
 
@@ -103,7 +98,7 @@ def _elements(path: Path, lines: _Lines, notes: list[str]) -> Iterator[Item | Br
 
 
 def _whole(path: Path, text: str) -> object:
-    advice = "A file with one JSON object a line must be named .jsonl."
+    advice = "Give one JSON array, or one JSON object a line."
     try:
         return _loads(text)
     except json.JSONDecodeError as error:
@@ -123,46 +118,12 @@ def _rows(path: Path, value: object, notes: list[str]) -> Sequence[object]:
         raise InvalidInput(
             f"{path} holds {kind_of(value)}, not one JSON array. Give a list of objects."
         )
-    whole = cast(dict[str, object], value)
-    lists = [key for key in _WRAPPERS if _is_list_of_objects(whole.get(key))]
-    if len(lists) > 1:
-        raise InvalidInput(
-            f"{path} holds several lists of rows ({', '.join(lists)}). Write the one that you "
-            "want to a file of its own."
-        )
-    if lists:
-        return _unwrapped(path, whole, lists[0], notes)
-    if rows := _rows_of_columns(whole):
-        notes.append(f"{path.name} holds one object of columns, and was read as {len(rows)} rows.")
-        return rows
-    notes.append(f"{path.name} holds one JSON object, and was read as one row.")
-    return [whole]
-
-
-def _is_list_of_objects(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(e, dict) for e in value)
-
-
-def _unwrapped(
-    path: Path, whole: dict[str, object], key: str, notes: list[str]
-) -> Sequence[object]:
-    others = ", ".join(f'"{other}"' for other in whole if other != key)
-    beside = f" What stands beside it was not read: {others}." if others else ""
-    notes.append(f'{path.name}: the rows are the list under "{key}".{beside}')
-    return cast(list[object], whole[key])
-
-
-def _rows_of_columns(whole: dict[str, object]) -> list[dict[str, object]]:
-    """The rows of `pandas.DataFrame.to_json`: `{column: {"0": cell, "1": cell}}`."""
-    columns = {key: value for key, value in whole.items() if isinstance(value, dict)}
-    if not columns or len(columns) < len(whole):
-        return []
-    index = list(next(iter(columns.values())))
-    if not index or not all(name.isdecimal() for name in index):
-        return []
-    if any(list(column) != index for column in columns.values()):
-        return []
-    return [{key: column[name] for key, column in columns.items()} for name in index]
+    try:
+        rows, note = rows_of(cast(Whole, value))
+    except ValueError as error:
+        raise InvalidInput(f"{path} {error}.") from None
+    notes.append(f"{path.name} {note}.")
+    return rows
 
 
 def _loads(text: str) -> object:

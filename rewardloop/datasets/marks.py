@@ -107,8 +107,7 @@ def answer(text: str, after_marks: bool) -> str:
         RowLeftOut: further turns follow in the text.
     """
     cut = _without_ends(text, _END_TOKENS)
-    turns = split(cut) if _begins_with_assistant(cut) else None
-    if turns is not None:
+    if turns := _from_assistants_mark(cut):
         if [turn["role"] for turn in turns] != ["assistant"]:
             raise RowLeftOut(Reason.TURN_MARKS, "an answer holds the marks of further turns")
         return turns[0]["content"]
@@ -122,12 +121,13 @@ def answer(text: str, after_marks: bool) -> str:
     return cut if cut != text else text
 
 
-def _begins_with_assistant(text: str) -> bool:
+def _from_assistants_mark(text: str) -> list[Message]:
+    """The turns of a text that begins with the assistant's mark; none where it does not."""
     for style in _STYLES:
-        match = style.mark.match(text)
-        if match and _role(match) == "assistant":
-            return True
-    return False
+        marks = list(style.mark.finditer(text))
+        if marks and marks[0].start() == 0 and _role(marks[0]) == "assistant":
+            return _turns(text, style, marks, [_role(mark) for mark in marks])
+    return []
 
 
 def _role(match: re.Match[str]) -> Role | None:

@@ -29,7 +29,7 @@ _MEANINGFUL = (
     output outputs completion completions answer answers generation generations target reference
     references preferred_output non_preferred_output score_chosen score_rejected chosen_score
     rejected_score chosen_rating rejected_rating chosen_reward rejected_reward tree_state weight
-    train reasoning reasoning_content thinking incorrect_answers helpfulness
+    train reasoning reasoning_content thinking incorrect_answers helpfulness choices options
     """
     )
 )
@@ -48,6 +48,7 @@ _REVIEWS = names(
     review_result reviewed_ok approved is_approved accepted_by_reviewer
     """
 )
+_MODERATIONS = names("openai_moderation toxic_chat_tag moderation")
 _STATUS = names("status review_status record_status annotation_status")
 _STATUS_OUT = names(
     """
@@ -106,6 +107,8 @@ def check_marks(row: Row) -> None:
             _check_mark(name, value)
         elif name in _STATUS:
             _check_status(row, column, value)
+        elif name in _MODERATIONS:
+            _check_moderation(row, column)
         elif name in ("language", "lang"):
             _check_language(row, column, value)
 
@@ -124,6 +127,19 @@ def _check_status(row: Row, column: str, value: str) -> None:
         raise RowLeftOut(Reason.REJECTED_BY_REVIEWERS, f'its "{column}" is {value}')
     if value not in _STATUS_FINE:
         raise RowLeftOut(Reason.LABEL_NOT_UNDERSTOOD, f'its "{column}" is {value}')
+
+
+def _check_moderation(row: Row, column: str) -> None:
+    row.used.add(column)
+    if _is_flagged(row.peek(column)):
+        raise RowLeftOut(Reason.FLAGGED, f'its "{column}" flags it')
+
+
+def _is_flagged(moderation: object) -> bool:
+    """OpenAI's form: objects with `flagged`, alone, in a list or by the moderator's name."""
+    if isinstance(moderation, dict):
+        return moderation.get("flagged") is True or any(map(_is_flagged, moderation.values()))
+    return isinstance(moderation, list) and any(map(_is_flagged, moderation))
 
 
 def _check_language(row: Row, column: str, value: str) -> None:

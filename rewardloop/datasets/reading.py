@@ -30,6 +30,7 @@ _MARKED = frozenset(
         Reason.PROMPT_TOO_LONG,
         Reason.TREE_NOT_READY,
         Reason.REJECTED_BY_REVIEWERS,
+        Reason.FLAGGED,
         Reason.SPAM,
         Reason.SYNTHETIC,
         Reason.NOT_ANNOTATED,
@@ -71,6 +72,8 @@ class Reading:
         try:
             format = recognised(row, self._format)
             if format is oasst.MESSAGE:
+                row.used |= oasst.MESSAGE_COLUMNS
+                self._count_columns(row, meaning.unread(row))
                 self._messages.append(row)
                 return
             self._read(row, format)
@@ -89,21 +92,24 @@ class Reading:
 
     def finish(self) -> None:
         """Puts together what stands in several rows."""
+        for row in oasst.orphans(self._messages):
+            self._leave_out(Reason.NO_PROMPT, row.line, "the message that it answers is missing")
         for tree in oasst.trees(self._messages):
             try:
-                self._read(tree, oasst.TREE)
+                self._read(tree, oasst.TREE, is_put_together=True)
             except ValueError as error:
                 self._refuse(tree.line, error)
         self._messages = []
 
-    def _read(self, row: Row, format: RowFormat) -> None:
+    def _read(self, row: Row, format: RowFormat, *, is_put_together: bool = False) -> None:
         row.pass_over(*format.passes_over)
         meaning.check_marks(row)
         conversations = format.read(row)
         unknown = meaning.unread(row)
         found = [fitted(row, conversation) for conversation in conversations]
         self.formats[format.name] += 1
-        self._count_columns(row, unknown)
+        if not is_put_together:
+            self._count_columns(row, unknown)
         for why in row.left_out:
             self._leave_out(why, row.line)
         for conversation in found:

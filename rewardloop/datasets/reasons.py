@@ -48,6 +48,8 @@ class Reason(StrEnum):
     """An Open Assistant tree was halted, aborted or not finished."""
     REJECTED_BY_REVIEWERS = "rejected_by_reviewers"
     """Reviewers rejected it, discarded it, or cancelled their annotation."""
+    FLAGGED = "flagged"
+    """A moderation that came with the row flagged it as hateful, violent or the like."""
     SPAM = "spam"
     """Every rater called it spam."""
     SYNTHETIC = "synthetic"

@@ -16,6 +16,12 @@ from rewardloop.datasets.formats.shape import RowFormat, conversation
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row, is_filled
 
+MESSAGE_COLUMNS = frozenset(
+    {"message_id", "parent_id", "message_tree_id", "tree_state", "text", "role", "lang", "rank"}
+    | {"deleted", "synthetic", "review_result", "labels"}
+)
+"""What is read of a flat file's messages."""
+
 _READY = "ready_for_export"
 
 
@@ -113,6 +119,14 @@ def is_message(filled: frozenset[str], _: Row) -> bool:
 
 def _not_alone(row: Row) -> list[Conversation]:
     raise AssertionError("messages are read by their trees")
+
+
+def orphans(messages: Iterable[Row]) -> list[Row]:
+    """The messages whose parent is not in the file."""
+    held = list(messages)
+    known = {message["message_id"] for message in held}
+    parents = ((message, message.value("parent_id")) for message in held)
+    return [message for message, parent in parents if parent is not None and parent not in known]
 
 
 def trees(messages: Iterable[Row]) -> list[Row]:

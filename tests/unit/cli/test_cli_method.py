@@ -46,7 +46,8 @@ def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
 
 
 async def test_a_preset_lies_under_the_files_keys(stack: Any, tmp_path: Path) -> None:
-    home, api = await stack({("POST", "/v1/runs"): {"id": "r1"}})
+    made = {"id": "r1", "base_version": "base", "config": RunConfig().model_dump(mode="json")}
+    home, api = await stack({("POST", "/v1/runs"): made})
     path = tmp_path / "mine.yaml"
     path.write_text("training: {beta: 0.2}")
     await remote.start(home, "demo", path, 1)

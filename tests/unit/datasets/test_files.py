@@ -144,15 +144,36 @@ def test_lines_that_begin_with_a_list_are_still_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("whole", "note"),
     [
-        ({"data": ROWS}, 'a.json: the rows are the list under "data".'),
+        ({"data": ROWS}, 'a.json holds its rows in the list under "data".'),
         (
             {"version": 2, "train": ROWS, "licence": "x"},
-            'a.json: the rows are the list under "train". '
-            'What stands beside it was not read: "version", "licence".',
+            'a.json holds its rows in the list under "train"; '
+            'what stands beside it was not read: "version", "licence".',
         ),
         (
             {key: {str(n): row[key] for n, row in enumerate(ROWS)} for key in ROWS[0]},
             "a.json holds one object of columns, and was read as 2 rows.",
+        ),
+        (
+            {str(n): row for n, row in enumerate(ROWS)},
+            "a.json holds one object of numbered rows, and was read as 2 rows.",
+        ),
+        (
+            {
+                "columns": list(ROWS[0]),
+                "index": [0, 1],
+                "data": [list(row.values()) for row in ROWS],
+            },
+            "a.json holds columns and data apart, and was read as 2 rows.",
+        ),
+        (
+            {
+                "features": [{"feature_idx": 0, "name": "prompt"}],
+                "rows": [
+                    {"row_idx": n, "row": row, "truncated_cells": []} for n, row in enumerate(ROWS)
+                ],
+            },
+            "a.json holds an answer of the datasets server, and was read as 2 rows.",
         ),
     ],
 )
@@ -160,6 +181,12 @@ def test_one_object_that_wraps_rows(tmp_path: Path, whole: dict[str, Any], note:
     path = written(tmp_path, "a.json", json.dumps(whole).encode())
     assert raws(path) == ROWS
     assert notes(path) == [note]
+
+
+def test_a_row_that_the_datasets_server_cut_is_no_row_of_its_own(tmp_path: Path) -> None:
+    cut = {"row_idx": 0, "row": ROWS[0], "truncated_cells": ["prompt"]}
+    path = written(tmp_path, "a.json", json.dumps({"rows": [cut]}).encode())
+    assert raws(path) == [cut]
 
 
 def test_several_wrapped_lists_are_refused_by_name(tmp_path: Path) -> None:

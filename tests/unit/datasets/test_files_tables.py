@@ -88,6 +88,19 @@ def test_an_answer_in_json_stays_a_text(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "cell",
+    [
+        '{"role": "user", "content": "A"}',
+        "[{'from': 'human', 'value': 'A'}]",
+        '{"messages": [{"role": "user", "content": "A"}]}',
+        '{"dataset": "eli5", "id": "1", "full_text": "A"}',
+    ],
+)
+def test_turns_are_read_from_a_column_of_texts(cell: str) -> None:
+    assert kind_of_column("prompt", [cell]) is CellKind.STRUCTURE
+
+
+@pytest.mark.parametrize(
     "name", ["score_chosen", "response_quality", "better_response_id", "is_response_0_safe", "rank"]
 )
 def test_a_column_about_texts_holds_numbers(name: str) -> None:
@@ -183,6 +196,16 @@ def test_a_quotation_mark_that_is_never_closed(tmp_path: Path) -> None:
 def test_a_column_that_is_named_twice(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"header \(line 1\) names these columns twice: label"):
         rows(tmp_path, "prompt,label,label\nA,1,0\n")
+
+
+def test_lines_that_end_in_a_carriage_return_alone(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"line 1, the header: .*carriage return alone"):
+        rows(tmp_path, "prompt,response\rA,a\rB,b\r")
+
+
+def test_a_header_whose_quotation_mark_is_never_closed(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"line 1, the header: a quotation mark is opened"):
+        rows(tmp_path, '"prompt,response\nA,a\n')
 
 
 def test_columns_without_a_name(tmp_path: Path) -> None:
