@@ -57,6 +57,18 @@ async def test_a_preset_lies_under_the_files_keys(stack: Any, tmp_path: Path) ->
     assert sent["name"] == "demo"
 
 
+async def test_what_is_left_out_of_training_is_told_beside_the_runs_id(
+    stack: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig().model_dump(mode="json")
+    made = {"id": "r1", "base_version": "base", "config": config, "notes": ["4 are not [trained]"]}
+    home, _ = await stack({("POST", "/v1/runs"): made})
+    await remote.start(home, "demo", None, 1)
+    captured = capsys.readouterr()
+    assert captured.out == "r1\n"
+    assert "note: 4 are not [trained]\n" in captured.err
+
+
 async def test_a_preset_that_does_not_exist_starts_nothing(stack: Any) -> None:
     home, api = await stack({})
     with pytest.raises(NotFound, match="there is no preset 'papre'"):
