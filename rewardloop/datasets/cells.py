@@ -25,6 +25,8 @@ _TEXT_WORDS = frozenset(
 )
 _NO_TEXT_WORDS = frozenset({"score", "num", "n", "is", "has", "len", "rating", "rank"})
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+_MAYBE_NUMPY = re.compile(r"['\"]\s+['\"]")
+"""Two texts side by side, which Python would read as one."""
 _BOOLEANS = {word: word[0] in "tT" for word in ("True", "False", "true", "false", "TRUE", "FALSE")}
 _TURN_KEYS = (
     {"role", "content"},
@@ -90,7 +92,7 @@ def value_of(cell: str, kind: CellKind) -> object:
 
 def structure(cell: str) -> object:
     """The list or object that the cell holds, or None."""
-    for read in (json.loads, _literal):
+    for read in (json.loads, _plain_literal, _literal):
         try:
             value = read(cell)
         except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
@@ -130,6 +132,13 @@ def _is_json(value: object) -> bool:
             return all(map(_is_json, value))
         case _:
             return value is None or isinstance(value, str | int | float | bool)
+
+
+def _plain_literal(cell: str) -> object:
+    """Quick, and only for cells that numpy cannot have printed."""
+    if _MAYBE_NUMPY.search(cell):
+        raise ValueError("may lack commas")
+    return ast.literal_eval(cell)
 
 
 def _literal(cell: str) -> object:

@@ -79,7 +79,7 @@ _PASSED_OVER = names(
     prompt_response_group response_0_harm_category response_1_harm_category
     response_0_severity_level response_1_severity_level response_0_source response_1_source
     response_0_sha256 response_1_sha256 vote_count review_count parent_id message_id role
-    inner_id allow_upload
+    inner_id allow_upload __index_level_0__ level_0
     """
 )
 _PASSED_OVER_ENDS = ("_id", "_ids", "_at", "_date", "_count", "_model", "_hash", "_tokens", "_len")
@@ -178,4 +178,8 @@ def unread(row: Row) -> list[str]:
 def is_passed_over(column: str) -> bool:
     """Whether a column is known to hold nothing that is trained on."""
     name = column.lower()
-    return name in _PASSED_OVER or name.endswith(_PASSED_OVER_ENDS) or name.startswith("num_")
+    return (
+        name in _PASSED_OVER
+        or name.endswith(_PASSED_OVER_ENDS)
+        or name.startswith(("num_", "unnamed:"))
+    )
