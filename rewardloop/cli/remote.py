@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import yaml
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -17,6 +17,7 @@ from rich.text import Text
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.clients.api import ApiClient
+from rewardloop.config.files import read_mapping
 from rewardloop.datasets import Format, read_prompts, read_ranked
 from rewardloop.datasets.names import check_dataset_name
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
@@ -84,19 +85,9 @@ def read_config(path: Path | None) -> dict[str, Any]:
     """A RunConfig file as plain data; the API checks its keys.
 
     Raises:
-        InvalidInput: the file cannot be read as a mapping.
+        InvalidInput: the file cannot be read as a mapping that gives each key once.
     """
-    if path is None:
-        return {}
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is neither YAML nor JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{path} must hold a mapping of RunConfig keys")
-    return data
+    return read_mapping(path) if path else {}
 
 
 def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
@@ -204,11 +195,28 @@ async def show_conformance(home: Home, run_id: str | None) -> None:
         rows = (await api.get(f"/v1/runs/{await chosen_run(api, run_id)}/conformance"))["items"]
     table = Table("", "value", "paper", "ran", box=None)
     for row in rows:
-        mark = Text("deviates", "yellow") if row["deviates"] else Text("same", "green")
-        ran = "not run" if row["ran"] is None else str(row["ran"])
-        table.add_row(mark, row["what"], row["paper"], ran)
+        mark = Text(row["verdict"], _VERDICT_COLOURS.get(row["verdict"], "dim"))
+        table.add_row(
+            mark, row["what"], row["paper"], "-" if row["ran"] is None else str(row["ran"])
+        )
     console.print(table)
-    console.print(f"{sum(row['deviates'] for row in rows)} of {len(rows)} values deviate")
+    console.print(_counted([row["verdict"] for row in rows]), soft_wrap=True)
+
+
+_VERDICT_COLOURS = {"same": "green", "deviates": "yellow"}
+
+
+def _counted(verdicts: list[str]) -> str:
+    """Only values that the paper gives and that the run has can deviate."""
+    num = Counter(verdicts)
+    told = f"{num['deviates']} of {num['same'] + num['deviates']} values deviate"
+    for verdict, words in (
+        ("does not apply", "belong to parts that this run leaves out"),
+        ("not run", "have not run"),
+        ("not given", "are not given by the paper"),
+    ):
+        told += f"; {num[verdict]} {words}" if num[verdict] else ""
+    return told
 
 
 POLICIES: tuple[dict[str, Any], ...] = (

@@ -48,11 +48,11 @@ _STYLES: tuple[Style, ...] = (
         ("<end_of_turn>", "<eos>", "<bos>"),
     ),
     Style(
-        re.compile(r"(?:^|\n|</s>|<\|end\|>)\s*<\|(system|user|assistant)\|>[ \t]*\n?"),
+        re.compile(r"(?:^|\n|</s>|<\|end\|>)[ \t]*<\|(system|user|assistant)\|>[ \t]*\n?"),
         ("</s>", "<|end|>", "<|endoftext|>", "<s>"),
     ),
     Style(re.compile(r"(?:^|\n)[ \t]*<extra_id_[01]>[ \t]*(\w+)[ \t]*\n"), first_role="user"),
-    Style(re.compile(r"(?:^|\n)\s*(Human|Assistant):[ \t]?")),
+    Style(re.compile(r"(?:^|\n)[ \t]*(Human|Assistant):[ \t]?")),
     Style(re.compile(r"(?:^|\n)[ \t]*###[ \t]*(Human|Assistant|User|System):[ \t]*\n?")),
 )
 _END_TOKENS = (
@@ -75,7 +75,7 @@ _ALPACA = re.compile(
 )
 _ALPACA_HEAD = re.compile(r"^\s*Below is an instruction that describes a task")
 _SOME_MARK = re.compile(
-    r"(?:^|\n)\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
+    r"(?:^|\n)[ \t]*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
     r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
 )
 _OPEN_END = re.compile(r"(?:^|\n)[ \t]*(?:###[ \t]*)?Assistant:\s*$")
@@ -107,8 +107,7 @@ def answer(text: str, after_marks: bool) -> str:
         RowLeftOut: further turns follow in the text.
     """
     cut = _without_ends(text, _END_TOKENS)
-    turns = split(cut) if _begins_with_assistant(cut) else None
-    if turns is not None:
+    if turns := _from_assistants_mark(cut):
         if [turn["role"] for turn in turns] != ["assistant"]:
             raise RowLeftOut(Reason.TURN_MARKS, "an answer holds the marks of further turns")
         return turns[0]["content"]
@@ -122,12 +121,15 @@ def answer(text: str, after_marks: bool) -> str:
     return cut if cut != text else text
 
 
-def _begins_with_assistant(text: str) -> bool:
+def _from_assistants_mark(text: str) -> list[Message]:
+    """The turns of a text that begins with the assistant's mark; none where it does not."""
     for style in _STYLES:
-        match = style.mark.match(text)
-        if match and _role(match) == "assistant":
-            return True
-    return False
+        marks = list(style.mark.finditer(text))
+        if not marks or text[: marks[0].start()].strip():
+            continue
+        if _role(marks[0]) == "assistant":
+            return _turns(text, style, marks, [_role(mark) for mark in marks])
+    return []
 
 
 def _role(match: re.Match[str]) -> Role | None:

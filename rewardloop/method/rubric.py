@@ -3,14 +3,18 @@
 The rubric is the paper's additive scheme of five points (Yuan et al.,
 section 2.2) in our own words. Two invariants keep a response from scoring
 itself: a score is only ever searched in the judge's completion, never in its
-prompt; and a response cannot close the tags that enclose it.
+prompt; and a response can neither close the tags that enclose it
+nor spell a control token.
 """
 
 import hashlib
 import re
 from collections.abc import Sequence
+from math import inf
+from typing import Any
 
-from rewardloop.method.enclosure import escaping, split_response, transcript
+from rewardloop.method.enclosure import escaping, material, split_response
+from rewardloop.method.verdict import Form, read, through_verdict
 from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 
 MAX_SCORE = 5
@@ -53,13 +57,76 @@ compiles at once."""
 
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
 _escaped = escaping("request", "response")
-# Possessive quantifiers keep this linear in what a judge wrote.
-_SCORE = re.compile(
-    r"^[ \t*_#>-]*+(?:total |final |overall )?score[ \t*_]*+[:=][\s*_]*+"
-    r"(?P<score>-?\d+(?:\.\d+)?)(?:[ \t]*+(?:/|out of)[ \t]*+5(?:\.0)?)?"
-    r"[ \t*_]*+(?:points?)?[. \t\r*_]*+$",
-    re.IGNORECASE | re.MULTILINE,
+# Possessive quantifiers keep these linear in what a judge wrote.
+_LABEL = (
+    r"(?:(?:my|the|a|grand|combined|awarded)[ \t]++){0,3}"
+    r"(?:(?P<total>(?:final|total|overall)(?:[ \t]++(?:final|total|overall|number of)){0,2}+"
+    r"(?:[ \t]++(?:score|rating|grade|marks?|points?))?+)|score|rating|grade)"
+    r"(?:[ \t]*+(?:\([\d \t/–-]{1,12}\)|\((?:out of|of|max\.?) ?5\)|out of 5))?+"
 )
+_VALUE = (
+    r"[ \t*_`\"'”]*+(?:[:=]|(?(total)is\b|(?!)))"
+    r"[\s*_`\"'“<\[({$]*+(?:\\boxed\{)?+"
+    r"(?:(?:\d++[ \t]*+\+[ \t]*+)++\d++[ \t]*+=[ \t]*+)?+"
+    r"(?P<score>[-−]?\d++(?:\.\d++)?+)"
+)
+_REST = (
+    r"[>\])}\"'”`*_$ \t]*+(?:points?\b|pts\b|stars?\b)?+"
+    r"(?:[ \t]*+(?:/|out[ \t]of|of)[ \t]*+(?:a[ \t]maximum[ \t]of[ \t])?+"
+    r"(?P<scale>\d++(?:\.\d++)?+))?+"
+    r"[>\])}\"'”`*_$ \t]*+(?:points?\b|pts\b|stars?\b)?+"
+    r"(?:[ \t]*+(?:\([^()\n\d]{0,300}\)|\((?:out of |of |/ ?)5(?: points)?\)"
+    r"|[-–—][ \t]++[^\n\d]{1,300}))?+"
+    r"[. \t\r*_!`\"'”)\]>]*+$"
+)
+_FLAGS = re.IGNORECASE | re.MULTILINE
+_SCORE = re.compile(rf"^(?!    |\t)[ *_#•-]*+{_LABEL}{_VALUE}{_REST}", _FLAGS)
+_LAST_LINE = re.compile(
+    r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)[\s/\d]*+</score>\s*+"
+    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?P<alone>-?\d++(?:\.\d++)?+)(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
+    r"|\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\})"
+    rf"{_REST}",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(
+    rf"(?<![\w/])(?:{_LABEL}{_VALUE}|\[RESULT\][\s:*_(<\[]*+(?P<result>-?\d++(?:\.\d++)?+)){_REST}",
+    re.IGNORECASE,
+)
+_VALUE_GROUPS = ("score", "tagged", "alone", "listed", "boxed", "result")
+_KEYS = frozenset(
+    ["score", "total", "total_score", "final_score", "overall_score", "overall", "rating"]
+    + ["overall_rating", "final_rating", "grade", "points", "total_points"]
+)
+
+
+def _value(match: re.Match[str]) -> float:
+    """The points; infinite where they are of another scale, so that they are out of range."""
+    groups = match.groupdict()
+    score = next(groups[name] for name in _VALUE_GROUPS if groups.get(name) is not None)
+    scale = groups["scale"]
+    return float(score.replace("−", "-")) if scale is None or float(scale) == MAX_SCORE else inf
+
+
+def _json_value(value: Any) -> float | None:
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(-?\d{1,9}(?:\.\d{1,9})?)\s*(?:/\s*5)?\s*", value)
+        return float(match[1]) if match else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return float(value) if abs(value) <= MAX_SCORE else inf
+
+
+FORM = Form(
+    line=_SCORE,
+    whole_last_line=_LAST_LINE,
+    sentence_end=_SENTENCE_END,
+    keys=_KEYS,
+    value=_value,
+    json_value=_json_value,
+    is_total=lambda match: match.groupdict().get("total") is not None,
+    may_go_on=re.compile(r"\d\.\Z"),
+)
+"""How a score is spelled."""
 
 
 def render(conversation: Sequence[Message], mode: JudgementMode) -> list[Message]:
@@ -70,7 +137,7 @@ def render(conversation: Sequence[Message], mode: JudgementMode) -> list[Message
     """
     request, response = split_response(conversation)
     content = TEMPLATE.format(
-        request=_escaped(transcript(request)),
+        request=_escaped(material(request)),
         response=_escaped(response),
         max_words=_MAX_WORDS[mode],
     )
@@ -80,25 +147,21 @@ def render(conversation: Sequence[Message], mode: JudgementMode) -> list[Message
 def parse(completion: str, finish_reason: str | None = "stop") -> Verdict:
     """Read the score from what a judge wrote.
 
-    A score line stands alone on its line (`Score: 4`, `**Score: 4/5**`). Lines
-    that repeat the same number agree; different numbers conflict.
+    A score line stands alone on its line (`Score: 4`, `**Score: 4/5**`) or ends the last
+    one. What the judge quotes is not its score, and a total takes the place of its parts.
+    Lines that repeat the same number agree; different numbers conflict.
     """
-    scores = {float(match["score"]) for match in _SCORE.finditer(completion)}
-    if not scores:
-        cut = finish_reason == "length"
-        return Verdict(None, UnscoredReason.TRUNCATED if cut else UnscoredReason.NO_SCORE)
-    if len(scores) > 1:
-        return Verdict(None, UnscoredReason.CONFLICTING)
-    score = scores.pop()
+    score, reason = read(completion, finish_reason, FORM)
+    if score is None:
+        return Verdict(None, reason)
     if not 0 <= score <= MAX_SCORE:
         return Verdict(None, UnscoredReason.OUT_OF_RANGE)
     return Verdict(score, None)
 
 
 def through_score(completion: str) -> str:
-    """What a judge wrote up to its last score line; all of it where there is none.
+    """What a judge wrote up to its score; all of it where there is none.
 
-    What stands behind the score is no part of the judgement, and may be cut in the middle.
+    What it went on to write is no part of the judgement, and may be cut in the middle.
     """
-    ends = [match.end() for match in _SCORE.finditer(completion)]
-    return completion[: ends[-1]].rstrip() if ends else completion
+    return through_verdict(completion, FORM)

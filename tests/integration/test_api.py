@@ -44,6 +44,33 @@ async def new_run(api: httpx.AsyncClient, **config: Any) -> str:
     return answer.json()["id"]
 
 
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        ("/v1/runs", '{"seed": 1, "training": {"beta": 0.1, "beta": 0.5}}'),
+        ("/v1/runs", '{"training": {"beta": 0.1}, "training": {}}'),
+        (
+            "/v1/datasets/seed/prompts",
+            '{"prompts": [{"messages": [{"role": "user", "role": "system", "content": "a"}]}]}',
+        ),
+        ("/v1/evaluations", '{"version_a": "base", "version_b": "base", "version_b": "m1"}'),
+    ],
+)
+async def test_a_body_that_gives_a_key_twice_is_refused(
+    api: httpx.AsyncClient, world: Any, url: str, body: str
+) -> None:
+    answer = await api.post(url, content=body, headers={"content-type": "application/json"})
+    assert "is given twice" in assert_problem(answer, 422, "invalid-input")
+    assert await world.value("SELECT count(*) FROM runs") == 0
+
+
+@pytest.mark.parametrize("count", [True, "3", 3.0])
+async def test_a_count_is_a_whole_number(api: httpx.AsyncClient, count: Any) -> None:
+    run = await new_run(api)
+    answer = await api.post(f"/v1/runs/{run}/iterations", json={"count": count})
+    assert "body.count: " in assert_problem(answer, 422, "invalid-input")
+
+
 async def test_a_run_is_stored_with_its_resolved_config(api: httpx.AsyncClient, world: Any) -> None:
     answer = await api.post("/v1/runs", json={"name": "mine", "sampling": {"num_samples": 8}})
     assert answer.status_code == 201

@@ -46,16 +46,21 @@ def _vicuna(row: Row) -> list[Conversation]:
 
 
 def _self_instruct(row: Row) -> list[Conversation]:
-    """A task becomes one prompt, from its first instance."""
+    """Each instance of a task is a prompt."""
     instances = fields.children(row, "instances")
     if not instances:
         raise ValueError('"instances" is empty')
-    first = Row(instances[0])
-    about = fields.optional_text(first, "input")
     said = fields.text(row, "instruction")
+    return [_instance(row, said, Row(instance)) for instance in instances]
+
+
+def _instance(row: Row, said: str, instance: Row) -> Conversation:
+    about = fields.optional_text(instance, "input")
     text = f"{said}\n\n{about}" if about and said.strip() else said
-    answers = candidate(first, "output", Reference())
-    return conversation(row, "self_instruct", asked.in_context(row, asked.user(text)), answers)
+    answers = candidate(instance, "output", Reference())
+    messages = asked.in_context(row, asked.user(text))
+    (found,) = conversation(row, "self_instruct", messages, answers)
+    return found
 
 
 FORMATS: tuple[RowFormat, ...] = (

@@ -190,8 +190,9 @@ def test_a_running_home_is_not_started_twice(stack: Home) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("sampling: [", "neither YAML nor JSON"),
-        ("a: b: c", "neither YAML nor JSON"),
+        ("sampling: [", ":1: '[' is not closed"),
+        ("seed: 1\nseed: 2", ":2: the key 'seed' is given twice, here and in line 1"),
+        ("", "is empty"),
         ("- sampling", "must hold a mapping"),
         ("just words", "must hold a mapping"),
     ],

@@ -175,8 +175,16 @@ async def test_conformance_counts_what_deviates(
     home, _ = await stack({**RUNS, ("GET", "/v1/runs/r1/conformance"): {"items": rows}})
     await remote.show_conformance(home, None)
     told = capsys.readouterr().out
-    assert f"{sum(row['deviates'] for row in rows)} of {len(rows)} values deviate" in told
-    assert "not run" in told
+    verdicts = [row["verdict"] for row in rows]
+    counted = verdicts.count("same") + verdicts.count("deviates")
+    assert f"{verdicts.count('deviates')} of {counted} values deviate; " in told
+    for verdict, words in (
+        ("does not apply", "belong to parts that this run leaves out"),
+        ("not run", "have not run"),
+        ("not given", "are not given by the paper"),
+    ):
+        assert verdicts.count(verdict) > 0
+        assert f"; {verdicts.count(verdict)} {words}" in told
 
 
 async def test_every_policy_is_compared_on_stored_scores(

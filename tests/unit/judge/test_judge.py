@@ -276,6 +276,17 @@ async def test_a_wrong_key_is_refused(judge: Judge) -> None:
     assert (await judge.client.get("/health")).json() == {"status": "ok"}
 
 
+async def test_a_body_that_gives_a_key_twice_is_refused(judge: Judge) -> None:
+    turns = json.dumps([REQUEST, RESPONSE])
+    body = f'{{"model": "judge", "temperature": 0, "messages": {turns}, "temperature": 1}}'
+    answer = await judge.client.post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert "the key 'temperature' is given twice" in answer.json()["error"]["message"]
+    assert judge.engine.requests == []
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

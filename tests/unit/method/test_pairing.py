@@ -28,9 +28,10 @@ MARGINS_IN_THIRDS = st.sampled_from([0, 1, 1.5, 6])
 
 
 def responses(rows: Sequence[tuple[int, int, float | None]]) -> list[ScoredResponse]:
-    """From rows of id, number of characters and mean score, not rounded yet."""
+    """From rows of id, number of characters and mean score, not rounded yet; each id has a
+    letter, and so a text, of its own."""
     return [
-        ScoredResponse(id_, "x" * num_characters, mean_score([score]))
+        ScoredResponse(id_, chr(0x4E00 + id_) * num_characters, mean_score([score]))
         for id_, num_characters, score in rows
     ]
 
@@ -57,7 +58,7 @@ def test_the_golden_cases_see_every_policy_and_every_reason() -> None:
 def test_a_pair_knows_its_texts_and_margin() -> None:
     found = pair(responses([(1, 3, 1.0), (2, 5, 3.5), (3, 4, 2.0)]), Pairing())
     (best_worst,) = found.pairs
-    assert (best_worst.chosen.text, best_worst.rejected.text) == ("xxxxx", "xxx")
+    assert (len(best_worst.chosen.text), len(best_worst.rejected.text)) == (5, 3)
     assert best_worst.margin == 2.5
 
 
@@ -89,7 +90,7 @@ SCORES = st.none() | st.integers(0, 15).map(lambda thirds: thirds / 3)
 
 def answers(first_id: int) -> st.SearchStrategy[list[ScoredResponse]]:
     """Up to eight, with ids from `first_id` on, in any order."""
-    rows = st.lists(st.tuples(st.integers(0, 4), SCORES), max_size=8)
+    rows = st.lists(st.tuples(st.integers(1, 5), SCORES), max_size=8)
     return rows.map(
         lambda rows: responses([(i, *row) for i, row in enumerate(rows, start=first_id)])
     ).flatmap(st.permutations)
@@ -159,7 +160,7 @@ def test_several_takes_the_widest_margins(
 def test_equal_margins_are_equal_however_their_means_were_rounded() -> None:
     """As decimals 2/3 - 1/3 is a step more than 1/3 - 0: it is not wider, nor above 1/3."""
     thirds = [
-        ScoredResponse(i, "text", mean_score(scores))
+        ScoredResponse(i, f"text {i}", mean_score(scores))
         for i, scores in enumerate([(1, 0, 0), (0, 0, 0), (1, 1, 0)])
     ]
     several = SeveralPairs(max_pairs_per_prompt=3)
