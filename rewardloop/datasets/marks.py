@@ -106,7 +106,7 @@ def answer(text: str, after_marks: bool) -> str:
     Raises:
         RowLeftOut: further turns follow in the text.
     """
-    cut = _without_ends(text, _END_TOKENS)
+    cut = _without_glued_end(text) if not after_marks else _without_ends(text, _END_TOKENS)
     if turns := _from_assistants_mark(cut):
         if [turn["role"] for turn in turns] != ["assistant"]:
             raise RowLeftOut(Reason.TURN_MARKS, "an answer holds the marks of further turns")
@@ -118,7 +118,46 @@ def answer(text: str, after_marks: bool) -> str:
         return cut.strip()
     if _SOME_MARK.search(cut):
         raise RowLeftOut(Reason.TURN_MARKS, "an answer holds turn marks")
-    return cut if cut != text else text
+    return cut
+
+
+def turns_answer(text: str) -> str:
+    """An answer that is a turn of its own: only an end token that hangs on its last word goes.
+
+    What else it holds of marks is prose, about a template perhaps.
+    """
+    return _without_glued_end(text)
+
+
+def unrendered(messages: Sequence[Message]) -> list[Message]:
+    """Turns as they are, but for a lone user's turn that is a whole rendered conversation.
+
+    Raises:
+        RowLeftOut: such a turn stands among others.
+    """
+    last = messages[-1] if messages else None
+    if last is None or last["role"] != "user" or not _asks(last["content"]):
+        return list(messages)
+    if len(messages) > 1:
+        raise RowLeftOut(Reason.TURN_MARKS, "a turn of a conversation is itself a conversation")
+    return split(last["content"]) or list(messages)
+
+
+def _asks(text: str) -> bool:
+    """Whether a text begins with a turn mark and ends with the assistant's."""
+    try:
+        found = split(text)
+    except RowLeftOut:
+        return _OPEN_END.search(text) is not None
+    if found is None or found[-1]["role"] != "user":
+        return False
+    return not text.rstrip().endswith(found[-1]["content"])
+
+
+def _without_glued_end(text: str) -> str:
+    """Prose may end in a token that it speaks of; a template's hangs on the last word."""
+    cut = _without_ends(text, _END_TOKENS)
+    return text if cut != text and cut[-1:] in ("", " ", "`", "'", '"', "(") else cut
 
 
 def _from_assistants_mark(text: str) -> list[Message]:
