@@ -78,6 +78,10 @@ _SOME_MARK = re.compile(
     r"(?:^|\n)[ \t]*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
     r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
 )
+_BEGINNING = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?:<\|im_start\|>|<\|start_header_id\|>|\[INST\]"
+    r"|<start_of_turn>|<\|(?:system|user)\|>|USER:|###|Below is an instruction|A chat between)"
+)
 _OPEN_END = re.compile(r"(?:^|\n)[ \t]*(?:###[ \t]*)?Assistant:\s*$")
 
 
@@ -144,11 +148,15 @@ def unrendered(messages: Sequence[Message]) -> list[Message]:
 
 
 def _asks(text: str) -> bool:
-    """Whether a text begins with a turn mark and ends with the assistant's."""
+    """Whether a text ends in "Assistant:", or begins with a turn mark and ends with one."""
+    if _OPEN_END.search(text):
+        return True
+    if not _BEGINNING.match(text):
+        return False
     try:
         found = split(text)
     except RowLeftOut:
-        return _OPEN_END.search(text) is not None
+        return False
     if found is None or found[-1]["role"] != "user":
         return False
     return not text.rstrip().endswith(found[-1]["content"])
