@@ -67,12 +67,7 @@ _END_TOKENS = (
 _LLAMA2 = re.compile(r"\[INST\](.*?)(?:\[/INST\]|$)(.*?)(?=(?:<s>\s*)?\[INST\]|$)", re.DOTALL)
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
 _VICUNA = re.compile(r"(?:^|\s|</s>)(USER|ASSISTANT):[ \t]?")
-_ALPACA = re.compile(
-    r"(?:^|\n)###[ \t]*Instruction:[ \t]*\n?(?P<instruction>.*?)"
-    r"(?:\n###[ \t]*Input:[ \t]*\n?(?P<input>.*?))?"
-    r"\n###[ \t]*Response:[ \t]*(?P<response>.*)$",
-    re.DOTALL,
-)
+_ALPACA = re.compile(r"(?:^|\n)###[ \t]*(Instruction|Input|Response):[ \t]*\n?")
 _ALPACA_HEAD = re.compile(r"^\s*Below is an instruction that describes a task")
 _SOME_MARK = re.compile(
     r"(?:^|\n)[ \t]*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
@@ -259,20 +254,22 @@ def _llama2(text: str) -> list[Message] | None:
 
 
 def _alpaca(text: str) -> list[Message] | None:
-    match = _ALPACA.search(text)
-    if match is None:
+    marks = list(_ALPACA.finditer(text))
+    names = [mark.group(1) for mark in marks]
+    if not {"Instruction", "Response"} <= set(names):
         return None
-    head = text[: match.start()].strip()
+    if names not in (["Instruction", "Response"], ["Instruction", "Input", "Response"]):
+        raise RowLeftOut(Reason.TURN_MARKS, "a text holds several instructions or answers")
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    parts = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    head = text[: marks[0].start()].strip()
     found: list[tuple[Role, str]] = []
     if head and not _ALPACA_HEAD.match(head):
         found.append(("system", head))
-    asked = match["instruction"].strip()
-    if match["input"] and match["input"].strip():
-        asked += f"\n\n{match['input'].strip()}"
-    response = _without_ends(match["response"], _END_TOKENS)
-    if re.search(r"\n###[ \t]*(?:Instruction|Input|Response):", response):
-        raise RowLeftOut(Reason.TURN_MARKS, "a text holds several instructions")
-    return _messages([*found, ("user", asked), ("assistant", response)])
+    asked = "\n\n".join(part for part in parts[:-1] if part)
+    return _messages(
+        [*found, ("user", asked), ("assistant", _without_ends(parts[-1], _END_TOKENS))]
+    )
 
 
 def _vicuna(text: str) -> list[Message] | None:
