@@ -16,6 +16,8 @@ from rewardloop.records import Message, Role
 _ROLES: dict[str, Role] = {
     "human": "user",
     "user": "user",
+    "prompter": "user",
+    "chatbot": "assistant",
     "instruction": "user",
     "assistant": "assistant",
     "model": "assistant",
@@ -48,11 +50,30 @@ _STYLES: tuple[Style, ...] = (
         ("<end_of_turn>", "<eos>", "<bos>"),
     ),
     Style(
-        re.compile(r"(?:^|\n|</s>|<\|end\|>)[ \t]*<\|(system|user|assistant)\|>[ \t]*\n?"),
+        re.compile(
+            r"(?:^|\n|</s>|<\|end\|>|<\|endoftext\|>)[ \t]*<\|(system|user|prompter|assistant)\|>[ \t]*\n?"
+        ),
         ("</s>", "<|end|>", "<|endoftext|>", "<s>"),
     ),
+    Style(
+        re.compile(r"<\|header_start\|>\s*(\w+)\s*<\|header_end\|>\s*"),
+        ("<|eot|>", "<|begin_of_text|>"),
+    ),
+    Style(re.compile(r"<\|start_of_role\|>\s*(\w+)\s*<\|end_of_role\|>\s*"), ("<|end_of_text|>",)),
+    Style(
+        re.compile(r"<\|START_OF_TURN_TOKEN\|><\|(\w+)_TOKEN\|>"),
+        ("<|END_OF_TURN_TOKEN|>", "<BOS_TOKEN>"),
+    ),
+    Style(
+        re.compile(r"<\uff5c(User|Assistant)\uff5c>"),
+        ("<\uff5cend\u2581of\u2581sentence\uff5c>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>"),
+    ),
+    Style(
+        re.compile(r"(?:^|\n|<turn\|>|<bos>)[ \t]*<\|turn>[ \t]*(\w+)[ \t]*\n?"),
+        ("<turn|>", "<bos>"),
+    ),
     Style(re.compile(r"(?:^|\n)[ \t]*<extra_id_[01]>[ \t]*(\w+)[ \t]*\n"), first_role="user"),
-    Style(re.compile(r"(?:^|\n)[ \t]*(Human|Assistant):[ \t]?")),
+    Style(re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant):[ \t]?")),
     Style(re.compile(r"(?:^|\n)[ \t]*###[ \t]*(Human|Assistant|User|System):[ \t]*\n?")),
 )
 _END_TOKENS = (
@@ -71,7 +92,7 @@ _ALPACA = re.compile(r"(?:^|\n)###[ \t]*(Instruction|Input|Response):[ \t]*\n?")
 _ALPACA_HEAD = re.compile(r"^\s*Below is an instruction that describes a task")
 _SOME_MARK = re.compile(
     r"(?:^|\n)[ \t]*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
-    r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
+    r"|<\|(?:system|user|assistant|start|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
 )
 _SIGNS = (
     "<|", "<start_of_turn>", "<extra_id_", "[INST]", "Human:", "Assistant:", "ASSISTANT:", "###",

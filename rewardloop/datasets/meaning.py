@@ -11,7 +11,7 @@ from rewardloop.datasets.fields import names
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row, says_something
 
-_MEDIA = names("image images audio audios video videos files attachments")
+_MEDIA = names("image images img audio audios video videos picture pictures files attachments")
 _TOOLS = names("tools functions tool_calls function_call")
 _MEANINGFUL = (
     _MEDIA
@@ -20,18 +20,27 @@ _MEANINGFUL = (
         """
     label labels kto_tag liked is_liked disliked desirable is_desirable thumbs_up thumbs_down
     thumbs thumb vote feedback accepted rejected_by is_good good preferred is_preferred rating
-    ratings score scores reward rewards stars quality grade overall_score rank ranks ranking
-    winner winner_model_a winner_model_b winner_tie preference preferences overall_preference
+    ratings score scores reward rewards stars quality grade overall_score rank ranks ranking winner
+    winner_model_a winner_model_b winner_tie preference preferences overall_preference
     preference_strength choice better_response_id safer_response_id is_safe is_response_0_safe
     is_response_1_safe is_correct correct system system_prompt system_message system_instruction
     history input context contexts passage document documents prompt instruction question query
     chosen rejected messages conversations conversation dialog dialogue chat response responses
     output outputs completion completions answer answers generation generations target reference
-    references preferred_output non_preferred_output score_chosen score_rejected chosen_score
-    rejected_score chosen_rating rejected_rating chosen_reward rejected_reward tree_state weight
-    train reasoning reasoning_content thinking incorrect_answers helpfulness choices options
+    references chat_history conversation_history dialog_history dialogue_history previous_turns
+    persona character background scenario knowledge evidence facts demonstrations few_shot
+    few_shot_examples prefix suffix rejected_response is_bad bad is_wrong wrong incorrect
+    is_disliked downvoted unsafe is_unsafe harmful is_harmful is_toxic safe harmless helpful
+    is_helpful contents user_feedback human_feedback human_label preferred_output
+    non_preferred_output score_chosen score_rejected chosen_score rejected_score chosen_rating
+    rejected_rating chosen_reward rejected_reward tree_state weight train reasoning
+    reasoning_content thinking incorrect_answers helpfulness choices options
     """
     )
+)
+_GRADING = re.compile(
+    r"(^|[-_ ])(labels?|ratings?|verdict|judge?ment|feedback|thumbs?|votes?|upvotes|downvotes"
+    r"|rewards?)([-_ ]|$)"
 )
 _NUMBERED = re.compile(
     r"^(response|answer|completion|generation|output|score|rating|rank|conversation|chosen|rejected)"
@@ -179,11 +188,11 @@ def unread(row: Row) -> list[str]:
         name = column.lower()
         if column in row.passed_over or not says_something(row.peek(column)):
             continue
-        if name in _MEDIA:
+        if name in _MEDIA or _MEDIA & set(re.split(r"[-_ ]", name)):
             raise RowLeftOut(Reason.MEDIA, f'the column "{column}" holds what is no text')
         if name in _TOOLS:
             raise RowLeftOut(Reason.TOOL_TURNS, f'the column "{column}" holds tools')
-        if name in _MEANINGFUL or _NUMBERED.match(name) or _is_side(name):
+        if name in _MEANINGFUL or _is_graded_or_side(name):
             raise RowLeftOut(
                 Reason.COLUMN_NOT_READ, f'the column "{column}" is not read in a row of its format'
             )
@@ -192,9 +201,10 @@ def unread(row: Row) -> list[str]:
     return unknown
 
 
-def _is_side(name: str) -> bool:
+def _is_graded_or_side(name: str) -> bool:
     """`rejected_response` says something of the answers, `chosen_model` does not."""
-    return bool(_SIDES.match(name)) and not is_passed_over(name)
+    found = _NUMBERED.match(name) or _SIDES.match(name) or _GRADING.search(name)
+    return bool(found) and not is_passed_over(name)
 
 
 def is_passed_over(column: str) -> bool:

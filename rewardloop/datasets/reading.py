@@ -203,7 +203,7 @@ def _is_unread(error: ValueError) -> bool:
 
 
 def _plain(message: Message) -> tuple[str, str]:
-    """Turns that are equal but for Unicode's forms and outer white space are one, as in a dataset."""
+    """Turns equal but for Unicode's forms and outer white space are one, as in a dataset."""
     return message["role"], key_of(message["content"])
 
 

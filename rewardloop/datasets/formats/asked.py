@@ -14,6 +14,10 @@ from rewardloop.datasets.row import Row, parsed
 from rewardloop.records import Message
 
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+HISTORY = (
+    "history", "chat_history", "conversation_history", "dialog_history", "dialogue_history",
+    "previous_turns",
+)  # fmt: skip
 INPUT = ("input", "context", "passage", "document")
 
 
@@ -82,11 +86,12 @@ def _system(row: Row, messages: Sequence[Message]) -> list[Message]:
 
 
 def _history(row: Row) -> list[Message]:
-    value = row.listed("history")
-    if value is None:
+    column = next((key for key in HISTORY if key in row.filled), None)
+    value = None if column is None else row.listed(column)
+    if value in (None, "[]"):
         return []
     if not isinstance(value, list):
-        raise RowLeftOut(Reason.COLUMN_NOT_READ, '"history" is no list of turns')
+        raise RowLeftOut(Reason.COLUMN_NOT_READ, f'"{column}" is no list of turns')
     messages: list[Message] = []
     for element in cast(list[object], value):
         messages += _exchange(parsed(element))

@@ -16,7 +16,9 @@ from rewardloop.datasets.row import Row
 from rewardloop.datasets.turns import Turn
 from rewardloop.records import Message
 
-COLUMNS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "data")
+COLUMNS = (
+    "messages", "conversations", "conversation", "dialog", "dialogue", "chat", "contents", "data"
+)  # fmt: skip
 
 
 def read_column(name: str, column: str) -> RowFormat:
@@ -151,6 +153,7 @@ FORMATS: tuple[RowFormat, ...] = (
     read_column("conversation", "dialog"),
     read_column("conversation", "dialogue"),
     read_column("conversation", "chat"),
+    read_column("conversation", "contents"),
     RowFormat(
         "ultrachat",
         lambda filled, row: "data" in filled and isinstance(row.peek("data"), list),

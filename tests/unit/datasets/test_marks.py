@@ -63,6 +63,25 @@ def turns(text: str) -> list[tuple[str, str]] | None:
         ("S\n\n### Instruction:\nHi\n\n### Response:\n", WITH_SYSTEM),
         ("### Human: A?\n### Assistant: a\n### Human: B?\n### Assistant:", THREE),
         ("USER: Hi ASSISTANT:", ONE),
+        ("User: Hi\nAssistant:", ONE),
+        ("<\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c>", ONE),
+        ("<|prompter|>Hi<|endoftext|><|assistant|>", ONE),
+        (
+            "<|begin_of_text|><|header_start|>user<|header_end|>\n\nHi<|eot|>"
+            "<|header_start|>assistant<|header_end|>\n\n",
+            ONE,
+        ),
+        (
+            "<|start_of_role|>user<|end_of_role|>Hi<|end_of_text|>\n"
+            "<|start_of_role|>assistant<|end_of_role|>",
+            ONE,
+        ),
+        (
+            "<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi<|END_OF_TURN_TOKEN|>"
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+            ONE,
+        ),
+        ("<bos><|turn>user\nHi<turn|>\n<|turn>model\n", ONE),
         ("S USER: Hi ASSISTANT:", WITH_SYSTEM),
         ("USER: A? ASSISTANT: a</s>USER: B? ASSISTANT:", THREE),
     ],
@@ -94,7 +113,7 @@ def test_prose_is_left_alone(text: str) -> None:
         "Some words\nAssistant:",
         "<|im_start|>narrator\nHi<|im_end|>\n<|im_start|>assistant\n",
         "words\n[INST] Hi [/INST]",
-        "<\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c>",
+        "<|start|>user<|message|>Hi<|end|><|start|>assistant",
         "### Instruction:\nA\n\n### Response:\na\n\n### Instruction:\nB\n\n### Response:",
     ],
 )

@@ -101,6 +101,7 @@ def test_a_conversation_without_a_turn_to_learn_has_no_reference(tmp_path: Path)
         ([{"type": "text", "text": "one\n"}, {"type": "text", "text": "two"}], "one\ntwo"),
         ([{"type": "input_text", "text": "one"}, "two"], "one\ntwo"),
         ([{"type": "text", "text": "one"}], "one"),
+        ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
         ({"type": "text", "text": "one"}, "one"),
     ],
 )
