@@ -41,8 +41,11 @@ bench: setup  ## Roll-out against the same requests sent straight to vLLM
 paper-cpu: setup  ## M0 -> SFT -> M1 -> M2 -> M3 on this machine (TREES=file for your own rankings)
 	$(RUN)/python -m benchmarks.paper_cpu $(if $(TREES),--trees $(TREES)) $(PAPER_OPTIONS)
 
-bench-climb: setup  ## Does the model climb a hill that a known judge defines?
-	$(RUN)/python -m benchmarks.climb
+bench-climb: setup  ## Does the model climb a hill that a known judge defines? (an hour or so)
+	$(RUN)/python -m benchmarks.climb $(CLIMB_OPTIONS)
+
+bench-coverage: setup  ## How often do the 95 % intervals hold the truth?
+	$(RUN)/python -m benchmarks.coverage
 
 bench-filter: setup  ## The cost of filtering 100,000 new prompts
 	$(RUN)/python -m benchmarks.filter

@@ -29,6 +29,12 @@ _ANCHORS = ("\n", "|", "x", "0")
 _SAMPLE = ("user", "assistant", "user")
 
 
+ACTS_ON_MARKS = (
+    "the chat template acts on control tokens that a message spells, so that they cannot be told "
+    "from its own"
+)
+
+
 class TemplateRefused(ValueError):
     """The chat template does not take this conversation; the message is the template's."""
 
@@ -134,9 +140,11 @@ def control_tokens(tokenizer: Any) -> dict[str, int]:
     }
 
 
-def forged(tokenizer: Any, text: str) -> int:
-    """How many control tokens the text spells."""
-    return len(_controls_of(tokenizer).spelled.findall(text))
+def forged(tokenizer: Any, text: str, *, is_answer: bool = False) -> int:
+    """How many control tokens the text spells; of an answer, less those that it may hold."""
+    controls = _controls_of(tokenizer)
+    held = controls.writable if is_answer else frozenset()
+    return sum(spelling not in held for spelling in controls.spelled.findall(text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,10 +306,7 @@ def _own_marks_named(
     if marked is None:
         marked = masked([_strongest(masked, levels, leaves, n) for n in range(leaves)])
     if marked is None:
-        raise TemplateRefused(
-            "the chat template acts on control tokens that a message spells, so that they "
-            "cannot be told from its own"
-        )
+        raise TemplateRefused(ACTS_ON_MARKS)
     return controls.named(marked).translate(back)
 
 
@@ -323,15 +328,16 @@ def _levels(controls: _Controls, masks: dict[str, str]) -> list[Callable[[str], 
     edges = {ord(edge): masks[edge] for edge in controls.edges}
     every = {ord(char): mask for char, mask in masks.items()}
 
-    def without(shown: str | None) -> Callable[[str], str]:
+    def all_but(*shown: str) -> Callable[[str], str]:
         def mask(text: str) -> str:
             return controls.spelled.sub(
-                lambda m: m.group() if m.group() == shown else m.group().translate(every), text
+                lambda m: m.group() if m.group() in shown else m.group().translate(every), text
             )
 
         return mask
 
-    return [lambda text: text.translate(edges), without(None), *map(without, controls.writable)]
+    showing = sorted(controls.writable)
+    return [lambda t: t.translate(edges), all_but(), *map(all_but, showing), all_but(*showing)]
 
 
 def _strongest(
@@ -340,12 +346,19 @@ def _strongest(
     leaves: int,
     place: int,
 ) -> Callable[[str], str]:
-    """The strongest way to mask the text at `place` that does not change the rendering."""
+    """The strongest way to mask the text at `place` that does not change the rendering.
+
+    Raises:
+        TemplateRefused: none does, so the text spells a mark that the template acts on.
+    """
 
     def alone(level: Callable[[str], str]) -> list[Callable[[str], str]]:
         return [level if n == place else str for n in range(leaves)]
 
-    return next((level for level in levels if masked(alone(level)) is not None), str)
+    found = next((level for level in levels if masked(alone(level)) is not None), None)
+    if found is None:
+        raise TemplateRefused(ACTS_ON_MARKS)
+    return found
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -21,6 +21,7 @@ from rewardloop.config import Settings, load_settings
 from rewardloop.config.files import KeyGivenTwice, parse_json
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
 from rewardloop.process.exits import known_errors_told
+from rewardloop.texts import storable
 
 _bearer = HTTPBearer(auto_error=False)
 Guard = Callable[..., Awaitable[None]]
@@ -107,7 +108,7 @@ def _ours(request: Request, error: Exception) -> RewardloopError:
         return error
     if isinstance(error, RequestValidationError):
         told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        return InvalidInput("; ".join(told))
+        return InvalidInput(storable("; ".join(told)))  # a key may hold half a surrogate pair
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
     if error.status_code in (404, 405):

@@ -23,8 +23,8 @@ def _make_strict(schema: Any) -> None:
             _make_strict(part)
 
 
-class Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class StrictNumbers(BaseModel):
+    """A model of what people send: a text is no number, a number no boolean, 3.0 no count."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -33,6 +33,10 @@ class Frozen(BaseModel):
         schema = handler(source)
         _make_strict(schema)
         return schema
+
+
+class Frozen(StrictNumbers):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*")
     @classmethod

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from rewardloop.config.frozen import Frozen
+from rewardloop.config.rubrics import Rubric
 from rewardloop.records import JudgementMode
 
 
@@ -25,6 +26,9 @@ class Judging(Frozen):
     """The paper samples judgements as it samples candidates (section 3.1.2). 1.0 spares a CPU
     engine the sort of the whole vocabulary for each token."""
     max_tokens: int = Field(default=512, ge=8, le=8192)
+    rubric: Rubric = "additive"
+    """What the judge is asked: `additive` (the paper's scheme of five points), `short` (a few
+    lines, which small models follow better), or a template of one's own."""
 
 
 class Rollout(Frozen):

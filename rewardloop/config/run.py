@@ -89,6 +89,19 @@ class RunConfig(Frozen):
     evaluation: Evaluation | None = None
     """If given, each new version meets the one before it, and the SFT baseline."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _eft_teaches_this_rubric(cls, data: Any) -> Any:
+        """`bootstrap.eft.judging.rubric` is that of `judging` where it is left out."""
+        match data:
+            case {"bootstrap": dict(bootstrap), "judging": {"rubric": rubric}}:
+                eft = bootstrap.get("eft", {})
+                judging = eft.get("judging", {}) if isinstance(eft, dict) else None
+                if isinstance(judging, dict):
+                    eft = {**eft, "judging": {"rubric": rubric, **judging}}
+                    return {**data, "bootstrap": {**bootstrap, "eft": eft}}
+        return data
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if isinstance(self.pairing.policy, Anchored) and self.prompts.self_instruct is not None:
@@ -100,6 +113,11 @@ class RunConfig(Frozen):
             raise ValueError(
                 "pairing.policy consistency compares repeated judgements of an answer, and "
                 "judging.num_judgements is 1; set it to 2 or more, or choose another policy"
+            )
+        if self.bootstrap and self.bootstrap.eft.judging.rubric != self.judging.rubric:
+            raise ValueError(
+                "bootstrap.eft.judging.rubric differs from judging.rubric, so that the model would "
+                "learn to judge by one rubric and be asked by another; leave it out"
             )
         return self
 

@@ -4,12 +4,16 @@ Owns the shape of that report, the same on the command line and over REST. Pure:
 overlap are measured by whoever has the tokenizer and the store, and handed in.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rewardloop.config import RunConfig
-from rewardloop.records import Message, PromptRecord, RankedPrompt
+from rewardloop.datasets.formats.table import Format
+from rewardloop.datasets.ranked import RankedResult, read_ranked
+from rewardloop.datasets.reader import ReadResult, read_prompts
+from rewardloop.records import Message, PromptRecord
 
 _PERCENTILES = (50, 90, 99)
 
@@ -22,19 +26,45 @@ class Item:
     answers: Sequence[str]
 
 
-def items(prompts: Iterable[PromptRecord], ranked: Iterable[RankedPrompt]) -> list[Item]:
-    """What is measured: each prompt once, with its reference and its ranked answers."""
-    answers: dict[str, list[str]] = {}
-    found: dict[str, Sequence[Message]] = {}
-    for prompt, texts in [
-        *((p, [] if p.reference is None else [p.reference]) for p in prompts),
-        *((r.prompt, [response.text for response in r.responses]) for r in ranked),
-    ]:
-        key = repr(prompt.messages)
-        found.setdefault(key, prompt.messages)
-        known = answers.setdefault(key, [])
-        known.extend(text for text in texts if text not in known)
-    return [Item(messages, answers[key]) for key, messages in found.items()]
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """One file as either import would read it."""
+
+    prompts: ReadResult
+    ranked: RankedResult | None
+    """None where no prompt has two answers in order."""
+
+    @property
+    def items(self) -> list[Item]:
+        """What is measured: each prompt once, with its reference and its ranked answers."""
+        rankings = () if self.ranked is None else self.ranked.prompts
+        ranked = {_key(r.prompt): [answer.text for answer in r.responses] for r in rankings}
+        return [
+            Item(p.messages, list(dict.fromkeys([*_own(p), *ranked.get(_key(p), ())])))
+            for p in self.prompts.prompts
+        ]
+
+
+def _own(prompt: PromptRecord) -> list[str]:
+    return [] if prompt.reference is None else [prompt.reference]
+
+
+def _key(prompt: PromptRecord) -> tuple[tuple[str, str], ...]:
+    return tuple((message["role"], message["content"]) for message in prompt.messages)
+
+
+def inspect(
+    path: Path, format: Format = Format.AUTO, *, strict: bool = False, language: str | None = "en"
+) -> Inspected:
+    """Read a file as `import` and as `import-ranked` do.
+
+    Raises:
+        BrokenFile, InvalidInput: as `read_prompts`.
+    """
+    prompts = read_prompts(path, format, strict=strict, language=language)
+    if not prompts.account.num_ranked:
+        return Inspected(prompts, None)
+    return Inspected(prompts, read_ranked(path, format, strict=strict, language=language))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +96,15 @@ def in_characters(found: Sequence[Item]) -> Measured:
     return Measured("characters", None, None, lengths, None, {}, 0)
 
 
-def report(
-    account: dict[str, Any], dataset: str, measured: Measured, *, num_responses: int
-) -> dict[str, Any]:
+def report(found: Inspected, dataset: str, measured: Measured) -> dict[str, Any]:
     """The whole inspection as plain data."""
     prompt_lengths = [length for length, _ in measured.lengths]
     answer_lengths = [length for _, answers in measured.lengths for length in answers]
+    ranked = found.ranked
     return {
-        "account": account,
-        "num_ranked_responses": num_responses,
-        "dataset": dataset,
-        "known": measured.known,
-        "elsewhere": measured.elsewhere,
-        "held_out": measured.held_out,
+        "account": found.prompts.account.as_json(),
+        "ranked": None if ranked is None else _ranked(ranked),
+        "stored": stored(dataset, measured),
         "lengths": {
             "unit": measured.unit,
             "version": measured.version,
@@ -86,6 +112,27 @@ def report(
             "answer": percentiles(answer_lengths),
         },
         "limits": _limits(measured) if measured.unit == "tokens" else None,
+    }
+
+
+def _ranked(read: RankedResult) -> dict[str, Any]:
+    """What `import-ranked` would take, and what it would leave out."""
+    return {
+        "num_prompts": len(read.prompts),
+        "num_responses": sum(len(prompt.responses) for prompt in read.prompts),
+        "left_out": read.account.as_json()["left_out"],
+    }
+
+
+def stored(dataset: str, measured: Measured) -> dict[str, Any] | None:
+    """How the prompts stand to what is stored; None where no stack was asked."""
+    if measured.known is None:
+        return None
+    return {
+        "dataset": dataset,
+        "known": measured.known,
+        "elsewhere": measured.elsewhere,
+        "held_out": measured.held_out,
     }
 
 

@@ -51,19 +51,31 @@ _escaped = escaping("request", "first_response", "second_response")
 # Possessive quantifiers keep these linear in what a judge wrote; ASCII, since other
 # alphabets have letters that count as ours when case is ignored.
 _BETTER_IS = (
-    r"(?P<final>(?:final|overall)[ \t]++)?+(?:the[ \t]++)?+better(?:[ \t]++(?:response|answer|one))?+"
+    r"(?P<final>(?:final|overall)[ \t]++)?+(?:the[ \t]++)?+better"
+    r"(?:[ \t]++(?:response|answer|one))?+"
     r"[ \t*_`\"']*+[:=][\s*_`\"'<\[({]*+(?:the |a )?+(?P<which>first|second|tie)\b"
 )
 _REST = (
     r"[>\])}\"'`*_ \t]*+(?:(?:response|answer|one)\b)?+[>\])}\"'`*_ \t]*+"
-    r"(?:\((?![^()\n]{0,300}\b(?:first|second|tie)\b)[^()\n]{0,300}\))?+[. \t\r*_!`\"')\]>]*+$"
+    r"(?:\((?![^()\n]{0,300}\b(?:first|second|tie)\b)[^()\n]{0,300}\))?+"
+    r"[. \t\r*_!`\"')\]>]*+$"
 )
+_WORDS = {preference.value: preference for preference in Preference}
+
+
+def _preference(match: re.Match[str]) -> Preference:
+    groups = match.groupdict()
+    names = ("which", "tagged", "listed", "result")
+    return _WORDS[next(groups[name] for name in names if groups.get(name)).lower()]
+
+
 _FLAGS = re.IGNORECASE | re.ASCII
 FORM = Form(
     line=re.compile(rf"^(?!    |\t)[ *_#-]*+{_BETTER_IS}{_REST}", _FLAGS | re.MULTILINE),
     whole_last_line=re.compile(
         r"[\s*_#-]*+<better>\s*+(?P<tagged>first|second|tie)\s*+</better>\s*+"
-        rf"|[\s*_#\"'`(\[-]*+(?:{_BETTER_IS}|\[\[(?P<listed>first|second|tie)\]\]){_REST}",
+        r"|(?:[\s*_#-]*+\[\[(?P<listed>first|second|tie)\]\]"
+        rf"|[\s*_#\"'`(\[-]*+{_BETTER_IS}){_REST}",
         _FLAGS,
     ),
     sentence_end=re.compile(
@@ -72,19 +84,12 @@ FORM = Form(
         _FLAGS,
     ),
     keys=frozenset(["better", "better_response", "preference", "winner", "which", "verdict"]),
-    value=lambda match: _preference(match),
+    value=_preference,
     json_value=lambda value: _WORDS.get(value.strip().lower()) if isinstance(value, str) else None,
     is_total=lambda match: match.groupdict().get("final") is not None,
     may_go_on=re.compile(r"\Z.", re.ASCII),  # no word of ours begins another one
 )
 """How a preference is spelled."""
-_WORDS = {preference.value: preference for preference in Preference}
-
-
-def _preference(match: re.Match[str]) -> Preference:
-    groups = match.groupdict()
-    names = ("which", "tagged", "listed", "result")
-    return _WORDS[next(groups[name] for name in names if groups.get(name)).lower()]
 
 
 def render(

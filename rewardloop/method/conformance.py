@@ -100,6 +100,7 @@ PAPER = (
     PaperValue("sampling.num_samples", "answers a prompt", (4,)),
     PaperValue("sampling.temperature", "sampling temperature", (0.7,)),
     PaperValue("sampling.top_p", "sampling top-p", (0.9,)),
+    PaperValue("judging.rubric", "what the judge is asked", ("additive",)),
     PaperValue("judging.num_judgements", "judgements an answer", (3,)),
     PaperValue("judging.temperature", "judge's temperature", (0.7,)),
     PaperValue("judging.top_p", "judge's top-p", (0.9,)),

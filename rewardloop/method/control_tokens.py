@@ -10,6 +10,8 @@ A template that marks turns by plain words (`### Response:`) is not covered: suc
 words are also text, and the tags of the prompt enclose them.
 """
 
+# ruff: noqa: RUF001, RUF003 (judges and tokenizers write these characters)
+
 import re
 
 _NAMES = "|".join(

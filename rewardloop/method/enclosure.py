@@ -25,7 +25,9 @@ def escaping(*tags: str) -> Callable[[str], str]:
     return escaped
 
 
-_ROLE_LABEL = re.compile(r"^([ \t]*+(?:system|user|assistant)[ \t]*+):", re.IGNORECASE | re.MULTILINE)
+_ROLE_LABEL = re.compile(
+    r"^([ \t]*+(?:system|user|assistant)[ \t]*+):", re.IGNORECASE | re.MULTILINE
+)
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -41,7 +43,7 @@ def material(messages: Sequence[Message]) -> str:
     if len(messages) == 1:
         return messages[0]["content"]
     return transcript(
-        [{"role": m["role"], "content": _ROLE_LABEL.sub(r"\1&#58;", m["content"])} for m in messages]
+        [{**m, "content": _ROLE_LABEL.sub(r"\1&#58;", m["content"])} for m in messages]
     )
 
 

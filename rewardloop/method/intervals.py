@@ -61,12 +61,13 @@ def student(values_ES: "ArrayLike") -> "tuple[Floats, Floats]":
     return mean - half, mean + half
 
 
-def wilson(num_successes_E: "ArrayLike", num_trials: int) -> "tuple[Floats, Floats]":
+def wilson(num_successes_E: "ArrayLike", num_trials_E: "ArrayLike") -> "tuple[Floats, Floats]":
     """A share k / n of independent trials, by Wilson's score interval (Wilson 1927)."""
     import numpy as np
 
-    share = np.asarray(num_successes_E, dtype=float) / num_trials
-    return _score_interval(share, np.asarray(float(num_trials)), np.asarray(_normal_quantile()))
+    trials = np.asarray(num_trials_E, dtype=float)
+    share = np.asarray(num_successes_E, dtype=float) / trials
+    return _score_interval(share, trials, np.asarray(_normal_quantile()))
 
 
 def paired(

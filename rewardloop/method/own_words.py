@@ -9,6 +9,8 @@ scores nor preferences. `docs/decisions/0014` gives the reasons.
 Linear in the text: a judge may write anything.
 """
 
+# ruff: noqa: RUF001 (judges and tokenizers write these characters)
+
 import re
 from bisect import bisect_right
 from collections.abc import Iterator

@@ -7,8 +7,11 @@ another response) is neither read nor trained on; a text that was cut has a verd
 only where its last line is a whole one. `docs/decisions/0014` gives the reasons.
 """
 
+# ruff: noqa: RUF001 (judges and tokenizers write these characters)
+
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -23,6 +26,7 @@ from rewardloop.method.own_words import (
 from rewardloop.records import UnscoredReason
 
 T = TypeVar("T")
+"""What a verdict is: a score or a preference."""
 
 _INVENTED = re.compile(
     r"[ \t]*+(?:<(?:request|response|first_response|second_response)>"
@@ -45,7 +49,7 @@ _LABELS_OF_VERDICTS = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE_END = re.compile(r"[.!?;,:—–]")
-_QUOTE_MARKS = "\"'`“”„‘’«»"
+_QUOTE_MARKS = frozenset("\"'`“”„‘’«»")
 _CLOSING_FENCE = re.compile(r"\n[ \t]*+(?:`{3,}+|~{3,}+)[ \t\r]*+\Z")
 _OPENING_FENCE = re.compile(r"^[ \t]*+(?:`{3,}+|~{3,}+)[ \t]*+(?:json5?)?+[ \t\r]*+\n", re.I | re.M)
 _OBJECT = re.compile(r"^[ \t]*+\{", re.MULTILINE)
@@ -129,18 +133,22 @@ def _judgement(own: OwnWords, form: Form[T]) -> _Judgement[T]:
     """The verdicts before the line at which the judge starts on another example, if it does."""
     alone = [_found(match, form) for match in form.line.finditer(own.text)]
     last: tuple[int, str] = (0, "")
+    tried_object = False
     for start, line in lines_of(own.text):
         if _INVENTED.match(line):
-            is_judged = bool(alone) and alone[0].end <= start
-            in_last = [] if is_judged else _in_last_line(*last, form)
-            if is_judged or in_last:
-                before = [found for found in alone if found.end <= start] + in_last
+            before = alone[: bisect_right(alone, start, key=lambda found: found.end)]
+            if not before:
+                before = _in_last_line(*last, form)
+            if not before and not tried_object:
+                before, tried_object = _final_object(own, start, form), True
+            if before:
                 return _Judgement(_without_parts(before), start, goes_on=True)
         if line.strip():
             last = (start, line)
     found = alone
     if not (alone and alone[-1].end > last[0]):
-        found = alone + (_in_last_line(*last, form) or _final_object(own, form))
+        end = len(own.text)
+        found = alone + (_in_last_line(*last, form) or _final_object(own, end, form))
     return _Judgement(_without_parts(found), len(own.text), goes_on=False)
 
 
@@ -182,15 +190,15 @@ def _is_own_sentence(before: str, verdict: re.Match[str]) -> bool:
     return in_brackets or not clause.strip() or bool(_BEFORE_IN_SENTENCE.search(clause))
 
 
-def _final_object(own: OwnWords, form: Form[T]) -> list[Found[T]]:
-    """The verdict in a JSON object, or in a fenced one, with which the text ends."""
-    text = own.unquoted.rstrip()
+def _final_object(own: OwnWords, end: int, form: Form[T]) -> list[Found[T]]:
+    """The verdict in a JSON object, or in a fenced one, with which the text up to `end` ends."""
+    text = own.unquoted[:end].rstrip()
     end, floor = len(text), max(0, len(text) - _MAX_OBJECT_CHARACTERS)
     fence = _CLOSING_FENCE.search(text, max(0, end - 80))
     starts = [match.end() - 1 for match in _OBJECT.finditer(text, floor)]
     if fence:
         text = text[: fence.start()].rstrip()
-        opened = [match for match in _OPENING_FENCE.finditer(text, floor)][-1:]
+        opened = list(_OPENING_FENCE.finditer(text, floor))[-1:]
         starts = [at for at in starts if opened and at >= opened[0].end()][:1]
         before = text[: opened[0].start()] if opened else ""
     if not text.endswith("}"):

@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Bootstrap
@@ -16,12 +16,19 @@ from rewardloop.store.models import Prompt, RankedResponse, RankedSplit
 
 
 async def left_to_ift(
-    session: AsyncSession, config: Bootstrap, ids: Sequence[int], seed: int
+    session: AsyncSession,
+    config: Bootstrap,
+    ids: Sequence[int],
+    seed: int,
+    *,
+    without: Select[str] | None = None,
 ) -> set[int]:
-    """Of the ranked prompts that are not held out, those that IFT alone learns from."""
+    """Of the ranked prompts that are not held out, those that IFT alone learns from. Prompts
+    whose `question_sha256` is in `without` are no IFT examples."""
     if config.share_rankings:
         return set()
-    num = num_left_to_ift(len(ids), await _num_unranked(session, config.dataset), config)
+    num_unranked = await _num_unranked(session, config.dataset, without)
+    num = num_left_to_ift(len(ids), num_unranked, config)
     return set(random.Random(f"left to IFT {seed}").sample(sorted(ids), num))
 
 
@@ -32,12 +39,15 @@ def num_left_to_ift(num_ranked: int, num_unranked: int, config: Bootstrap) -> in
     return max(min(lacks, num_ranked // 2), 0 if num_unranked else 1)
 
 
-async def _num_unranked(session: AsyncSession, dataset: str) -> int:
+async def _num_unranked(session: AsyncSession, dataset: str, without: Select[str] | None) -> int:
     """Prompts with a reference and without rankings."""
     is_ranked = select(RankedResponse.id).where(RankedResponse.prompt_id == Prompt.id).exists()
     found = await session.scalar(
         select(func.count(Prompt.id)).where(
-            Prompt.dataset == dataset, Prompt.reference.is_not(None), ~is_ranked
+            Prompt.dataset == dataset,
+            Prompt.reference.is_not(None),
+            ~is_ranked,
+            true() if without is None else Prompt.question_sha256.not_in(without),
         )
     )
     return found or 0

@@ -14,7 +14,7 @@ from sqlalchemy import Select, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import Bootstrap, Eft
+from rewardloop.config import Bootstrap, Eft, Rubric
 from rewardloop.errors import InvalidInput
 from rewardloop.method import rubric
 from rewardloop.method.assessment import assessed
@@ -82,7 +82,8 @@ async def split(
     wanted = round(len(ids) * config.eft.held_out_fraction)
     num_held_out = min(max(1, wanted), len(ids) - (1 if config.share_rankings else 2))
     held_out = set(random.Random(seed).sample(ids, num_held_out))
-    for_ift = await left_to_ift(session, config, [i for i in ids if i not in held_out], seed)
+    left = [i for i in ids if i not in held_out]
+    for_ift = await left_to_ift(session, config, left, seed, without=without)
     session.add_all(
         RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out, response_ids=responses[i])
         for i in ids
@@ -178,7 +179,7 @@ async def ranks_and_lengths(
             func.array_agg(func.length(RankedResponse.text)),
         )
         .join(RankedSplit, RankedSplit.prompt_id == RankedResponse.prompt_id)
-        .where(RankedSplit.run_id == run_id)
+        .where(RankedSplit.run_id == run_id, RankedResponse.id == RankedSplit.response_ids.any_())
         .group_by(RankedResponse.prompt_id)
         .order_by(RankedResponse.prompt_id)
     )
@@ -330,11 +331,13 @@ async def select_examples(
     return asdict(selection.report)
 
 
-async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[str, Any]]:
+async def eft_examples(
+    session: AsyncSession, iteration_id: UUID, asked: Rubric = "additive"
+) -> list[dict[str, Any]]:
     """(judge's prompt, judgement as far as its score) of every kept judgement.
 
-    The prompt is that of free judging, which is what M1 will be asked. M1 shall learn to end
-    at the score, whatever this judge went on to write.
+    The prompt is that of free judging by the rubric `asked`, as M1 will be asked. M1 shall
+    learn to end at the score, whatever this judge went on to write.
     """
     rows = await session.execute(
         select(Prompt.messages, RankedResponse.text, RankedJudgement.raw_text)
@@ -349,6 +352,7 @@ async def eft_examples(session: AsyncSession, iteration_id: UUID) -> list[dict[s
             "prompt": rubric.render(
                 [*messages, {"role": "assistant", "content": answer}],  # type: ignore[list-item]
                 JudgementMode.FREE,
+                asked,
             ),
             "completion": rubric.through_score(judgement),
         }

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from rewardloop.datasets import Format, inspection, reading
+from rewardloop.datasets import Format, inspection
 from rewardloop.datasets.inspection import Item, Measured
 from rewardloop.errors import InvalidInput, RewardloopError, TooLarge
 from rewardloop.records import Message, PromptRecord
@@ -76,12 +76,12 @@ async def inspect(
         path = Path(folder) / _checked_name(filename)
         await _save(request, path)
         try:
-            found = await asyncio.to_thread(reading.read, path, format, language=language)
+            found = await asyncio.to_thread(inspection.inspect, path, format, language=language)
         except RewardloopError as error:
             error.message = error.message.replace(f"{folder}/", "")
             raise
     measured = await _measured(ctx, dataset, found.items)
-    return found.report(dataset, measured)
+    return inspection.report(found, dataset, measured)
 
 
 def _checked_name(filename: str) -> str:

@@ -46,7 +46,7 @@ class NewRankedPrompts(BaseModel):
 class LeftOutView(BaseModel):
     count: int
     first: str
-    """A place in the request, such as `prompts.0.responses.1.text`."""
+    """A place in the request, such as `prompts.3`."""
     detail: str
 
 
@@ -118,8 +118,10 @@ async def add_ranked(
     admission = Admission()
     found_rankings = [
         admission.ranking(
-            f"prompts.{number}",
-            _record(admission, number, prompt),
+            number,
+            prompt.messages,
+            prompt.reference,
+            prompt.source,
             [RankedText(r.text, r.rank) for r in prompt.responses],
         )
         for number, prompt in enumerate(request.prompts)
@@ -143,13 +145,11 @@ async def add_ranked(
     )
 
 
-def _record(admission: Admission, number: int, prompt: NewPrompt) -> PromptRecord | None:
-    place = f"prompts.{number}"
-    return admission.prompt(place, prompt.messages, prompt.reference, prompt.source)
-
-
 def _records(admission: Admission, given: Sequence[NewPrompt]) -> list[PromptRecord]:
-    found = [_record(admission, number, prompt) for number, prompt in enumerate(given)]
+    found = [
+        admission.prompt(number, prompt.messages, prompt.reference, prompt.source)
+        for number, prompt in enumerate(given)
+    ]
     return [record for record in found if record is not None]
 
 

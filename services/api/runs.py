@@ -10,6 +10,7 @@ from fastapi import APIRouter, Body, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewardloop.config import parse_run_config
+from rewardloop.config.frozen import StrictNumbers
 from rewardloop.store import contamination, pairs, runs
 from rewardloop.store.models import Run
 from services.api.context import Ctx
@@ -29,9 +30,9 @@ class RunView(BaseModel):
     """What is worth knowing of iterations that were queued just now; never stored."""
 
 
-class IterationsRequest(BaseModel):
+class IterationsRequest(StrictNumbers):
     model_config = ConfigDict(extra="forbid")
-    count: int = Field(default=1, ge=1, le=100, strict=True)
+    count: int = Field(default=1, ge=1, le=100)
 
 
 class IterationRef(BaseModel):

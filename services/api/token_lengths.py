@@ -21,9 +21,13 @@ ENGINE_SECONDS = 3.0
 """An engine that does not say by then how much its context holds is not waited for."""
 
 
-async def lengths(settings: Settings, version: str | None, texts: Sequence[str]) -> list[int] | None:
+async def lengths(
+    settings: Settings, version: str | None, texts: Sequence[str]
+) -> list[int] | None:
     """Tokens of each text, without a chat template's; None where nobody can count them."""
-    tokenizer = None if version is None else _tokenizer(folder_of(settings.checkpoint_root, version))
+    tokenizer = (
+        None if version is None else _tokenizer(folder_of(settings.checkpoint_root, version))
+    )
     if tokenizer is None:
         return None
     return await asyncio.to_thread(_counted, tokenizer, texts)
@@ -48,9 +52,7 @@ def _tokenizer(folder: Path) -> Any:
 async def context(settings: Settings) -> int | None:
     """Tokens that the engine's context holds, if the first replica says so."""
     key = settings.api_key.get_secret_value()
-    async with connect(
-        settings.generator_urls[0], key, timeout_seconds=ENGINE_SECONDS
-    ) as client:
+    async with connect(settings.generator_urls[0], key, timeout_seconds=ENGINE_SECONDS) as client:
         try:
             found = await call_once(client, "GET", "/v1/models")
         except RewardloopError:

@@ -39,6 +39,16 @@ _CHANGES_THE_PROMPT = (
     "mm_processor_kwargs",
     "media_io_kwargs",
 )
+_SHOWN_OF_A_MESSAGE = (
+    "name",
+    "reasoning",
+    "reasoning_content",
+    "task",
+    "tool_call_id",
+    "tool_calls",
+    "tools",
+)
+"""What vLLM hands to a template beside role and content; it leaves everything else out."""
 _NEVER_IN_THE_PROMPT = {
     "model",
     "stop",
@@ -115,7 +125,7 @@ def plain_messages(request: dict[str, Any]) -> list[dict[str, str]] | None:
 def _plain(message: Any) -> dict[str, str] | None:
     if not isinstance(message, dict) or message.get("role") not in PLAIN_ROLES:
         return None
-    if any(message[key] is not None for key in message.keys() - {"role", "content"}):
+    if any(message.get(field) for field in _SHOWN_OF_A_MESSAGE):
         return None
     content = message.get("content")
     parts = content if isinstance(content, list) else [content]

@@ -86,7 +86,7 @@ def _completion(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> 
     if not request.pop(PLAIN_TEXT, False):
         return False
     prompt = request.get("prompt")
-    texts = prompt if isinstance(prompt, list) else [prompt]
+    texts: list[Any] = prompt if isinstance(prompt, list) else [prompt]
     if not all(isinstance(text, str) for text in texts):
         raise NotServed(f"with {PLAIN_TEXT} the prompt must be a text or a list of texts")
     _require_short(sum(map(len, texts)), max_model_len)
@@ -97,9 +97,7 @@ def _completion(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> 
     return True
 
 
-def _require_no_control_tokens(
-    request: dict[str, Any], tokenizer: Any, max_model_len: int
-) -> None:
+def _require_no_control_tokens(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> None:
     """
     Raises:
         NotServed: vLLM would render a text as a control token.

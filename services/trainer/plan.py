@@ -102,7 +102,7 @@ async def _human_examples(
     examples = [{**example, "kind": "ift"} for example in imitated]
     settings = config.bootstrap.ift
     if stage is Stage.MODEL:
-        eft = await ranked.eft_examples(session, iteration.id)
+        eft = await ranked.eft_examples(session, iteration.id, config.judging.rubric)
         examples += [{**example, "kind": "eft"} for example in eft]
         settings = config.bootstrap.ift_and_eft
     return {

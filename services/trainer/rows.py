@@ -47,6 +47,7 @@ class Ledger:
         """For the iteration's report; empty where there is nothing to say."""
         told: dict[str, Any] = dict(self.counts)
         if self.left_out:
+            told["num_trained"] = self.num_rows - self.num_left_out
             told["num_dropped"] = self.num_left_out
             told["why"] = self._reasons()
         return told
@@ -154,8 +155,8 @@ class Maker:
         return bool(written == self.tokenizer.decode(head) + text)
 
     def _count_spelled(self, prompt: list[dict[str, Any]], *answers: str) -> None:
-        texts = [*(str(message["content"]) for message in prompt), *answers]
-        if any(forged(self.tokenizer, text) for text in texts):
+        asked = any(forged(self.tokenizer, str(message["content"])) for message in prompt)
+        if asked or any(forged(self.tokenizer, text, is_answer=True) for text in answers):
             self.ledger.counts["num_rows_that_spell_control_tokens"] += 1
 
 

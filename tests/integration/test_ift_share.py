@@ -39,9 +39,9 @@ async def in_split(world: Any, *, held_out: bool) -> set[str]:
     return {row["text"] for row in rows}
 
 
-async def ift_of(world: Any, **bootstrap: Any) -> set[str]:
+async def ift_of(world: Any, run: dict[str, Any] | None = None, **bootstrap: Any) -> set[str]:
     """The prompts that the baseline of a new run learns from."""
-    iteration, _ = await world.new_run(bootstrap=bootstrap)
+    iteration, _ = await world.new_run(**(run or {}), bootstrap=bootstrap)
     await world.advance(iteration)
     async with world.store.transaction() as session:
         plan = await plan_of(session, await training.of(session, iteration, Stage.BASELINE))
@@ -68,6 +68,17 @@ async def test_unranked_prompts_with_a_reference_come_first(ready: Any) -> None:
     assert {"alone", "apart"} < ift
     assert len(ift) == 3
     assert len(await in_split(ready, held_out=False)) == 5
+
+
+async def test_evaluation_prompts_do_not_count_among_what_ift_has(ready: Any) -> None:
+    """Of three wanted examples one is there, so IFT lacks two ranked prompts."""
+    await add_unranked(ready, "alone", "apart")
+    await ready.add_prompts("alone", dataset="evaluation")
+    ift = await ift_of(ready, {"evaluation": {}}, max_ift_examples=3)
+    assert "apart" in ift
+    assert "alone" not in ift
+    assert len(ift) == 3
+    assert len(await in_split(ready, held_out=False)) == 4
 
 
 async def test_eft_takes_every_ranking_where_ift_lacks_nothing(ready: Any) -> None:

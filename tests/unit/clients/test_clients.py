@@ -544,10 +544,20 @@ async def test_a_failed_swap_is_not_tried_again(serve: Serve) -> None:
 
 async def test_prompts_are_sent_in_chunks(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewardloop.clients.api._PROMPTS_PER_REQUEST", 2)
-    script = Script((200, {"added": 2}), (200, {"added": 0}))
+    left_out = {"empty": {"count": 1, "first": "prompts.1", "detail": "x"}}
+    script = Script(
+        (200, {"added": 2, "known": 0, "left_out": left_out, "elsewhere": {"evaluation": 2}}),
+        (200, {"added": 0, "known": 1, "left_out": left_out, "elsewhere": {"other": 1}}),
+    )
     prompts = [PromptRecord((HI,), None, f"seed:{i}") for i in range(3)]
     async with ApiClient(await serve(script), KEY) as api:
-        assert await api.add_prompts("my set", prompts) == 2
+        added = await api.add_prompts("my set", prompts)
+    assert added == {
+        "added": 2,
+        "known": 1,
+        "left_out": {"empty": {"count": 2, "first": "prompts.1", "detail": "x"}},
+        "elsewhere": {"evaluation": 2, "other": 1},
+    }
     assert [path for _, path, _ in script.requests] == ["/v1/datasets/my set/prompts"] * 2
     sent = [[row["source"] for row in body["prompts"]] for _, _, body in script.requests]
     assert sent == [["seed:0", "seed:1"], ["seed:2"]]

@@ -32,6 +32,11 @@ def test_roles_and_texts_are_plain(fields: dict[str, Any]) -> None:
     assert plain_messages(asks(**fields)) == [HI]
 
 
+def test_what_no_template_sees_of_a_message_makes_no_difference() -> None:
+    """Evaluation harnesses write `type` beside a message's content."""
+    assert plain_messages(asks({**HI, "type": "text", "id": 7})) == [HI]
+
+
 @pytest.mark.parametrize(
     ("content", "text"),
     [
@@ -45,7 +50,7 @@ def test_roles_and_texts_are_plain(fields: dict[str, Any]) -> None:
     ],
 )
 def test_parts_are_joined_as_vllm_joins_them(content: Any, text: str) -> None:
-    message = {"role": "assistant", "content": content, "tool_calls": None}
+    message = {"role": "assistant", "content": content, "tool_calls": [], "refusal": None}
     assert plain_messages(asks(HI, message)) == [HI, {"role": "assistant", "content": text}]
 
 
@@ -64,6 +69,7 @@ def test_parts_are_joined_as_vllm_joins_them(content: Any, text: str) -> None:
         {"messages": "Hi"},
         {"messages": [HI, "Hi"]},
         {"messages": [{**HI, "name": "Ada"}]},
+        {"messages": [{**HI, "reasoning_content": "hm"}]},
         {"messages": [{"role": "assistant", "content": "a", "tool_calls": [{"id": "1"}]}]},
         {"messages": [{"role": "tool", "content": "a", "tool_call_id": "1"}]},
         {"messages": [{"role": "developer", "content": "a"}]},
@@ -100,7 +106,7 @@ def test_what_needs_more_than_roles_and_texts_is_not_plain(fields: dict[str, Any
 def test_what_could_bring_control_tokens_is_refused_by_name(
     fields: dict[str, Any], named: str
 ) -> None:
-    with pytest.raises(NotServed, match="not served here|unknown") as refused:
+    with pytest.raises(NotServed, match=r"not served here|unknown") as refused:
         require_served(asks(**fields), chat=True)
     assert named in refused.value.message
     assert refused.value.status == 400

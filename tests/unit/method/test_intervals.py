@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+from benchmarks.simulated_judges import NUM_EXPERIMENTS, Judges, Prompts, covered, judged
 from rewardloop.method import intervals
 from rewardloop.method.intervals import MIN_PROMPTS, correlation, paired, ratio
-from tests.unit.method.coverage import NUM_EXPERIMENTS, Judges, Prompts, covered, judged
 
 MOST_PROMPTS = 60
 
