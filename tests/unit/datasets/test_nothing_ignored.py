@@ -1,4 +1,4 @@
-"""Open Assistant's flat files: what is told of messages, and moderation marks of any format."""
+"""Columns beside what is read: in flat files of messages, in exports, and of moderators."""
 
 import json
 from pathlib import Path
@@ -44,6 +44,35 @@ def test_an_answer_without_its_prompt_is_told(tmp_path: Path) -> None:
     assert account.num_prompts == 1
     assert account.left_out["no_prompt"].count == 1
     assert account.left_out["no_prompt"].first_line == 1
+
+
+@pytest.mark.parametrize("mark", [{"status": "discarded"}, {"images": ["a.png"]}, {"spam": True}])
+def test_a_message_that_is_marked_is_left_out(tmp_path: Path, mark: dict[str, Any]) -> None:
+    path = lines(tmp_path, message("a", None, "Hi?"), message("b", "a", "Hello.", **mark))
+    found = read_prompts(path)
+    assert found.prompts[0].reference is None
+    assert sum(told.count for told in found.account.left_out.values()) == 1
+
+
+def record(**fields: Any) -> dict[str, Any]:
+    """As Argilla's clients write a record to JSON."""
+    given = [{"values": {"better": {"value": "response-1"}}, "status": "submitted"}]
+    shown = {"prompt": "A?", "response-1": "good", "response-2": "bad"}
+    return {"fields": shown | fields, "responses": given, "suggestions": []}
+
+
+def test_an_exports_context_is_part_of_its_prompt(tmp_path: Path) -> None:
+    (found,) = read_prompts(lines(tmp_path, record(context="A passage."))).prompts
+    assert found.messages[-1]["content"] == "A?\n\nA passage."
+    assert found.reference == "good"
+
+
+@pytest.mark.parametrize("field", [{"image": "a.png"}, {"tools": "[1]"}, {"messages": "Hi"}])
+def test_an_export_whose_field_is_not_read_is_left_out(
+    tmp_path: Path, field: dict[str, Any]
+) -> None:
+    account = read_prompts(lines(tmp_path, record(), record(**field))).account
+    assert sum(told.count for told in account.left_out.values() if told.first_line == 2) == 1
 
 
 ROW = {"prompt": "A", "response": "B"}
