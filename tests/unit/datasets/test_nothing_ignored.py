@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rewardloop.datasets import read_prompts
+from rewardloop.datasets import read_prompts, read_ranked
 from rewardloop.errors import InvalidInput
 
 
@@ -98,3 +98,12 @@ def test_a_question_is_not_read_without_its_choices(tmp_path: Path) -> None:
     path = lines(tmp_path, {"question": "Which?", "choices": ["8", "7"], "answer": "1"})
     with pytest.raises(InvalidInput, match="choices"):
         read_prompts(path)
+
+
+@pytest.mark.parametrize("read", [read_prompts, read_ranked])
+def test_the_account_ends_with_the_notes_on_the_file(tmp_path: Path, read: Any) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"prompt": "A", "chosen": "b", "rejected": "c"}\n' * 2)
+    notes = read(path).account.notes
+    assert notes == ("rows.json holds one JSON object a line, and was read so.",)
+    assert read(path).account.as_json()["notes"] == notes
