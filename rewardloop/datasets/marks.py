@@ -67,16 +67,15 @@ _END_TOKENS = (
 _LLAMA2 = re.compile(r"\[INST\](.*?)(?:\[/INST\]|$)(.*?)(?=(?:<s>\s*)?\[INST\]|$)", re.DOTALL)
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
 _VICUNA = re.compile(r"(?:^|\s|</s>)(USER|ASSISTANT):[ \t]?")
-_ALPACA = re.compile(
-    r"(?:^|\n)###[ \t]*Instruction:[ \t]*\n?(?P<instruction>.*?)"
-    r"(?:\n###[ \t]*Input:[ \t]*\n?(?P<input>.*?))?"
-    r"\n###[ \t]*Response:[ \t]*(?P<response>.*)$",
-    re.DOTALL,
-)
+_ALPACA = re.compile(r"(?:^|\n)###[ \t]*(Instruction|Input|Response):[ \t]*\n?")
 _ALPACA_HEAD = re.compile(r"^\s*Below is an instruction that describes a task")
 _SOME_MARK = re.compile(
     r"(?:^|\n)[ \t]*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
     r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
+)
+_BEGINNING = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?:<\|im_start\|>|<\|start_header_id\|>|\[INST\]"
+    r"|<start_of_turn>|<\|(?:system|user)\|>|USER:|###|Below is an instruction|A chat between)"
 )
 _OPEN_END = re.compile(r"(?:^|\n)[ \t]*(?:###[ \t]*)?Assistant:\s*$")
 
@@ -106,7 +105,7 @@ def answer(text: str, after_marks: bool) -> str:
     Raises:
         RowLeftOut: further turns follow in the text.
     """
-    cut = _without_ends(text, _END_TOKENS)
+    cut = _without_glued_end(text) if not after_marks else _without_ends(text, _END_TOKENS)
     if turns := _from_assistants_mark(cut):
         if [turn["role"] for turn in turns] != ["assistant"]:
             raise RowLeftOut(Reason.TURN_MARKS, "an answer holds the marks of further turns")
@@ -118,7 +117,50 @@ def answer(text: str, after_marks: bool) -> str:
         return cut.strip()
     if _SOME_MARK.search(cut):
         raise RowLeftOut(Reason.TURN_MARKS, "an answer holds turn marks")
-    return cut if cut != text else text
+    return cut
+
+
+def turns_answer(text: str) -> str:
+    """An answer that is a turn of its own: only an end token that hangs on its last word goes.
+
+    What else it holds of marks is prose, about a template perhaps.
+    """
+    return _without_glued_end(text)
+
+
+def unrendered(messages: Sequence[Message]) -> list[Message]:
+    """Turns as they are, but for a lone user's turn that is a whole rendered conversation.
+
+    Raises:
+        RowLeftOut: such a turn stands among others.
+    """
+    last = messages[-1] if messages else None
+    if last is None or last["role"] != "user" or not _asks(last["content"]):
+        return list(messages)
+    if len(messages) > 1:
+        raise RowLeftOut(Reason.TURN_MARKS, "a turn of a conversation is itself a conversation")
+    return split(last["content"]) or list(messages)
+
+
+def _asks(text: str) -> bool:
+    """Whether a text ends in "Assistant:", or begins with a turn mark and ends with one."""
+    if _OPEN_END.search(text):
+        return True
+    if not _BEGINNING.match(text):
+        return False
+    try:
+        found = split(text)
+    except RowLeftOut:
+        return False
+    if found is None or found[-1]["role"] != "user":
+        return False
+    return not text.rstrip().endswith(found[-1]["content"])
+
+
+def _without_glued_end(text: str) -> str:
+    """Prose may end in a token that it speaks of; a template's hangs on the last word."""
+    cut = _without_ends(text, _END_TOKENS)
+    return text if cut != text and cut[-1:] in ("", " ", "`", "'", '"', "(") else cut
 
 
 def _from_assistants_mark(text: str) -> list[Message]:
@@ -212,20 +254,22 @@ def _llama2(text: str) -> list[Message] | None:
 
 
 def _alpaca(text: str) -> list[Message] | None:
-    match = _ALPACA.search(text)
-    if match is None:
+    marks = list(_ALPACA.finditer(text))
+    names = [mark.group(1) for mark in marks]
+    if not {"Instruction", "Response"} <= set(names):
         return None
-    head = text[: match.start()].strip()
+    if names not in (["Instruction", "Response"], ["Instruction", "Input", "Response"]):
+        raise RowLeftOut(Reason.TURN_MARKS, "a text holds several instructions or answers")
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    parts = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    head = text[: marks[0].start()].strip()
     found: list[tuple[Role, str]] = []
     if head and not _ALPACA_HEAD.match(head):
         found.append(("system", head))
-    asked = match["instruction"].strip()
-    if match["input"] and match["input"].strip():
-        asked += f"\n\n{match['input'].strip()}"
-    response = _without_ends(match["response"], _END_TOKENS)
-    if re.search(r"\n###[ \t]*(?:Instruction|Input|Response):", response):
-        raise RowLeftOut(Reason.TURN_MARKS, "a text holds several instructions")
-    return _messages([*found, ("user", asked), ("assistant", response)])
+    asked = "\n\n".join(part for part in parts[:-1] if part)
+    return _messages(
+        [*found, ("user", asked), ("assistant", _without_ends(parts[-1], _END_TOKENS))]
+    )
 
 
 def _vicuna(text: str) -> list[Message] | None:

@@ -37,6 +37,10 @@ _NUMBERED = re.compile(
     r"^(response|answer|completion|generation|output|score|rating|rank|conversation|chosen|rejected)"
     r"[-_ ]?[0-9a-d]$"
 )
+_SIDES = re.compile(
+    r"^(chosen|rejected|preferred|dispreferred|non_preferred|better|worse|best|worst|bad|negative)"
+    r"([-_ ]|$)"
+)
 _DELETED = names("deleted is_deleted removed hidden archived")
 _BAD_MARKS = names(
     """
@@ -82,7 +86,20 @@ _PASSED_OVER = names(
     inner_id allow_upload __index_level_0__ level_0
     """
 )
-_PASSED_OVER_ENDS = ("_id", "_ids", "_at", "_date", "_count", "_model", "_hash", "_tokens", "_len")
+_PASSED_OVER_ENDS = (
+    "_id",
+    "_ids",
+    "_at",
+    "_date",
+    "_count",
+    "_model",
+    "_hash",
+    "_tokens",
+    "_len",
+    "-model",
+    "-id",
+    "_policy",
+)
 _LANGUAGES = {
     "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it",
     "portuguese": "pt", "russian": "ru", "chinese": "zh", "japanese": "ja", "korean": "ko",
@@ -166,13 +183,18 @@ def unread(row: Row) -> list[str]:
             raise RowLeftOut(Reason.MEDIA, f'the column "{column}" holds what is no text')
         if name in _TOOLS:
             raise RowLeftOut(Reason.TOOL_TURNS, f'the column "{column}" holds tools')
-        if name in _MEANINGFUL or _NUMBERED.match(name):
+        if name in _MEANINGFUL or _NUMBERED.match(name) or _is_side(name):
             raise RowLeftOut(
                 Reason.COLUMN_NOT_READ, f'the column "{column}" is not read in a row of its format'
             )
         if not is_passed_over(column):
             unknown.append(column)
     return unknown
+
+
+def _is_side(name: str) -> bool:
+    """`rejected_response` says something of the answers, `chosen_model` does not."""
+    return bool(_SIDES.match(name)) and not is_passed_over(name)
 
 
 def is_passed_over(column: str) -> bool:

@@ -34,7 +34,9 @@ def prompt(row: Row, column: str) -> Asked:
     """The prompt in a column, a text or turns, with the row's system turn and history."""
     value = row.listed(column) if column in row.filled else row[column]
     if isinstance(value, list | dict):
-        found = Asked([turn.message for turn in turns.read(value, column)])
+        said = [turn.message for turn in turns.read(value, column)]
+        found = Asked(marks.unrendered(said))
+        found = Asked(found.messages, was_rendered=found.messages != said)
     else:
         found = _of_text(fields.text(row, column))
     return Asked(in_context(row, found.messages), found.was_rendered)
@@ -50,6 +52,8 @@ def instruction(row: Row, column: str) -> Asked:
         raise RowLeftOut(Reason.PROMPT_EMPTY, "the prompt has no text beside its input")
     if not isinstance(about, str):
         raise ValueError(f"what the prompt is about is {fields.kind_of(about)}, not a text")
+    if marks.split(said) is not None:
+        raise RowLeftOut(Reason.TURN_MARKS, "a rendered conversation has an input beside it")
     return Asked(in_context(row, user(f"{said}\n\n{about}")))
 
 

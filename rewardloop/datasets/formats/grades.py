@@ -32,6 +32,9 @@ RATINGS = ("rating", "score", "reward", "stars", "overall_score", "quality", "gr
 def of(row: Row) -> Grade:
     """The row's grade of its answer; without any column for it, the answer is a reference.
 
+    The rank of a row with one answer is its rank among all rows of the prompt, so it becomes a
+    rating, which is compared with theirs.
+
     Raises:
         RowLeftOut: a label or rating is not understood.
     """
@@ -41,4 +44,6 @@ def of(row: Row) -> Grade:
     for column in RATINGS:
         if column in row.filled:
             return Rated(labels.number(row[column], column), Scale(column))
+    if "rank" in row.filled:
+        return Rated(1 / (1 + labels.rank(row["rank"], "the row")), Scale("rank"))
     return Reference()

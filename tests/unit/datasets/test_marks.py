@@ -1,5 +1,8 @@
 """Rendered conversations are split into their turns, and prose is left alone."""
 
+import contextlib
+import time
+
 import pytest
 
 from rewardloop.datasets import marks
@@ -133,3 +136,25 @@ def test_answers_with_further_turns(text: str, after_marks: bool) -> None:
     with pytest.raises(RowLeftOut) as caught:
         marks.answer(text, after_marks)
     assert caught.value.reason is Reason.TURN_MARKS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n" * 100_000,
+        "\n" + " " * 100_000,
+        "\n\nHuman: x" * 10_000,
+        "[INST] a" * 10_000,
+        " USER: x" * 10_000,
+        "\n### Instruction: a" * 10_000,
+        "\n### Instruction: a" + "\n### Input: b" * 10_000,
+        "\n<|im_start|>user" * 10_000,
+    ],
+    ids=range(8),
+)
+def test_floods_of_marks_take_no_more_than_moments(text: str) -> None:
+    start = time.process_time()
+    for read in (marks.split, lambda each: marks.answer(each, after_marks=True)):
+        with contextlib.suppress(RowLeftOut):
+            read(text)
+    assert time.process_time() - start < 2

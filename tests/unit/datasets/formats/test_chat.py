@@ -192,6 +192,38 @@ def test_a_prompt_beside_another_conversation(tmp_path: Path) -> None:
     assert why_left_out(tmp_path, row) == {"columns_disagree": 1}
 
 
+def test_columns_that_repeat_the_conversation(tmp_path: Path) -> None:
+    row = {"instruction": "A?", "response": "a", "conversations": TURNS}
+    assert told(tmp_path, row) == [([("user", "A?")], "a")]
+    assert why_left_out(tmp_path, row | {"response": "other"}) == {"columns_disagree": 1}
+
+
+def test_a_turn_that_is_itself_a_rendered_conversation(tmp_path: Path) -> None:
+    rendered = user("\n\nHuman: A?\n\nAssistant: a\n\nHuman: B?\n\nAssistant:")
+    turns = [("user", "A?"), ("assistant", "a"), ("user", "B?")]
+    rows = [
+        {"messages": [rendered, assistant(" b")]},
+        {"prompt": [rendered], "chosen": [assistant(" b")], "rejected": [assistant(" c")]},
+        {"chosen": [rendered, assistant(" b")], "rejected": [rendered, assistant(" c")]},
+    ]
+    for row in rows:
+        assert told(tmp_path, row) == [(turns, "b")]
+    among_others = {"messages": [system("S"), rendered, assistant("b")]}
+    assert why_left_out(tmp_path, among_others) == {"turn_marks": 1}
+
+
+def test_turns_about_marks_stay_as_they_are(tmp_path: Path) -> None:
+    question = "What is this?\n<|im_start|>user\nhi<|im_end|>"
+    answered = "ChatML:\n<|im_start|>user\nA turn ends with <|im_end|>"
+    row = {"messages": [user(question), assistant(answered)]}
+    assert told(tmp_path, row) == [([("user", question)], answered)]
+
+
+def test_an_end_token_that_hangs_on_an_answer_is_cut(tmp_path: Path) -> None:
+    row = {"messages": [user("Hi"), assistant("Hello<|im_end|>\n")]}
+    assert told(tmp_path, row) == [([("user", "Hi")], "Hello")]
+
+
 def test_turns_as_json_in_a_text(tmp_path: Path) -> None:
     row = {"messages": '[{"role": "user", "content": "A?"}, {"role": "assistant", "content": "a"}]'}
     assert told(tmp_path, row) == [([("user", "A?")], "a")]
