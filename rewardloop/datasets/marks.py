@@ -73,6 +73,11 @@ _SOME_MARK = re.compile(
     r"(?:^|\n)[ \t]*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
     r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
 )
+_SIGNS = (
+    "<|", "<start_of_turn>", "<extra_id_", "[INST]", "Human:", "Assistant:", "ASSISTANT:", "###",
+    "<\uff5c",
+)  # fmt: skip
+"""A text without any of these holds no marks: looked for first, since most have none."""
 _BEGINNING = re.compile(
     r"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?:<\|im_start\|>|<\|start_header_id\|>|\[INST\]"
     r"|<start_of_turn>|<\|(?:system|user)\|>|USER:|###|Below is an instruction|A chat between)"
@@ -88,6 +93,8 @@ def split(text: str) -> list[Message] | None:
     Raises:
         RowLeftOut: the text holds turn marks and cannot be split by them.
     """
+    if not any(sign in text for sign in _SIGNS):
+        return None
     for found in (_styled(text), _llama2(text), _alpaca(text), _vicuna(text)):
         if found is not None:
             return found
@@ -165,6 +172,8 @@ def _without_glued_end(text: str) -> str:
 
 def _from_assistants_mark(text: str) -> list[Message]:
     """The turns of a text that begins with the assistant's mark; none where it does not."""
+    if not any(sign in text for sign in _SIGNS):
+        return []
     for style in _STYLES:
         marks = list(style.mark.finditer(text))
         if not marks or text[: marks[0].start()].strip():

@@ -17,7 +17,7 @@ from rewardloop.datasets.form import Conversation
 from rewardloop.datasets.formats import oasst
 from rewardloop.datasets.formats.shape import RowFormat
 from rewardloop.datasets.formats.table import Format, recognised
-from rewardloop.datasets.grouping import Group
+from rewardloop.datasets.grouping import Group, key_of
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row
 from rewardloop.records import Message
@@ -204,7 +204,8 @@ def _is_unread(error: ValueError) -> bool:
 
 
 def _plain(message: Message) -> tuple[str, str]:
-    return message["role"], message["content"]
+    """Turns that are equal but for Unicode's forms and outer white space are one, as in a dataset."""
+    return message["role"], key_of(message["content"])
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
