@@ -73,6 +73,7 @@ class Reading:
             format = recognised(row, self._format)
             if format is oasst.MESSAGE:
                 row.used |= oasst.MESSAGE_COLUMNS
+                meaning.check_marks(oasst.without_own_marks(row))
                 self._count_columns(row, meaning.unread(row))
                 self._messages.append(row)
                 return
