@@ -51,7 +51,8 @@ _STYLES: tuple[Style, ...] = (
     ),
     Style(
         re.compile(
-            r"(?:^|\n|</s>|<\|end\|>|<\|endoftext\|>)[ \t]*<\|(system|user|prompter|assistant)\|>[ \t]*\n?"
+            r"(?:^|\n|</s>|<\|end\|>|<\|endoftext\|>)[ \t]*"
+            r"<\|(system|user|prompter|assistant)\|>[ \t]*\n?"
         ),
         ("</s>", "<|end|>", "<|endoftext|>", "<s>"),
     ),
