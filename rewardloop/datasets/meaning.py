@@ -28,7 +28,7 @@ _MEANINGFUL = (
     chosen rejected messages conversations conversation dialog dialogue chat response responses
     output outputs completion completions answer answers generation generations target reference
     references chat_history conversation_history dialog_history dialogue_history previous_turns
-    persona character background scenario knowledge evidence facts demonstrations few_shot
+    persona character background scenario evidence facts demonstrations few_shot
     few_shot_examples prefix suffix rejected_response is_bad bad is_wrong wrong incorrect
     is_disliked downvoted unsafe is_unsafe harmful is_harmful is_toxic safe harmless helpful
     is_helpful contents user_feedback human_feedback human_label preferred_output

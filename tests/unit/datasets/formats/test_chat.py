@@ -144,6 +144,18 @@ def test_tool_calls_leave_the_row_out(tmp_path: Path) -> None:
     assert why_left_out(tmp_path, {"messages": [user("Q"), call]}) == {"tool_turns": 1}
 
 
+@pytest.mark.parametrize(
+    "text", ["<image>What is this?", "What is this?\n<image>", "<video>\nWho?"]
+)
+def test_a_pictures_place_leaves_the_row_out(tmp_path: Path, text: str) -> None:
+    assert why_left_out(tmp_path, {"messages": [user(text), assistant("A cat.")]}) == {"media": 1}
+
+
+def test_an_html_tag_is_no_picture(tmp_path: Path) -> None:
+    row = {"messages": [user("How does the <video> tag work?"), assistant("Like <audio>, so.")]}
+    assert len(prompts(tmp_path, row).prompts) == 1
+
+
 def test_hidden_reasoning_leaves_the_row_out(tmp_path: Path) -> None:
     row = {"messages": [user("Q"), assistant("a", reasoning_content="because")]}
     assert why_left_out(tmp_path, row) == {"column_not_read": 1}
