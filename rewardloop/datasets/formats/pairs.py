@@ -95,6 +95,16 @@ def _helpsteer2(row: Row) -> list[Conversation]:
     return conversation(row, "helpsteer2", found.messages, candidates)
 
 
+def _alpaca_farm(row: Row) -> list[Conversation]:
+    found = asked.instruction(row, "instruction")
+    preference = labels.number(row["preference"], "preference")
+    if preference not in (1, 2):
+        raise labels.not_understood("preference", row["preference"])
+    texts = (fields.text(row, "output_1"), fields.text(row, "output_2"))
+    verdict: Verdict = "first" if preference == 1 else "second"
+    return conversation(row, "alpaca_farm", found.messages, judged(row, texts, verdict))
+
+
 def _helpsteer3(row: Row) -> list[Conversation]:
     found = asked.prompt(row, "context")
     if "overall_preference" not in row.filled:
@@ -189,6 +199,9 @@ FORMATS: tuple[RowFormat, ...] = (
         "helpsteer2",
         has("prompt", "response_1", "response_2", "preference_strength"),
         _helpsteer2,
+    ),
+    RowFormat(
+        "alpaca_farm", has("instruction", "output_1", "output_2", "preference"), _alpaca_farm
     ),
     RowFormat(
         "safe_rlhf", has("prompt", "response_0", "response_1", "better_response_id"), _safe_rlhf

@@ -1,4 +1,4 @@
-"""Open Assistant's flat files: what is told of messages, and moderation marks of any format."""
+"""Columns beside what is read: in flat files of messages, in exports, and of moderators."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rewardloop.datasets import read_prompts
+from rewardloop.datasets import read_prompts, read_ranked
 from rewardloop.errors import InvalidInput
 
 
@@ -46,6 +46,35 @@ def test_an_answer_without_its_prompt_is_told(tmp_path: Path) -> None:
     assert account.left_out["no_prompt"].first_line == 1
 
 
+@pytest.mark.parametrize("mark", [{"status": "discarded"}, {"images": ["a.png"]}, {"spam": True}])
+def test_a_message_that_is_marked_is_left_out(tmp_path: Path, mark: dict[str, Any]) -> None:
+    path = lines(tmp_path, message("a", None, "Hi?"), message("b", "a", "Hello.", **mark))
+    found = read_prompts(path)
+    assert found.prompts[0].reference is None
+    assert sum(told.count for told in found.account.left_out.values()) == 1
+
+
+def record(**fields: Any) -> dict[str, Any]:
+    """As Argilla's clients write a record to JSON."""
+    given = [{"values": {"better": {"value": "response-1"}}, "status": "submitted"}]
+    shown = {"prompt": "A?", "response-1": "good", "response-2": "bad"}
+    return {"fields": shown | fields, "responses": given, "suggestions": []}
+
+
+def test_an_exports_context_is_part_of_its_prompt(tmp_path: Path) -> None:
+    (found,) = read_prompts(lines(tmp_path, record(context="A passage."))).prompts
+    assert found.messages[-1]["content"] == "A?\n\nA passage."
+    assert found.reference == "good"
+
+
+@pytest.mark.parametrize("field", [{"image": "a.png"}, {"tools": "[1]"}, {"messages": "Hi"}])
+def test_an_export_whose_field_is_not_read_is_left_out(
+    tmp_path: Path, field: dict[str, Any]
+) -> None:
+    account = read_prompts(lines(tmp_path, record(), record(**field))).account
+    assert sum(told.count for told in account.left_out.values() if told.first_line == 2) == 1
+
+
 ROW = {"prompt": "A", "response": "B"}
 
 
@@ -69,3 +98,12 @@ def test_a_question_is_not_read_without_its_choices(tmp_path: Path) -> None:
     path = lines(tmp_path, {"question": "Which?", "choices": ["8", "7"], "answer": "1"})
     with pytest.raises(InvalidInput, match="choices"):
         read_prompts(path)
+
+
+@pytest.mark.parametrize("read", [read_prompts, read_ranked])
+def test_the_account_ends_with_the_notes_on_the_file(tmp_path: Path, read: Any) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('{"prompt": "A", "chosen": "b", "rejected": "c"}\n' * 2)
+    notes = read(path).account.notes
+    assert notes == ("rows.json holds one JSON object a line, and was read so.",)
+    assert read(path).account.as_json()["notes"] == notes
