@@ -100,6 +100,26 @@ def test_a_question_is_not_read_without_its_choices(tmp_path: Path) -> None:
         read_prompts(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"winner_model_a": 0}, "label_not_understood"),
+        ({"winner_tie": 1}, "label_not_understood"),
+        ({"winner_model_a": "x"}, "label_not_understood"),
+        ({"prompt": '["A?", "B?"]'}, "vote_over_turns"),
+        ({"response_a": "[null]"}, "malformed"),
+    ],
+)
+def test_a_vote_of_the_arena_that_is_no_vote_on_one_answer(
+    tmp_path: Path, change: dict[str, Any], reason: str
+) -> None:
+    vote = {"prompt": '["A?"]', "response_a": '["a"]', "response_b": "plain b"}
+    won = {"winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}
+    found = read_ranked(lines(tmp_path, vote | won, vote | won | change))
+    assert [[each.text for each in one.responses] for one in found.prompts] == [["a", "plain b"]]
+    assert found.left_out[reason] == 1
+
+
 @pytest.mark.parametrize("read", [read_prompts, read_ranked])
 def test_the_account_ends_with_the_notes_on_the_file(tmp_path: Path, read: Any) -> None:
     path = tmp_path / "rows.json"
