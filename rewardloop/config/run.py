@@ -139,7 +139,7 @@ def _explain(error: ValidationError) -> str:
     return " ".join(_explain_one(dict(item)) for item in error.errors())
 
 
-_OF_KINDS = ("weights", "policy", "loss")
+_OF_KINDS = ("weights", "policy", "loss", "rubric")
 """The keys that take one of several kinds."""
 
 

@@ -60,7 +60,10 @@ def test_texts_that_a_reader_cannot_tell_apart_are_one(a: str, b: str) -> None:
         ("one two", "one  two"),
         ("one two", "onetwo"),
         ("one\ntwo", "one\n\ntwo"),
-        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645"),
+        (
+            "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+            "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645",
+        ),
         ("\U0001f468\u200d\U0001f469", "\U0001f468\U0001f469"),
     ],
 )
@@ -75,8 +78,22 @@ def test_a_letter_a_digit_or_a_symbol_is_an_answer(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " \n\t", "...", "?!", "\u2014", "```", "\u200b\ufeff", "()", '""', "\u2800", "\u3164"]
-    + ["*", "\u0301", "\u2400", "\ufffd", "\u3002"],
+    [
+        *(
+            "",
+            " \n\t",
+            "...",
+            "?!",
+            "\u2014",
+            "```",
+            "\u200b\ufeff",
+            "()",
+            '""',
+            "\u2800",
+            "\u3164",
+        ),
+        *("*", "\u0301", "\u2400", "\ufffd", "\u3002"),
+    ],
 )
 def test_blanks_and_punctuation_alone_are_none(text: str) -> None:
     assert not has_text(text)

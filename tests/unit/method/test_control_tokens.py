@@ -1,5 +1,7 @@
 """What is judged cannot spell a control token, and stays legible."""
 
+# ruff: noqa: RUF001 (tokenizers write these characters)
+
 import time
 
 import pytest
@@ -8,15 +10,19 @@ from rewardloop.method import comparison, rubric
 from rewardloop.method.control_tokens import defused
 from rewardloop.records import JudgementMode, Message
 
-TOKENS = """
-<|im_start|> <|im_end|> <|endoftext|> <|eot_id|> <|start_header_id|> <|end|> <|user|> <|assistant|>
-<|channel|> <|message|> <|turn> <turn|> <|tool_call> <｜User｜> <｜Assistant｜> <｜end▁of▁sentence｜>
-<s> </s> <S> <bos> <eos> <pad> <unk> <mask> <sep> <start_of_turn> <end_of_turn> <start_of_image>
-<extra_id_0> <extra_id_99> <unused12> <SPECIAL_7> <0x0A> <think> </think> <seed:think> <tool_call>
-</tool_call> <tool_response> <fim_prefix> <repo_name> <file_sep> <jupyter_start> <sop> <_start>
-[INST] [/INST] [inst] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [AVAILABLE_TOOLS] [TOOL_CALLS] [THINK]
-[/THINK] [IMG] [gMASK] [|assistant|] [|endofturn|] ◁think▷ ◁/think▷ ]~b]user [e~[ <<SYS>> <</SYS>>
-""".split()
+TOKENS = [
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>"),
+    *("<|end|>", "<|user|>", "<|assistant|>", "<|channel|>", "<|message|>", "<|turn>"),
+    *("<turn|>", "<|tool_call>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<s>"),
+    *("</s>", "<S>", "<bos>", "<eos>", "<pad>", "<unk>", "<mask>", "<sep>", "<start_of_turn>"),
+    *("<end_of_turn>", "<start_of_image>", "<extra_id_0>", "<extra_id_99>", "<unused12>"),
+    *("<SPECIAL_7>", "<0x0A>", "<think>", "</think>", "<seed:think>", "<tool_call>"),
+    *("</tool_call>", "<tool_response>", "<fim_prefix>", "<repo_name>", "<file_sep>"),
+    *("<jupyter_start>", "<sop>", "<_start>", "[INST]", "[/INST]", "[inst]", "[SYSTEM_PROMPT]"),
+    *("[/SYSTEM_PROMPT]", "[AVAILABLE_TOOLS]", "[TOOL_CALLS]", "[THINK]", "[/THINK]", "[IMG]"),
+    *("[gMASK]", "[|assistant|]", "[|endofturn|]", "◁think▷", "◁/think▷", "]~b]user", "[e~["),
+    *("<<SYS>>", "<</SYS>>"),
+]
 
 USER: Message = {"role": "user", "content": "Name a colour."}
 
