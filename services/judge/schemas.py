@@ -36,7 +36,7 @@ class JudgeRequest(BaseModel):
     messages: list[Turn] = Field(min_length=2)
     n: int = Field(default=3, ge=1, le=32)
     temperature: float = Field(default=0.7, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(default=0.9, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=8, le=8192)
     max_completion_tokens: int | None = Field(default=None, ge=8, le=8192)
     """The OpenAI name for `max_tokens`; wins over it."""
