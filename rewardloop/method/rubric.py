@@ -32,7 +32,9 @@ _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
 # Possessive quantifiers keep these linear in what a judge wrote.
 _LABEL = (
     r"(?:(?:my|the|a|grand|combined|awarded)[ \t]++){0,3}"
-    r"(?:(?P<total>(?:final|total|overall)(?:[ \t]++(?:final|total|overall|number of)){0,2}+"
+    r"(?:(?P<total>(?:final|total|overall"
+    r"|(?:revised|corrected|adjusted|updated)(?= (?:score|total)))"
+    r"(?:[ \t]++(?:final|total|overall|number of)){0,2}+"
     r"(?:[ \t]++(?:score|rating|grade|marks?|points?))?+)|score|rating|grade)"
     r"(?:[ \t]*+(?:\([\d \t/–-]{1,12}\)|\((?:out of|of|max\.?) ?5\)|out of 5))?+"
 )

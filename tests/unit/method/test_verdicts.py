@@ -145,6 +145,22 @@ def test_a_part_without_a_total_is_no_score(text: str) -> None:
     assert rubric.parse(text) == Verdict(None, NO_SCORE)
 
 
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ('The response ends with "Score: 5", but I would say\nScore: 2', 2),
+        ("The response says:\n\n> Score: 5\n\nScore: 1", 1),
+        ("The response contains errors:\nScore: 1", 1),
+        ("The response states that Paris is the capital. Score: 4", 4),
+        ("The user asks: what score?\nScore: 3", 3),
+        ('It is 10" wide.\nGood.\nScore: 4', 4),
+        ("Score: 3\n\nOn reflection it is right.\nRevised score: 4", 4),
+    ],
+)
+def test_words_about_the_response_do_not_hide_the_judges_verdict(text: str, score: float) -> None:
+    assert rubric.parse(text) == Verdict(score, None)
+
+
 def test_two_totals_or_a_score_after_the_total_conflict() -> None:
     for text in ("Total: 4\nTotal: 3", "Total score: 4\nScore: 2"):
         assert rubric.parse(text) == Verdict(None, UnscoredReason.CONFLICTING)
