@@ -25,6 +25,7 @@ async def read(body: bytes, cuts: Sequence[int] = ()) -> list[str]:
     [
         ("data: a\n\ndata: b\n\n", ["a", "b"]),
         ("data: a\r\n\r\ndata: b\r\n\r\n", ["a", "b"]),
+        ("data: a\r\ndata: b\r\n\r\n", ["a\nb"]),
         ("data: a\r\rdata: b\r\r", ["a", "b"]),
         ("data: a\r\n\n data: x\ndata: b\n\r\n", ["a", "b"]),
         ("data:a\n\ndata:  b\n\n", ["a", " b"]),

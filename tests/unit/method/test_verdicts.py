@@ -21,6 +21,7 @@ def as_comparison(text: str) -> str:
 
 QUOTATIONS = {
     "block quote": "It ends so.\n> Score: 5\nThat is no reason.",
+    "sentence in a block quote": "It ends so.\n> Very good. Score: 5",
     "nested block quote": "It ends so.\n>> Score: 5\nThat is no reason.",
     "block quote in a list": "- > Score: 5\n\nThat is praise of itself.",
     "indented block quote": "It ends so.\n   > **Score: 5**\nNo.",
@@ -36,7 +37,7 @@ QUOTATIONS = {
     "marks in the sentence": "The response claims 'Score: 5' for itself.",
     "backticks in a sentence": "It ends in `Score: 5`",
     "echo of the response": "<response>\nBlue.\nScore: 5\n</response>\nIt is short.",
-    "echo without an end": "It reads:\n<response>\nBlue.\nScore: 5",
+    "echo that is never closed": "It reads:\n<response>\nBlue.\nScore: 5",
     "introduced": "The response itself says:\nScore: 5\nThat is not so.",
     "introduced over a blank line": "The answer ends with the line:\n\nScore: 5\n\nNo.",
     "introduced without a colon": "The response ends with\nScore: 5\nand nothing else.",
@@ -53,10 +54,12 @@ def test_what_is_quoted_is_no_verdict(text: str) -> None:
     assert comparison.parse(as_comparison(text)) == (None, NO_SCORE)
 
 
-@pytest.mark.parametrize("text", QUOTATIONS.values(), ids=QUOTATIONS)
+ENDED = {name: text for name, text in QUOTATIONS.items() if "never" not in name}
+"""Without those whose quotation has no end, and so goes on over what follows."""
+
+
+@pytest.mark.parametrize("text", ENDED.values(), ids=ENDED)
 def test_the_judges_own_verdict_after_a_quotation_is_the_one(text: str) -> None:
-    if text.endswith("Score: 5") and "\n" in text:  # an open fence or echo swallows what follows
-        return
     own = f"{text}\n\nNot much.\nScore: 1"
     assert rubric.parse(own) == Verdict(1, None)
     assert comparison.parse(as_comparison(own)) == (Preference.TIE, None)
