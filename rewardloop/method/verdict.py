@@ -57,6 +57,10 @@ _MAX_OBJECT_CHARACTERS = 40_000
 _MAX_OBJECTS_TRIED = 3
 
 
+_CUT = frozenset({"length", "max_tokens", "model_length", "content_filter", "abort", "error"})
+"""Finish reasons of the field's servers after which a text may lack its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form(Generic[T]):
     """How a verdict of one kind is spelled."""
@@ -101,7 +105,7 @@ def read(
     """The verdict, or why there is none: one of the two is None."""
     own = own_words(written)
     judgement = _judgement(own, form)
-    cut = finish_reason == "length"
+    cut = (finish_reason or "").lower() in _CUT
     if own.is_unfinished and cut:
         return None, UnscoredReason.TRUNCATED
     if (cut or own.is_unfinished) and not _ends_in_verdict(own, judgement, form):

@@ -125,6 +125,12 @@ def test_a_cut_judgement_has_a_score_where_its_last_line_is_whole(
     assert rubric.parse(text, "length") == expected
 
 
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "content_filter", "abort"])
+def test_servers_have_several_words_for_a_cut(reason: str) -> None:
+    assert rubric.parse("Score: 4\n\nBecause", reason) == Verdict(None, TRUNCATED)
+    assert rubric.parse("Score: 4\n\nBecause.", "eos") == Verdict(4, None)
+
+
 @pytest.mark.parametrize(
     "text",
     [
