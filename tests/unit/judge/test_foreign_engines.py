@@ -214,11 +214,11 @@ PART, PICTURE = {"type": "text", "text": "What is it?"}, {"type": "image_url", "
     [
         ([PART], "What is it?"),
         ([PART, {"type": "text", "text": "Say."}], "What is it?\nSay."),
-        (["What is it?", PART], "What is it?\nWhat is it?"),
+        ("What is it?", "What is it?"),
         ([{"type": "text", "text": ""}], ""),
     ],
 )
-async def test_text_parts_and_strings_are_joined_by_newlines(
+async def test_a_string_and_text_parts_are_read_alike(
     serve: Serve, content: Any, expected: str
 ) -> None:
     answer, asked = await plain(serve, GOOD, messages=[{**REQUEST, "content": content}, RESPONSE])
@@ -238,6 +238,8 @@ async def test_text_parts_and_strings_are_joined_by_newlines(
         ({"content": [{"type": "text", "text": None}]}, "its `text` is no string"),
         ({"content": [{"type": "text", "text": 5}]}, "its `text` is no string"),
         ({"content": [{"type": "text"}]}, "its `text` is no string"),
+        ({"content": ["What is it?"]}, "part 0 is a bare string"),
+        ({"content": [PART, ""]}, "part 1 is a bare string"),
         ({"content": []}, "an empty list of parts"),
         ({"content": None}, "content"),
         ({"content": 5}, "content"),
