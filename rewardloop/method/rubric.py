@@ -69,6 +69,7 @@ _SENTENCE_END = re.compile(
     rf"|\[RESULT\][\s:*_(<\[]*+(?P<result>-?\d++(?:\.\d++)?+)){_REST}",
     re.IGNORECASE,
 )
+_NAMED = re.compile("score|rating|grade|mark|point", re.IGNORECASE)
 _VALUE_GROUPS = ("score", "tagged", "alone", "listed", "boxed", "result")
 _KEYS = frozenset(
     {
@@ -84,6 +85,11 @@ def _value(match: re.Match[str]) -> float:
     score = next(groups[name] for name in _VALUE_GROUPS if groups.get(name) is not None)
     scale = groups["scale"]
     return float(score.replace("−", "-")) if scale is None or float(scale) == MAX_SCORE else inf
+
+
+def _is_bare(match: re.Match[str]) -> bool:
+    total = match.groupdict().get("total") or "score"
+    return _NAMED.search(total) is None
 
 
 def _json_value(value: Any) -> float | None:
@@ -103,6 +109,7 @@ FORM: Form[float] = Form(
     value=_value,
     json_value=_json_value,
     is_total=lambda match: match.groupdict().get("total") is not None,
+    is_bare=_is_bare,
     may_go_on=re.compile(r"\d\.\Z"),
 )
 """How a score is spelled."""

@@ -163,6 +163,8 @@ def test_a_part_without_a_total_is_no_score(text: str) -> None:
         ("The response states that Paris is the capital. Score: 4", 4),
         ("The user asks: what score?\nScore: 3", 3),
         ('It is 10" wide.\nGood.\nScore: 4', 4),
+        ("The sum is right.\nTotal: 12\nScore: 4", 4),
+        ("Total: 2\nOverall: 5\nFinal score: 4", 4),
         ("Score: 3\n\nOn reflection it is right.\nRevised score: 4", 4),
     ],
 )
