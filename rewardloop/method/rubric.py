@@ -56,9 +56,9 @@ _REST = (
 _FLAGS = re.IGNORECASE | re.MULTILINE
 _SCORE = re.compile(rf"^(?!    |\t)[ *_#•-]*+{_LABEL}{_VALUE}{_REST}", _FLAGS)
 _LAST_LINE = re.compile(
-    r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)[\s/\d]*+</score>\s*+"
+    r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)\s*+(?:/\s*+5\s*+)?+</score>\s*+"
     r"|(?:[\s*_#•-]*+\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]"
-    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?P<alone>-?\d++(?:\.\d++)?+)"
+    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?<![-−])(?P<alone>\d++(?:\.\d++)?+)"
     r"(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
     r"|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\}))"
     rf"{_REST}",
