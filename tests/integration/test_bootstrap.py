@@ -10,6 +10,7 @@ import pytest
 
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.errors import UpstreamUnavailable
+from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import PromptRecord, RankedPrompt, RankedText, Stage
 from rewardloop.store import training
 from rewardloop.store.models import Iteration
@@ -160,6 +161,20 @@ async def test_nothing_that_is_held_out_is_trained_on(ready: Any) -> None:
         asked = [example["prompt"][-1]["content"] for example in plan.task["examples"]]
         assert len(asked) >= 6
         assert not [text for text in asked for topic in kept_away if topic in text]
+
+
+async def test_eft_judges_by_and_teaches_the_rubric_of_the_run(ready: Any) -> None:
+    ready.serve()
+    bootstrap, _ = await ready.new_run(judging={"rubric": "short"}, bootstrap=BOOTSTRAP)
+    await ready.bootstrap(bootstrap)
+    versions = await ready.rows("SELECT DISTINCT rubric_version FROM ranked_judgements")
+    assert versions == [{"rubric_version": rubric_text("short").version}]
+    async with ready.store.transaction() as session:
+        plan = await plan_of(session, await training.of(session, bootstrap, Stage.MODEL))
+    judge_tasks = [e for e in plan.task["examples"] if "Score:" in e["completion"]]
+    assert judge_tasks
+    opening = rubric_text("short").template.partition("\n")[0]
+    assert all(e["prompt"][0]["content"].startswith(opening) for e in judge_tasks)
 
 
 async def test_no_iteration_takes_a_held_out_prompt(ready: Any) -> None:
