@@ -73,7 +73,9 @@ async def _with_rankings(
 ) -> dict[str, Any]:
     """The config with the file's rankings instead of the shipped ones."""
     added = await api.add_ranked(dataset, read.prompts)
-    console.print(f"{dataset}: {added} new of {len(read.prompts)}; left out: {read.left_out}")
+    console.print(
+        f"{dataset}: {added['added']} new of {len(read.prompts)}; left out: {read.left_out}"
+    )
     ours = {"bootstrap": {"dataset": dataset}, "prompts": {"dataset": dataset}}
     return presets.merged(config, ours)
 

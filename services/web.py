@@ -18,8 +18,10 @@ from starlette.exceptions import HTTPException
 
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
+from rewardloop.config.files import KeyGivenTwice, parse_json
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
 from rewardloop.process.exits import known_errors_told
+from rewardloop.texts import storable
 
 _bearer = HTTPBearer(auto_error=False)
 Guard = Callable[..., Awaitable[None]]
@@ -51,6 +53,22 @@ def key_guard(key: str) -> Guard:
             raise Unauthorized("send this service's key as `Authorization: Bearer <key>`")
 
     return guard
+
+
+async def keys_given_once(request: Request) -> None:
+    """A dependency that refuses a JSON body in which an object has a name twice. (FastAPI has
+    parsed the body by then, and Python's parser takes the last of the two without a word.)
+
+    Raises:
+        InvalidInput: naming the key.
+    """
+    body = await request.body() if request.method in ("POST", "PUT", "PATCH") else b""
+    try:
+        parse_json(body)
+    except KeyGivenTwice as error:
+        raise InvalidInput(f"body: {error}") from error
+    except (ValueError, RecursionError):
+        pass  # no JSON: what the route says of that stands
 
 
 def add_common_routes(
@@ -90,7 +108,7 @@ def _ours(request: Request, error: Exception) -> RewardloopError:
         return error
     if isinstance(error, RequestValidationError):
         told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        return InvalidInput("; ".join(told))
+        return InvalidInput(storable("; ".join(told)))  # a key may hold half a surrogate pair
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
     if error.status_code in (404, 405):

@@ -14,10 +14,11 @@ def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
         UpstreamMismatch: `server` gave more or fewer, or something else than a completion.
     """
     try:
-        choices = sorted(answer["choices"], key=lambda choice: int(choice["index"]))
+        given = enumerate(answer["choices"])
+        choices = [c for _, c in sorted(given, key=lambda item: int(item[1].get("index", item[0])))]
         for choice in choices:
             text_of(choice)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UpstreamMismatch(
             f"{server} answered with something else than a completion ({error!r}); is there an "
             "OpenAI-compatible server at this address?"
@@ -31,9 +32,17 @@ def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
 
 
 def text_of(choice: dict[str, Any]) -> str:
-    """What was written, by either route; null is nothing."""
+    """What was written, by either route; null is nothing, and parts are joined by newlines."""
     found = choice["message"]["content"] if "message" in choice else choice["text"]
-    return str(found or "")
+    return written_text(found)
+
+
+def written_text(content: Any) -> str:
+    """The text of a content that may be null or, with some servers, a list of text parts."""
+    if isinstance(content, list):
+        texts = [part.get("text") if isinstance(part, dict) else part for part in content]
+        return "\n".join(str(text) for text in texts if text)
+    return str(content or "")
 
 
 def usage_of(answer: dict[str, Any]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from rewardloop.clients.http import call, connect
 from rewardloop.config import Judging
 from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
 from rewardloop.method.comparison import COMPARISON_VERSION
-from rewardloop.method.rubric import RUBRIC_VERSION
+from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import (
     JudgementMode,
     Message,
@@ -53,9 +53,10 @@ class JudgeClient:
                 top_p=judging.top_p,
                 max_tokens=judging.max_tokens,
                 judgement_mode=judging.mode,
+                **_rubric_field(judging),
             )
         except (UpstreamRejected, InvalidInput) as error:
-            return [_refused(error.message, judging.mode)] * count
+            return [_refused(error.message, judging)] * count
         return _judgements(answer, count)
 
     async def compare(
@@ -104,13 +105,20 @@ class JudgeClient:
         return answer
 
 
-def _refused(message: str, mode: JudgementMode) -> WrittenJudgement:
+def _rubric_field(judging: Judging) -> dict[str, Any]:
+    """The judge service gives the additive rubric unless a request names another."""
+    if judging.rubric == "additive":
+        return {}
+    return {"rubric": judging.model_dump(mode="json", include={"rubric"})["rubric"]}
+
+
+def _refused(message: str, judging: Judging) -> WrittenJudgement:
     return WrittenJudgement(
         raw_text=message,
         verdict=Verdict(None, UnscoredReason.REFUSED),
-        rubric_version=RUBRIC_VERSION,
+        rubric_version=rubric_text(judging.rubric).version,
         judge_version="none",
-        mode=mode,
+        mode=judging.mode,
         prompt_tokens=0,
         completion_tokens=0,
     )

@@ -16,6 +16,7 @@ from rewardloop.config.pairing import (
     SeveralPairs,
 )
 from rewardloop.config.prompts import LANGUAGES, PromptSource, SelfInstruct
+from rewardloop.config.rubrics import Rubric, RubricTemplate
 from rewardloop.config.run import Bootstrap, Eft, Evaluation, RunConfig, parse_run_config
 from rewardloop.config.settings import Settings, load_settings
 from rewardloop.config.training import (
@@ -51,6 +52,8 @@ __all__ = [
     "Pairing",
     "PromptSource",
     "Rollout",
+    "Rubric",
+    "RubricTemplate",
     "RunConfig",
     "Sampling",
     "SelfInstruct",

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from rewardloop.config.frozen import Frozen
+from rewardloop.config.rubrics import Rubric
 from rewardloop.records import JudgementMode
 
 
@@ -16,14 +17,18 @@ class Sampling(Frozen):
 
 
 class Judging(Frozen):
-    """How each answer is judged (paper: 3 samples, averaged)."""
+    """How each answer is judged (paper: 3 samples, averaged, T 0.7, p 0.9)."""
 
     num_judgements: int = Field(default=3, ge=1, le=32)
     mode: JudgementMode = JudgementMode.FREE
     temperature: float = Field(default=0.7, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """The paper gives none; 1 spares a CPU engine the sort of the whole vocabulary."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """The paper samples judgements as it samples candidates (section 3.1.2). 1.0 spares a CPU
+    engine the sort of the whole vocabulary for each token."""
     max_tokens: int = Field(default=512, ge=8, le=8192)
+    rubric: Rubric = "additive"
+    """What the judge is asked: `additive` (the paper's scheme of five points), `short` (a few
+    lines, which small models follow better), or a template of one's own."""
 
 
 class Rollout(Frozen):

@@ -48,8 +48,11 @@ PairPolicy = BestWorst | LengthControl | SeveralPairs | Consistency | Anchored
 
 
 class Pairing(Frozen):
-    """How stored scores become preference pairs; equal means never do."""
+    """How stored scores become preference pairs; equal means never do, nor do equal texts."""
 
     min_margin: float = Field(default=0.0, ge=0, le=5)
     """A pair needs a score difference above this."""
+    cut_answers: Literal["keep", "drop"] = "keep"
+    """Whether an answer that `sampling.max_tokens` cut off can be a side. A kept one has no end
+    of turn in the loss."""
     policy: Annotated[PairPolicy, Field(discriminator="kind")] = BestWorst()

@@ -7,9 +7,10 @@ from uuid import UUID
 
 from pydantic import Field, ValidationError, model_validator
 
+from rewardloop.config.explain import explain
 from rewardloop.config.frozen import Frozen
 from rewardloop.config.judging import Health, Judging, Rollout, Sampling
-from rewardloop.config.pairing import Anchored, Pairing
+from rewardloop.config.pairing import Anchored, Consistency, Pairing
 from rewardloop.config.prompts import PromptSource
 from rewardloop.config.training import SupervisedTraining, Training
 from rewardloop.errors import InvalidInput
@@ -37,6 +38,10 @@ class Bootstrap(Frozen):
 
     dataset: str = "ranked"
     """Prompts with human-ranked responses."""
+    share_rankings: bool = False
+    """Whether a ranked prompt may be an IFT example and give judge tasks too. The paper keeps
+    the two apart; then of the ranked prompts to learn from at most half are left to IFT, as
+    many as it lacks, and the others are judged for EFT."""
     max_ift_examples: int = Field(default=3200, ge=1)
     ift: SupervisedTraining = SupervisedTraining()
     """Trains the SFT baseline, on IFT alone."""
@@ -84,12 +89,35 @@ class RunConfig(Frozen):
     evaluation: Evaluation | None = None
     """If given, each new version meets the one before it, and the SFT baseline."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _eft_teaches_this_rubric(cls, data: Any) -> Any:
+        """`bootstrap.eft.judging.rubric` is that of `judging` where it is left out."""
+        match data:
+            case {"bootstrap": dict(bootstrap), "judging": {"rubric": rubric}}:
+                eft = bootstrap.get("eft", {})
+                judging = eft.get("judging", {}) if isinstance(eft, dict) else None
+                if isinstance(judging, dict):
+                    eft = {**eft, "judging": {"rubric": rubric, **judging}}
+                    return {**data, "bootstrap": {**bootstrap, "eft": eft}}
+        return data
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if isinstance(self.pairing.policy, Anchored) and self.prompts.self_instruct is not None:
             raise ValueError(
                 "pairing.policy anchored needs the same prompts in each iteration, for which the "
                 "run's first model has answers; remove prompts.self_instruct"
+            )
+        if isinstance(self.pairing.policy, Consistency) and self.judging.num_judgements == 1:
+            raise ValueError(
+                "pairing.policy consistency compares repeated judgements of an answer, and "
+                "judging.num_judgements is 1; set it to 2 or more, or choose another policy"
+            )
+        if self.bootstrap and self.bootstrap.eft.judging.rubric != self.judging.rubric:
+            raise ValueError(
+                "bootstrap.eft.judging.rubric differs from judging.rubric, so that the model would "
+                "learn to judge by one rubric and be asked by another; leave it out"
             )
         return self
 
@@ -108,29 +136,4 @@ def parse_run_config(data: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise InvalidInput(_explain(error)) from error
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence per wrong key of a pydantic error."""
-    return " ".join(_explain_one(dict(item)) for item in error.errors())
-
-
-_OF_KINDS = ("weights", "policy", "loss")
-"""The keys that take one of several kinds."""
-
-
-def _key(path: tuple[int | str, ...]) -> str:
-    """The key as a file spells it: pydantic's path holds the kind too (`weights.lora.rank`)."""
-    before = (None, *path)
-    parts = [str(part) for over, part in zip(before, path, strict=False) if over not in _OF_KINDS]
-    return ".".join(parts) or "(the whole document)"
-
-
-def _explain_one(item: dict[str, Any]) -> str:
-    key = _key(item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{key}: there is no such key; remove it or correct its spelling."
-    if item["type"] == "value_error":  # one of our own validators, which name the values
-        return f"{key}: {item['ctx']['error']}."
-    return f"{key}: {item['msg']}; got {item['input']!r}."
+        raise InvalidInput(explain(error, RunConfig)) from error

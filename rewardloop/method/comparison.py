@@ -11,7 +11,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from rewardloop.method.enclosure import escaping, transcript
+from rewardloop.method.enclosure import escaping, material
+from rewardloop.method.verdict import Form, read
 from rewardloop.records import JudgementMode, Message, Preference, UnscoredReason
 
 TEMPLATE = """\
@@ -47,13 +48,48 @@ sentence, then the preference."""
 
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
 _escaped = escaping("request", "first_response", "second_response")
-# Possessive quantifiers keep this linear in what a judge wrote; ASCII, since other
+# Possessive quantifiers keep these linear in what a judge wrote; ASCII, since other
 # alphabets have letters that count as ours when case is ignored.
-_BETTER = re.compile(
-    r"^[ \t*_#>-]*+better(?: response)?+[ \t*_]*+[:=][\s*_]*+(?:the |a )?+"
-    r"(?P<which>first|second|tie)(?: response)?+[. \t\r*_]*+$",
-    re.IGNORECASE | re.MULTILINE | re.ASCII,
+_BETTER_IS = (
+    r"(?P<final>(?:final|overall)[ \t]++)?+(?:the[ \t]++)?+better"
+    r"(?:[ \t]++(?:response|answer|one))?+"
+    r"[ \t*_`\"']*+[:=][\s*_`\"'<\[({]*+(?:the |a )?+(?P<which>first|second|tie)\b"
 )
+_REST = (
+    r"[>\])}\"'`*_ \t]*+(?:(?:response|answer|one)\b)?+[>\])}\"'`*_ \t]*+"
+    r"(?:\((?![^()\n]{0,300}\b(?:first|second|tie)\b)[^()\n]{0,300}\))?+"
+    r"[. \t\r*_!`\"')\]>]*+$"
+)
+_WORDS = {preference.value: preference for preference in Preference}
+
+
+def _preference(match: re.Match[str]) -> Preference:
+    groups = match.groupdict()
+    names = ("which", "tagged", "listed", "result")
+    return _WORDS[next(groups[name] for name in names if groups.get(name)).lower()]
+
+
+_FLAGS = re.IGNORECASE | re.ASCII
+FORM = Form(
+    line=re.compile(rf"^(?!    |\t)[ *_#-]*+{_BETTER_IS}{_REST}", _FLAGS | re.MULTILINE),
+    whole_last_line=re.compile(
+        r"[\s*_#-]*+<better>\s*+(?P<tagged>first|second|tie)\s*+</better>\s*+"
+        r"|(?:[\s*_#-]*+\[\[(?P<listed>first|second|tie)\]\]"
+        rf"|[\s*_#\"'`(\[-]*+{_BETTER_IS}){_REST}",
+        _FLAGS,
+    ),
+    sentence_end=re.compile(
+        rf"(?<![\w/])(?:{_BETTER_IS}"
+        rf"|\[RESULT\][\s:*_(<\[]*+(?P<result>first|second|tie)\b){_REST}",
+        _FLAGS,
+    ),
+    keys=frozenset(["better", "better_response", "preference", "winner", "which", "verdict"]),
+    value=_preference,
+    json_value=lambda value: _WORDS.get(value.strip().lower()) if isinstance(value, str) else None,
+    is_total=lambda match: match.groupdict().get("final") is not None,
+    may_go_on=re.compile(r"\Z.", re.ASCII),  # no word of ours begins another one
+)
+"""How a preference is spelled."""
 
 
 def render(
@@ -67,7 +103,7 @@ def render(
     if not any(message["role"] == "user" for message in request):
         raise ValueError("the request that the responses answer must hold a user's turn")
     content = TEMPLATE.format(
-        request=_escaped(transcript(request)),
+        request=_escaped(material(request)),
         first=_escaped(first),
         second=_escaped(second),
         max_words=_MAX_WORDS[mode],
@@ -80,13 +116,8 @@ def parse(
 ) -> tuple[Preference | None, UnscoredReason | None]:
     """Read the preference from what a judge wrote: one of the two is None.
 
-    It stands alone on its line (`Better: first`, `**Better: tie**`). Lines that repeat
-    the same preference agree; different ones conflict.
+    It stands alone on its line (`Better: first`, `**Better: tie**`) or ends the last one.
+    What the judge quotes is not its preference. Lines that repeat the same preference
+    agree; different ones conflict.
     """
-    found = {Preference(match["which"].lower()) for match in _BETTER.finditer(completion)}
-    if not found:
-        cut = finish_reason == "length"
-        return None, UnscoredReason.TRUNCATED if cut else UnscoredReason.NO_SCORE
-    if len(found) > 1:
-        return None, UnscoredReason.CONFLICTING
-    return found.pop(), None
+    return read(completion, finish_reason, FORM)

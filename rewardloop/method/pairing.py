@@ -1,13 +1,15 @@
 """Scored responses to preference pairs. Pure.
 
 Every policy works on stored scores alone, so policies can be compared on one
-roll-out. Invariants: a response without a parsed score is never a side; the
-chosen mean is above the rejected one by more than `min_margin`; the result does
-not depend on the order of the input; a prompt without a pair says why. Knows
-neither where scores come from nor how they are trained on.
+roll-out. Invariants: a response without a parsed score or without text is never a
+side; the two sides of a pair are two answers, not two spellings of one (see
+`answers`); the chosen mean is above the rejected one by more than `min_margin`;
+the result does not depend on the order of the input; a prompt without a pair says
+why, and what is left out is counted. Knows neither where scores come from nor how
+they are trained on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import combinations, zip_longest
@@ -22,6 +24,7 @@ from rewardloop.config import (
     PairPolicy,
     SeveralPairs,
 )
+from rewardloop.method.answers import has_text, pooled, same_text_key
 from rewardloop.records import MARGIN_DECIMALS, SCORE_DECIMALS, PreferencePair, ScoredResponse
 
 
@@ -36,6 +39,12 @@ class Unpaired(StrEnum):
     """The best that the policy can do is not above `min_margin`."""
     NO_ANCHOR = "no_anchor"
     """Anchored: the run's first model has no scored answer to this prompt."""
+    NO_TEXT = "no_text"
+    """Too few scored responses hold a letter, a digit or a symbol."""
+    CUT = "cut"
+    """`cut_answers: drop` leaves too few scored responses."""
+    SAME_TEXT = "same_text"
+    """The scored responses are one answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,12 @@ class PairedPrompt:
     pairs: tuple[PreferencePair, ...]
     """Widest margin first."""
     unpaired: Unpaired | None
+    num_without_text: int = 0
+    """Scored responses that were left out because they hold no text."""
+    num_cut_dropped: int = 0
+    """Scored responses that `cut_answers: drop` left out."""
+    num_repeated: int = 0
+    """Scored responses that repeat another one's text, whose judgements they joined."""
 
     def __post_init__(self) -> None:
         assert bool(self.pairs) == (self.unpaired is None)
@@ -61,31 +76,66 @@ def pair(
     scores; in the first iteration the responses themselves. Only `Anchored` reads them.
     """
     policy = config.policy
-    scored = _with_score(responses)
-    rejectable = _with_score(anchors) if isinstance(policy, Anchored) else scored
-    if (missing := _missing(scored, rejectable)) is not None:
-        return PairedPrompt((), missing)
-    candidates = _candidates(policy, scored, rejectable)
+    steps = list(_narrowed(responses, config))
+    counts = _left_out([step for _, step in steps])
+    anchor_steps = list(_narrowed(anchors, config)) if isinstance(policy, Anchored) else steps
+    for (reason, scored), (_, rejectable) in zip(steps, anchor_steps, strict=True):
+        if (missing := _missing(reason, scored, rejectable)) is not None:
+            return PairedPrompt((), missing, *counts)
+    candidates = _candidates(policy, steps[-1][1], anchor_steps[-1][1])
     apart = [c for c in candidates if c.margin > round(config.min_margin, MARGIN_DECIMALS)]
     if not apart:
         tied = all(c.margin == 0 for c in candidates)
-        return PairedPrompt((), Unpaired.TIED if tied else Unpaired.BELOW_MARGIN)
+        return PairedPrompt((), Unpaired.TIED if tied else Unpaired.BELOW_MARGIN, *counts)
     max_pairs = policy.max_pairs_per_prompt if isinstance(policy, SeveralPairs) else 1
-    return PairedPrompt(tuple(apart[:max_pairs]), None)
+    return PairedPrompt(tuple(apart[:max_pairs]), None, *counts)
 
 
-def _with_score(responses: Iterable[ScoredResponse]) -> list[ScoredResponse]:
-    """By response id, so that the first among equals is the one with the lower id."""
-    return sorted((r for r in responses if r.score is not None), key=lambda r: r.response_id)
+def sides(responses: Iterable[ScoredResponse], config: Pairing) -> list[ScoredResponse]:
+    """The answers that may be a side, by response id: what `pair` chooses from."""
+    *_, (_, answers) = _narrowed(responses, config)
+    return answers
 
 
-def _missing(scored: list[ScoredResponse], rejectable: list[ScoredResponse]) -> Unpaired | None:
+def _narrowed(
+    responses: Iterable[ScoredResponse], config: Pairing
+) -> Iterator[tuple[Unpaired, list[ScoredResponse]]]:
+    """What is left of the responses after each rule, and the reason where that is too few."""
+    left = sorted((r for r in responses if r.score is not None), key=lambda r: r.response_id)
+    yield Unpaired.TOO_FEW_SCORED, left
+    left = [r for r in left if has_text(r.text)]
+    yield Unpaired.NO_TEXT, left
+    if config.cut_answers == "drop":
+        left = [r for r in left if not r.is_cut]
+    yield Unpaired.CUT, left
+    yield Unpaired.SAME_TEXT, pooled(left)
+
+
+def _left_out(steps: Sequence[list[ScoredResponse]]) -> tuple[int, int, int]:
+    scored, with_text, uncut, answers = map(len, steps)
+    return scored - with_text, with_text - uncut, uncut - answers
+
+
+def _missing(
+    reason: Unpaired, scored: list[ScoredResponse], rejectable: list[ScoredResponse]
+) -> Unpaired | None:
+    """The reason why there are no two sides, if it is that of this rule."""
     if not scored:
-        return Unpaired.TOO_FEW_SCORED
+        return reason
     if not rejectable:
-        return Unpaired.NO_ANCHOR
-    one_alone = len({r.response_id for r in (*scored, *rejectable)}) == 1
-    return Unpaired.TOO_FEW_SCORED if one_alone else None
+        return Unpaired.NO_ANCHOR if reason is Unpaired.TOO_FEW_SCORED else reason
+    identity: Callable[[ScoredResponse], object] = (
+        _text_key if reason is Unpaired.SAME_TEXT else _id
+    )
+    return reason if len(set(map(identity, (*scored, *rejectable)))) == 1 else None
+
+
+def _id(response: ScoredResponse) -> int:
+    return response.response_id
+
+
+def _text_key(response: ScoredResponse) -> str:
+    return same_text_key(response.text)
 
 
 def _candidates(
@@ -97,8 +147,23 @@ def _candidates(
             return [_length_controlled(scored, rho)]
         case SeveralPairs():
             return _by_margin(scored)
-        case BestWorst() | Consistency() | Anchored():
-            return [PreferencePair(max(scored, key=_score), min(rejectable, key=_score))]
+        case BestWorst() | Consistency():
+            return [PreferencePair(max(scored, key=_score), min(scored, key=_score))]
+        case Anchored():
+            return _against_anchors(scored, rejectable)[:1]
+
+
+def _against_anchors(
+    scored: list[ScoredResponse], anchors: list[ScoredResponse]
+) -> list[PreferencePair]:
+    """An anchor with the text of an answer is no side against that answer."""
+    pairs = [
+        PreferencePair(answer, anchor)
+        for answer in scored
+        for anchor in anchors
+        if _text_key(answer) != _text_key(anchor)
+    ]
+    return sorted(pairs, key=_width_and_ids)
 
 
 def _length_controlled(scored: list[ScoredResponse], rho: float) -> PreferencePair:
@@ -149,45 +214,62 @@ def consistency(prompts: Iterable[Sequence[ScoredResponse]]) -> float:
 
         C = mean over prompts of the mean over judge indices a < b of (tau_x(a, b) + 1) / 2
 
-    where tau_x is Kendall's tau with ties (see `_tau_x`), over the responses that both
-    judgements scored. The caller gives the prompts whose labels are in question: those with
-    a pair. A prompt counts if some two judgements scored two responses in common. 1 is one
-    order, 1/2 is chance, 0 is opposite orders; 1 too where nothing can be compared, since
-    then nothing is in doubt.
+    where tau_x is Kendall's tau with ties (see `_tau_x`), over the pairs of responses that
+    both judgements scored and that some judgement of the prompt separates. The caller gives
+    the prompts whose labels are in question: those with a pair. 1 is one order, 1/2 is chance,
+    0 is opposite orders. A prompt without such pairs does not count; where no prompt counts it
+    is 1/2: a judge that gives everything one score has shown no order that could be trusted.
 
     After CREAM (arXiv 2410.12735), which compares the rankings of two successive
     models; here the judge's own samples stand in for them, because they are stored.
     """
     agreements = [fmean(taus) for responses in prompts if (taus := _taus(responses))]
-    return (fmean(agreements) + 1) / 2 if agreements else 1.0
+    return (fmean(agreements) + 1) / 2 if agreements else 0.5
 
 
 def _taus(responses: Sequence[ScoredResponse]) -> list[float]:
-    """Of each two judgements that scored at least two responses in common."""
+    """Of each two judgements that scored two responses in common which some judgement
+    separates."""
     by_judge = list(zip_longest(*(response.scores for response in responses)))
-    in_common = (
-        [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-        for a, b in combinations(by_judge, 2)
-    )
-    return [_tau_x(both) for both in in_common if len(both) > 1]
+    separated = [
+        (i, j)
+        for i, j in combinations(range(len(responses)), 2)
+        if any(_sign_between(scores, i, j) for scores in by_judge)
+    ]
+    taus = (_tau_x(a, b, separated) for a, b in combinations(by_judge, 2))
+    return [tau for tau in taus if tau is not None]
 
 
-def _tau_x(scores: Sequence[tuple[float, float]]) -> float:
-    """Of two judgements' scores of the same responses, in [-1, 1] (Emond and Mason 2002):
+_Scores = Sequence[float | None]
 
-        tau_x = (agreeing - discordant) / number of pairs of responses
 
-    Two responses agree where both judgements order them alike or both tie them; where one
-    alone ties them they count as neither. Without ties it is Kendall's tau.
+def _tau_x(a: _Scores, b: _Scores, pairs: Sequence[tuple[int, int]]) -> float | None:
+    """Of two judgements' scores over pairs of responses, in [-1, 1] (Emond and Mason 2002):
+
+        tau_x = (agreeing - discordant) / number of pairs that both scored
+
+    Two judgements agree where both order a pair alike or both tie it; where one alone ties
+    it they count as neither. Without ties it is Kendall's tau. None where they share no pair.
     """
-    signs = [(_sign(a[0] - b[0]), _sign(a[1] - b[1])) for a, b in combinations(scores, 2)]
+    signs = [
+        (one, other)
+        for i, j in pairs
+        if (one := _sign_between(a, i, j)) is not None
+        and (other := _sign_between(b, i, j)) is not None
+    ]
+    if not signs:
+        return None
     num_agreeing = sum(one == other for one, other in signs)
     num_discordant = sum(one * other < 0 for one, other in signs)
     return (num_agreeing - num_discordant) / len(signs)
 
 
-def _sign(difference: float) -> int:
-    return (difference > 0) - (difference < 0)
+def _sign_between(scores: _Scores, i: int, j: int) -> int | None:
+    """Which of two responses is scored higher; None where one has no score."""
+    first, second = scores[i], scores[j]
+    if first is None or second is None:
+        return None
+    return (first > second) - (first < second)
 
 
 def label_smoothing(consistency: float) -> float:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Anchored, Consistency, Pairing
 from rewardloop.method.judge_health import ScoreHealth, score_health
-from rewardloop.method.pairing import PairedPrompt, consistency, label_smoothing, pair
+from rewardloop.method.pairing import PairedPrompt, consistency, label_smoothing, pair, sides
 from rewardloop.records import ScoredResponse, mean_score
 from rewardloop.store.models import Iteration, PreferencePairRow
 
@@ -72,13 +72,16 @@ def _report(
         "mean_margin": sum(p.margin for p in pairs) / num if num else None,
         "mean_chosen_length": sum(len(p.chosen.text) for p in pairs) / num if num else None,
         "mean_rejected_length": sum(len(p.rejected.text) for p in pairs) / num if num else None,
+        "num_without_text": sum(item.num_without_text for item in paired.values()),
+        "num_cut_dropped": sum(item.num_cut_dropped for item in paired.values()),
+        "num_repeated": sum(item.num_repeated for item in paired.values()),
         "num_chosen_cut": sum(p.chosen.is_cut for p in pairs),
         "num_rejected_cut": sum(p.rejected.is_cut for p in pairs),
         "label_smoothing": 0.0,
     }
     if isinstance(config.policy, Consistency):
         report["consistency"] = consistency(
-            by_prompt[prompt_id] for prompt_id, item in paired.items() if item.pairs
+            sides(by_prompt[prompt_id], config) for prompt_id, item in paired.items() if item.pairs
         )
         report["label_smoothing"] = label_smoothing(report["consistency"])
     return report
@@ -130,3 +133,16 @@ async def page(
         {"run_id": run_id, "after": after, "iteration": iteration, "limit": limit},
     )
     return [dict(row) for row in rows.mappings()]
+
+
+async def cut_answers(session: AsyncSession, iteration_id: UUID) -> set[int]:
+    """Ids of the responses in the iteration's pairs that `sampling.max_tokens` cut."""
+    found = await session.scalars(
+        text(
+            "SELECT r.id FROM preference_pairs p"
+            " JOIN responses r ON r.id IN (p.chosen_response_id, p.rejected_response_id)"
+            " WHERE p.iteration_id = :iteration_id AND r.finish_reason = 'length'"
+        ),
+        {"iteration_id": iteration_id},
+    )
+    return set(found)

@@ -7,19 +7,18 @@ Each choice carries, beside its message, a `judgement` object: status (`scored`
 or `unscored`), score, reason, mode, rubric_version, judge_version. A request with
 `compare_with`, a second response, gets a `comparison` instead: status (`decided`
 or `undecided`), preference, and the rest alike. Streamed, either comes with the
-choice's last chunk. Each judge stays stateless: any number of them may stand in
-front of one engine.
+choice's last chunk. A request names its `rubric`, so each judge stays stateless: any
+number of them may stand in front of one engine.
 """
 
 import json
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 from fastapi import Depends, FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from rewardloop import telemetry
 from rewardloop.clients.completions import choices_of, text_of, usage_of
@@ -34,9 +33,11 @@ from rewardloop.errors import (
 )
 from rewardloop.method import comparison, rubric
 from rewardloop.method.enclosure import split_response
+from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import JudgementMode, Message
 from services.judge.schemas import JudgeRequest
-from services.web import add_common_routes, add_error_handlers, key_guard
+from services.judge.stream import JudgedStream, errors_told, judge_version
+from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
 
 UPSTREAM_SECONDS = 240.0
 UPSTREAM_RETRY_SECONDS = 20.0
@@ -55,7 +56,9 @@ def make_app(settings: Settings) -> FastAPI:
         yield
         await upstream.aclose()
 
-    app = FastAPI(title="Rewardloop judge", lifespan=lifespan)
+    app = FastAPI(
+        title="Rewardloop judge", lifespan=lifespan, dependencies=[Depends(keys_given_once)]
+    )
     add_common_routes(app, guard)
     add_error_handlers(app, RewardloopError.openai)
 
@@ -65,12 +68,12 @@ def make_app(settings: Settings) -> FastAPI:
         return {"object": "list", "data": [model]}
 
     @app.post("/v1/chat/completions", dependencies=[Depends(guard)], response_model=None)
-    async def judge(request: JudgeRequest) -> dict[str, Any] | StreamingResponse:
+    async def judge(request: JudgeRequest) -> JSONResponse | StreamingResponse:
         body = upstream_request(request, settings.judge_upstream_model)
         if request.stream:
             lines = _stream(upstream, body, request)
             first = await anext(lines)  # an error comes before the headers are sent
-            return StreamingResponse(_chain(first, lines), media_type="text/event-stream")
+            return StreamingResponse(errors_told(first, lines), media_type="text/event-stream")
         with _own_key_refused(upstream.base_url):
             answer = await call(
                 upstream,
@@ -79,9 +82,16 @@ def make_app(settings: Settings) -> FastAPI:
                 retry_seconds=UPSTREAM_RETRY_SECONDS,
                 json=body,
             )
-        return _judged(answer, request, upstream.base_url)
+        return AsciiJsonResponse(_judged(answer, request, upstream.base_url))
 
     return app
+
+
+class AsciiJsonResponse(JSONResponse):
+    """An engine's text may hold half a surrogate pair, which only an escape can carry."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode()
 
 
 def _upstream_key(settings: Settings) -> str:
@@ -132,7 +142,7 @@ def _rendered(request: JudgeRequest) -> list[Message]:
     conversation = [turn.as_message() for turn in request.messages]
     try:
         if request.compare_with is None:
-            return rubric.render(conversation, request.judgement_mode)
+            return rubric.render(conversation, request.judgement_mode, request.rubric)
         asked, first = split_response(conversation)
         return comparison.render(asked, first, request.compare_with, request.judgement_mode)
     except ValueError as error:
@@ -141,7 +151,7 @@ def _rendered(request: JudgeRequest) -> list[Message]:
 
 def _judged(answer: dict[str, Any], request: JudgeRequest, engine: object) -> dict[str, Any]:
     choices = choices_of(answer, request.n, f"the judging engine {engine}")
-    version = _judge_version(answer)
+    version = judge_version(answer)
     for choice in choices:
         choice |= _reading(text_of(choice), choice.get("finish_reason"), request, version)
     prompt_tokens, completion_tokens = usage_of(answer)
@@ -150,22 +160,17 @@ def _judged(answer: dict[str, Any], request: JudgeRequest, engine: object) -> di
     return {**answer, "choices": choices, "model": "judge"}
 
 
-def _judge_version(answer: dict[str, Any]) -> str:
-    """Our generators stamp their weight version; another server is known by its model's name."""
-    return str(answer.get("weight_version") or answer.get("model") or "unknown")
-
-
 def _reading(
     text: str, finish_reason: str | None, request: JudgeRequest, judge_version: str
 ) -> dict[str, dict[str, Any]]:
     """What a choice gains: its judgement or its comparison."""
     if request.compare_with is None:
-        return {"judgement": judgement(text, finish_reason, request.judgement_mode, judge_version)}
+        return {"judgement": judgement(text, finish_reason, request, judge_version)}
     return {"comparison": compared(text, finish_reason, request.judgement_mode, judge_version)}
 
 
 def judgement(
-    text: str, finish_reason: str | None, mode: JudgementMode, judge_version: str
+    text: str, finish_reason: str | None, request: JudgeRequest, judge_version: str
 ) -> dict[str, Any]:
     """The parsed form of one written judgement."""
     verdict = rubric.parse(text, finish_reason)
@@ -174,8 +179,8 @@ def judgement(
         "status": "unscored" if verdict.score is None else "scored",
         "score": verdict.score,
         "reason": verdict.reason,
-        "mode": mode,
-        "rubric_version": rubric.RUBRIC_VERSION,
+        "mode": request.judgement_mode,
+        "rubric_version": rubric_text(request.rubric).version,
         "judge_version": judge_version,
     }
 
@@ -195,53 +200,22 @@ def compared(
     }
 
 
-async def _chain(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield first
-    async for line in rest:
-        yield line
-
-
 async def _stream(
     upstream: httpx.AsyncClient, body: dict[str, Any], request: JudgeRequest
 ) -> AsyncIterator[str]:
-    """The engine's chunks, each choice's last one with its judgement or comparison."""
-    texts: dict[int, str] = {}
+    """The engine's events, each choice's last one with its judgement or comparison."""
+
+    def reading(text: str, finish_reason: str | None, version: str) -> dict[str, dict[str, Any]]:
+        return _reading(text, finish_reason, request, version)
+
+    judged = JudgedStream(upstream.base_url, request.n, reading)
     try:
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
             if not answer.is_success:
                 await answer.aread()
                 with _own_key_refused(upstream.base_url):
                     raise error_of(answer)
-            async for line in _events(answer):
-                if line.startswith("data: ") and line != "data: [DONE]":
-                    chunk = json.loads(line.removeprefix("data: "))
-                    line = "data: " + json.dumps(_judged_chunk(chunk, texts, request))
-                if line:
-                    yield line + "\n\n"
+            async for event in judged.events(answer.aiter_bytes()):
+                yield event
     except httpx.TransportError as error:
         raise UpstreamUnavailable(f"the judging engine does not answer: {error}") from error
-
-
-async def _events(answer: httpx.Response) -> AsyncIterator[str]:
-    """The server-sent events of a stream. (httpx's own lines also end at U+2028 and the
-    like, which JSON may hold unescaped.)"""
-    pending = b""
-    async for chunk in answer.aiter_bytes():
-        *events, pending = (pending + chunk).split(b"\n\n")
-        for event in events:
-            yield event.decode()
-    if pending.strip():
-        yield pending.decode()
-
-
-def _judged_chunk(
-    chunk: dict[str, Any], texts: dict[int, str], request: JudgeRequest
-) -> dict[str, Any]:
-    for choice in chunk.get("choices", []):
-        index = choice["index"]
-        texts[index] = texts.get(index, "") + (choice["delta"].get("content") or "")
-        if choice.get("finish_reason"):
-            choice |= _reading(
-                texts[index], choice["finish_reason"], request, _judge_version(chunk)
-            )
-    return {**chunk, "model": "judge", "created": chunk.get("created", int(time.time()))}

@@ -1,22 +1,25 @@
-"""The judge's requests, in the OpenAI chat format plus `judgement_mode` and `compare_with`."""
+"""The judge's requests, in the OpenAI chat format plus `judgement_mode`, `rubric` and
+`compare_with`."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from rewardloop.config import Rubric
+from rewardloop.config.frozen import StrictNumbers
 from rewardloop.records import JudgementMode, Message
-
-
-def _as_text(content: Any) -> Any:
-    """The OpenAI format also allows a list of text parts."""
-    if isinstance(content, list):
-        return "".join(part.get("text", "") for part in content if isinstance(part, dict))
-    return content
+from services.judge.content import Text, refuse_half_surrogates, refuse_unread_fields
 
 
 class Turn(BaseModel):
     role: Literal["system", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_as_text)]
+    content: Text
+    """A string, or text parts that are joined by newlines."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_text(cls, turn: Any) -> Any:
+        return refuse_unread_fields(turn)
 
     def as_message(self) -> Message:
         return {"role": self.role, "content": self.content}
@@ -26,7 +29,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class JudgeRequest(BaseModel):
+class JudgeRequest(StrictNumbers):
     """A conversation that ends in the assistant's response to be judged."""
 
     model_config = ConfigDict(extra="forbid")
@@ -34,7 +37,7 @@ class JudgeRequest(BaseModel):
     messages: list[Turn] = Field(min_length=2)
     n: int = Field(default=3, ge=1, le=32)
     temperature: float = Field(default=0.7, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(default=0.9, gt=0, le=1)
     max_tokens: int = Field(default=512, ge=8, le=8192)
     max_completion_tokens: int | None = Field(default=None, ge=8, le=8192)
     """The OpenAI name for `max_tokens`; wins over it."""
@@ -43,5 +46,19 @@ class JudgeRequest(BaseModel):
     user: str | None = None
     judgement_mode: JudgementMode = JudgementMode.FREE
     """`free`: the judge writes as it likes; `constrained`: its form is forced."""
-    compare_with: str | None = None
+    rubric: Rubric = "additive"
+    """What the judge is asked: `additive`, `short` or `{"template": text}`. The service keeps
+    none, so that each request says its own."""
+    compare_with: Text | None = None
     """A second response to the same request: the last turn is compared with it, not scored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_characters(cls, body: Any) -> Any:
+        return refuse_half_surrogates(body)
+
+    @model_validator(mode="after")
+    def _compared_without_rubric(self) -> Self:
+        if self.compare_with is not None and "rubric" in self.model_fields_set:
+            raise ValueError("a comparison follows no rubric; leave `rubric` or `compare_with` out")
+        return self

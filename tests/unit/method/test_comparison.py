@@ -107,7 +107,6 @@ def test_the_version_names_the_template() -> None:
         ("**Better**: first", FIRST),
         ("Better: **second**.", SECOND),
         ("### Better: tie", TIE),
-        ("> Better: tie", TIE),
         ("- Better: first.", FIRST),
         ("Better response: second", SECOND),
         ("Better: the second response", SECOND),
@@ -138,6 +137,7 @@ def test_preferences_are_read(completion: str, preference: Preference) -> None:
         ("Better: first because it is right", UnscoredReason.NO_SCORE),
         ("Better: fir\u017ft", UnscoredReason.NO_SCORE),
         ("Better: ", UnscoredReason.NO_SCORE),
+        ("> Better: tie", UnscoredReason.NO_SCORE),
         ("What is better: first", UnscoredReason.NO_SCORE),
         ("Not better: first", UnscoredReason.NO_SCORE),
         ("Better: first\nBetter: second", UnscoredReason.CONFLICTING),
@@ -158,8 +158,10 @@ def test_a_comparison_that_was_cut_off_is_called_truncated() -> None:
     assert comparison.parse(text, None) == (None, UnscoredReason.NO_SCORE)
 
 
-def test_a_preference_before_the_cut_counts() -> None:
-    assert comparison.parse("Better: tie\n\nBecause", "length") == (TIE, None)
+def test_a_preference_before_other_words_that_were_cut_does_not_count() -> None:
+    text = "Better: tie\n\nBecause"
+    assert comparison.parse(text, "length") == (None, UnscoredReason.TRUNCATED)
+    assert comparison.parse(text, "stop") == (TIE, None)
 
 
 @given(st.text(alphabet="Bbeter :=-*_#>.fir\u017fstcondhas\n\r\t"))

@@ -28,9 +28,10 @@ MARGINS_IN_THIRDS = st.sampled_from([0, 1, 1.5, 6])
 
 
 def responses(rows: Sequence[tuple[int, int, float | None]]) -> list[ScoredResponse]:
-    """From rows of id, number of characters and mean score, not rounded yet."""
+    """From rows of id, number of characters and mean score, not rounded yet; each id has a
+    letter, and so a text, of its own."""
     return [
-        ScoredResponse(id_, "x" * num_characters, mean_score([score]))
+        ScoredResponse(id_, chr(0x4E00 + id_) * num_characters, mean_score([score]))
         for id_, num_characters, score in rows
     ]
 
@@ -51,13 +52,15 @@ def test_golden_pairs(case: dict[str, Any]) -> None:
 def test_the_golden_cases_see_every_policy_and_every_reason() -> None:
     kinds = {policy.model_fields["kind"].default for policy in PairPolicy.__args__}
     assert {case["policy"]["kind"] for case in CASES} == kinds
-    assert {case["unpaired"] for case in CASES if "unpaired" in case} == set(Unpaired)
+    by_text = {Unpaired.NO_TEXT, Unpaired.CUT, Unpaired.SAME_TEXT}  # in test_pair_texts
+    seen = {case["unpaired"] for case in CASES if "unpaired" in case}
+    assert seen == set(Unpaired) - by_text
 
 
 def test_a_pair_knows_its_texts_and_margin() -> None:
     found = pair(responses([(1, 3, 1.0), (2, 5, 3.5), (3, 4, 2.0)]), Pairing())
     (best_worst,) = found.pairs
-    assert (best_worst.chosen.text, best_worst.rejected.text) == ("xxxxx", "xxx")
+    assert (len(best_worst.chosen.text), len(best_worst.rejected.text)) == (5, 3)
     assert best_worst.margin == 2.5
 
 
@@ -89,7 +92,7 @@ SCORES = st.none() | st.integers(0, 15).map(lambda thirds: thirds / 3)
 
 def answers(first_id: int) -> st.SearchStrategy[list[ScoredResponse]]:
     """Up to eight, with ids from `first_id` on, in any order."""
-    rows = st.lists(st.tuples(st.integers(0, 4), SCORES), max_size=8)
+    rows = st.lists(st.tuples(st.integers(1, 5), SCORES), max_size=8)
     return rows.map(
         lambda rows: responses([(i, *row) for i, row in enumerate(rows, start=first_id)])
     ).flatmap(st.permutations)
@@ -159,7 +162,7 @@ def test_several_takes_the_widest_margins(
 def test_equal_margins_are_equal_however_their_means_were_rounded() -> None:
     """As decimals 2/3 - 1/3 is a step more than 1/3 - 0: it is not wider, nor above 1/3."""
     thirds = [
-        ScoredResponse(i, "text", mean_score(scores))
+        ScoredResponse(i, f"text {i}", mean_score(scores))
         for i, scores in enumerate([(1, 0, 0), (0, 0, 0), (1, 1, 0)])
     ]
     several = SeveralPairs(max_pairs_per_prompt=3)
@@ -190,10 +193,12 @@ def judged(*scores_by_response: tuple[float | None, ...]) -> list[ScoredResponse
         pytest.param([(1, 1), (2, 1), (3, 2)], (2 / 3 + 1) / 2, id="a tie of one counts 0"),
         pytest.param([(1, 1), (1, 1), (3, 2)], 1.0, id="a tie of both is agreement"),
         pytest.param([(4, 4), (4, 4), (4, 4), (2, 2)], 1.0, id="the same scores are one order"),
-        pytest.param([(4, 4), (4, 4)], 1.0, id="nothing but ties of both"),
+        pytest.param([(4, 4), (4, 4)], 0.5, id="one score for all shows no order"),
         pytest.param([(4, 1), (4, 2)], 0.5, id="nothing but ties of one is chance"),
-        # Pairs of responses: tied by both, and twice reversed.
-        pytest.param([(1, 2), (1, 2), (2, 1)], (-1 / 3 + 1) / 2, id="a tie does not hide doubt"),
+        # Pairs of responses: one that nobody separates, and two that are reversed.
+        pytest.param([(1, 2), (1, 2), (2, 1)], 0.0, id="a tie of all does not hide doubt"),
+        # The third judgement separates what 0 and 1 tie: they agree, and each half with it.
+        pytest.param([(4, 4, 1), (4, 4, 2)], (1 / 3 + 1) / 2, id="separated by one judgement"),
         # Three judgements: 0 and 1 agree (tau 1), 2 reverses both (tau -1, -1).
         pytest.param([(1, 1, 3), (2, 2, 2), (3, 3, 1)], (-1 / 3 + 1) / 2, id="three judgements"),
         pytest.param([(1, 2), (2, 3), (3, None)], 1.0, id="an unparsed score leaves out its pair"),
@@ -202,10 +207,10 @@ def judged(*scores_by_response: tuple[float | None, ...]) -> list[ScoredResponse
             [(1, 1, None), (2, 2, 5), (3, None, 4)], 0.5, id="each two by what they share"
         ),
         pytest.param([(1, 5), (2, 2), ()], 0.0, id="a response without judgements"),
-        pytest.param([(1,), (2,)], 1.0, id="one judgement is not in doubt"),
-        pytest.param([(1, None), (None, 2)], 1.0, id="nothing in common"),
-        pytest.param([(1, 5)], 1.0, id="one response"),
-        pytest.param([], 1.0, id="no response"),
+        pytest.param([(1,), (2,)], 0.5, id="one judgement shows no agreement"),
+        pytest.param([(1, None), (None, 2)], 0.5, id="nothing in common"),
+        pytest.param([(1, 5)], 0.5, id="one response"),
+        pytest.param([], 0.5, id="no response"),
     ],
 )
 def test_consistency_by_hand(scores: list[tuple[float | None, ...]], expected: float) -> None:
@@ -218,7 +223,8 @@ def test_each_prompt_counts_once_and_silent_ones_not_at_all() -> None:
     silent = judged((3, None), (4, 1))
     assert consistency([agreeing, opposed, silent, []]) == 0.5
     assert consistency([agreeing, agreeing, opposed]) == pytest.approx(2 / 3)
-    assert consistency([]) == 1.0
+    assert consistency([agreeing, judged((4, 4), (4, 4))]) == 1.0
+    assert consistency([]) == 0.5
 
 
 JUDGED = st.lists(st.tuples(*[st.none() | st.integers(0, 5)] * 3), max_size=6).map(

@@ -136,7 +136,6 @@ def test_the_rubric_version_names_the_template() -> None:
         ("Score: **4**", 4),
         ("__Score: 2__", 2),
         ("### Score: 3", 3),
-        ("> Score: 3", 3),
         ("- Score: 3", 3),
         ("Total score: 2", 2),
         ("Final Score: 2", 2),
@@ -163,7 +162,9 @@ def test_scores_are_read(completion: str, score: float) -> None:
         ("Score: four", UnscoredReason.NO_SCORE),
         ("Score:", UnscoredReason.NO_SCORE),
         ("4", UnscoredReason.NO_SCORE),
-        ("Score: 8/10", UnscoredReason.NO_SCORE),
+        ("> Score: 3", UnscoredReason.NO_SCORE),
+        ("Score: 8/10", UnscoredReason.OUT_OF_RANGE),
+        ("Score: 4/10", UnscoredReason.OUT_OF_RANGE),
         ("Score: 80%", UnscoredReason.NO_SCORE),
         ("Score: 3-4", UnscoredReason.NO_SCORE),
         ("Score: 4 or 5", UnscoredReason.NO_SCORE),
@@ -192,8 +193,10 @@ def test_a_judgement_that_was_cut_off_is_called_truncated() -> None:
     assert rubric.parse(text, None) == Verdict(None, UnscoredReason.NO_SCORE)
 
 
-def test_a_score_before_the_cut_counts() -> None:
-    assert rubric.parse("Score: 4\n\nBecause it is", "length") == Verdict(4, None)
+def test_a_score_before_other_words_that_were_cut_does_not_count() -> None:
+    text = "Score: 4\n\nBecause it is"
+    assert rubric.parse(text, "length") == Verdict(None, UnscoredReason.TRUNCATED)
+    assert rubric.parse(text, "stop") == Verdict(4, None)
 
 
 @given(st.text(), st.sampled_from(["stop", "length", None]))
@@ -247,11 +250,15 @@ def test_a_judge_that_babbles_blanks_does_not_hold_the_service_up(completion: st
             "It is fine.\nScore: 4",
         ),
         ("It is fine.\n**Score: 4/5**  \n", "It is fine.\n**Score: 4/5**"),
-        ("Score: 4\nAs I said.\nScore: 4\nuser:", "Score: 4\nAs I said.\nScore: 4"),
+        ("Score: 4\nAs I said.\nScore: 4\nuser:", "Score: 4"),
+        ("Clarity: 1\nScore: 1\nTotal: 3\n\nThat is", "Clarity: 1\nScore: 1\nTotal: 3"),
+        ("Fine. Score: 4\n\n<request>\nName a bird.", "Fine. Score: 4"),
+        ('It is fine.\n{"score": 4}\n\n', 'It is fine.\n{"score": 4}'),
+        ("> Score: 5\nNo.\nScore: 1\n\nuser: next", "> Score: 5\nNo.\nScore: 1"),
         ("It is fine.\nScore: 4", "It is fine.\nScore: 4"),
         ("No score: none at all", "No score: none at all"),
     ],
 )
-def test_a_judgement_ends_with_its_last_score_line(text: str, expected: str) -> None:
+def test_a_judgement_ends_with_its_first_score(text: str, expected: str) -> None:
     assert rubric.through_score(text) == expected
     assert rubric.parse(rubric.through_score(text)) == rubric.parse(text)

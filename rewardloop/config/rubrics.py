@@ -1,0 +1,51 @@
+"""Which rubric a judge is given: one that ships, or a template of the user's own."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from rewardloop.config.frozen import Frozen
+
+PLACEHOLDER = re.compile(r"(?<!\{)\{(?P<name>[a-z_]+)\}(?!\})|\{\{(?P<literal>[a-z_]+)\}\}")
+"""`{request}` stands for the request; `{{request}}` is the word in braces. Other braces, such
+as those of a JSON object, are text."""
+REQUIRED = frozenset({"request", "response"})
+KNOWN = REQUIRED | {"max_words"}
+MAX_CHARACTERS = 20_000
+
+
+class RubricTemplate(Frozen):
+    """The text of a rubric of the user's own. It is stored with the run, which so does not
+    depend on the file that it came from."""
+
+    template: str = Field(min_length=1, max_length=MAX_CHARACTERS)
+
+    @field_validator("template")
+    @classmethod
+    def _placeholders(cls, template: str) -> str:
+        used = {match["name"] for match in PLACEHOLDER.finditer(template) if match["name"]}
+        if missing := sorted(REQUIRED - used):
+            raise ValueError(
+                f"the rubric's template has no {{{missing[0]}}}; write {{request}} and "
+                "{response} where the judge is to read them"
+            )
+        if unknown := sorted(used - KNOWN):
+            raise ValueError(
+                f"the rubric's template has {{{unknown[0]}}}, for which there is no text; use "
+                f"{{request}}, {{response}} and {{max_words}}, or write {{{{{unknown[0]}}}}} for "
+                "the word in braces"
+            )
+        return template
+
+
+def _no_file(given: Any) -> Any:
+    if isinstance(given, dict) and "file" in given:
+        raise ValueError(
+            "a rubric's file is read by `rewardloop start`, from the folder of the config file; "
+            "over REST send its text as {template: ...}"
+        )
+    return given
+
+
+Rubric = Annotated[Literal["additive", "short"] | RubricTemplate, BeforeValidator(_no_file)]
