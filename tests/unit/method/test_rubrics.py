@@ -62,11 +62,11 @@ def test_a_version_names_the_text() -> None:
         ({"template": ""}, "at least 1 character"),
         (
             {"template": "{request} {response} \ud800"},
-            "judging.rubric.template: Input should be a valid string",
+            "judging.rubric.template: must be a text without halves",
         ),
         ({"file": "rubric.txt"}, "over REST send its text"),
         ("long", "judging.rubric: there is no rubric 'long'; use additive or short"),
-        ({"text": OWN}, "judging.rubric.template: Field required"),
+        ({"text": OWN}, "judging.rubric.template: is missing"),
         (5, "judging.rubric"),
     ],
 )
