@@ -57,7 +57,7 @@ _FLAGS = re.IGNORECASE | re.MULTILINE
 _SCORE = re.compile(rf"^(?!    |\t)[ *_#•-]*+{_LABEL}{_VALUE}{_REST}", _FLAGS)
 _LAST_LINE = re.compile(
     r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)\s*+(?:/\s*+5\s*+)?+</score>\s*+"
-    r"|(?:[\s*_#•-]*+\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]"
+    r"|(?:[\s*_#•-]*+(?:\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]|<(?P<echoed>\d++(?:\.\d++)?+)>)"
     rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?<![-−])(?P<alone>\d++(?:\.\d++)?+)"
     r"(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
     r"|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\}))"
@@ -70,7 +70,7 @@ _SENTENCE_END = re.compile(
     re.IGNORECASE,
 )
 _NAMED = re.compile("score|rating|grade|mark|point", re.IGNORECASE)
-_VALUE_GROUPS = ("score", "tagged", "alone", "listed", "boxed", "result")
+_VALUE_GROUPS = ("score", "tagged", "alone", "listed", "echoed", "boxed", "result")
 _KEYS = frozenset(
     {
         *("score", "total_score", "final_score", "overall_score", "total", "overall", "grade"),

@@ -179,6 +179,8 @@ def test_two_totals_or_a_score_after_the_total_conflict() -> None:
 
 ECHOES = [
     "Score: <4>",
+    "<4>",
+    "Clear and right.\n**<4>**",
     '"Score: 4"',
     "“Score: 4”",
     "`Score: 4`",
