@@ -201,3 +201,13 @@ def by_hand(model: Any, prompt: str, end: int) -> list[int]:
             logits_V = model(torch.tensor([ids + answer])).logits[0, -1]
         answer.append(int(logits_V.argmax()))
     return answer
+
+
+def test_a_prompt_that_the_template_refuses_has_an_empty_answer(tiny: Path) -> None:
+    tokenizer = byte_tokenizer()
+    refuses = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}"
+    tokenizer.chat_template = refuses + tokenizer.chat_template
+    prompts = [user("Hi"), [*user("Hi"), *user("again")]]
+    answer, refused = greedy_answers(in_float64(tiny), tokenizer, prompts, MAX_TOKENS)
+    assert answer != ""
+    assert refused == ""
