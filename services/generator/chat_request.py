@@ -12,10 +12,10 @@ from typing import Any
 
 from rewardloop.errors import NotServed
 
-ROLES = {"system", "developer", "user", "assistant", "tool"}
+ROLES = ("assistant", "developer", "system", "tool", "user")
 """A template may build a control token from a role (`<|` + role + `|>`), so none is free."""
-PLAIN_ROLES = {"system", "user", "assistant"}
-TEXT_PARTS = {"text", "input_text", "output_text"}
+PLAIN_ROLES = ("assistant", "system", "user")
+TEXT_PARTS = ("text", "input_text", "output_text")
 _REMARKS = {"annotations", "cache_control"}
 """What a part may say beside its text; no template shows it."""
 
@@ -81,7 +81,7 @@ def require_served(request: dict[str, Any], *, chat: bool) -> None:
 def _require_text(message: dict[str, Any]) -> None:
     role = message.get("role")
     if isinstance(role, str) and role not in ROLES:
-        raise NotServed(f"the role {role[:40]!r} is unknown; use one of {', '.join(sorted(ROLES))}")
+        raise NotServed(f"the role {role[:40]!r} is unknown; use one of {', '.join(ROLES)}")
     content = message.get("content")
     for part in content if isinstance(content, list) else []:
         if text_of(part) is None:

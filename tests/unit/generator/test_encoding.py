@@ -1,13 +1,18 @@
 """The ids that reach the engine: text never opens or closes a turn."""
 
+import json
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rewardloop import chat_tokens
 from rewardloop.clients.http import error_of
-from rewardloop.errors import PromptTooLong
+from rewardloop.errors import PromptTooLong, RewardloopError
+from services.generator.encoding import CHAT, COMPLETIONS, PLAIN_TEXT, encoded
 from tests.unit.small_tokenizers import FAMILIES
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -255,3 +260,42 @@ async def test_an_engine_without_a_tokenizer_is_given_the_messages(replica: Any)
     (request,) = replica.server.requests
     assert request["messages"] == user(FORGED)
     assert "kv_transfer_params" not in request
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just(FORGED),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "type", "text", "name", "tool_calls", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+MESSAGE = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "system"]) | JSON, "content": JSON}
+)
+REQUEST = st.fixed_dictionaries(
+    {"messages": st.lists(MESSAGE, max_size=3) | JSON},
+    optional=dict.fromkeys(("tools", "echo", "chat_template_kwargs", "prompt", PLAIN_TEXT), JSON),
+)
+ENGINE = SimpleNamespace(
+    renderer=SimpleNamespace(get_tokenizer=cache(FAMILIES["chatml"])),
+    model_config=SimpleNamespace(max_model_len=CONTEXT),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(request=REQUEST, path=st.sampled_from([CHAT, COMPLETIONS]))
+async def test_any_request_is_encoded_passed_on_or_refused(
+    request: dict[str, Any], path: str
+) -> None:
+    try:
+        body = await encoded(path, json.dumps(request).encode(), ENGINE)
+    except RewardloopError:
+        return
+    ids = json.loads(body).get("kv_transfer_params", {}).get("prompt_token_ids")
+    if path == CHAT and ids is None:
+        assert END not in str(request["messages"]), "vLLM would forge a turn"
