@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 _SHORT = reprlib.Repr()
 """Shows a value in a message, which has no room for a whole document."""
@@ -24,6 +24,8 @@ _PLAIN = {
     "string_too_long": "must have at most {max_length} characters",
     "finite_number": "must be a finite number",
     "string_type": "must be a text; put it in quotes",
+    "string_unicode": "must be a text without halves of surrogate pairs",
+    "missing": "is missing",
     "tuple_type": "must be a list",
     "bool_type": "must be true or false",
     "int_type": "must be a whole number such as 10: no quotes, point, exponent or leading zero",
@@ -84,10 +86,19 @@ def _followed(
 
 def _models_of(annotation: Any) -> dict[str, type[BaseModel]]:
     """The models that a key may hold, by their kind; a single one under no name."""
+    tagged = {tag.tag: part for part, tag in map(_untagged, get_args(annotation)) if tag}
+    if tagged:
+        return {tag: part if _is_model(part) else BaseModel for tag, part in tagged.items()}
     parts = [part for part in get_args(annotation) or (annotation,) if _is_model(part)]
     if len(parts) == 1:
         return {"": parts[0]}
     return {str(part.model_fields["kind"].default): part for part in parts}
+
+
+def _untagged(annotation: Any) -> tuple[Any, Tag | None]:
+    """One member of a union, and the name that pydantic's path gives it."""
+    tags = [extra for extra in getattr(annotation, "__metadata__", ()) if isinstance(extra, Tag)]
+    return (get_args(annotation)[0], tags[0]) if tags else (annotation, None)
 
 
 def _is_model(annotation: Any) -> bool:

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator
 
 from rewardloop.config.frozen import Frozen
 
@@ -13,6 +13,7 @@ as those of a JSON object, are text."""
 REQUIRED = frozenset({"request", "response"})
 KNOWN = REQUIRED | {"max_words"}
 MAX_CHARACTERS = 20_000
+SHIPPED = ("additive", "short")
 
 
 class RubricTemplate(Frozen):
@@ -39,7 +40,12 @@ class RubricTemplate(Frozen):
         return template
 
 
-def _no_file(given: Any) -> Any:
+def _checked(given: Any) -> Any:
+    if isinstance(given, str) and given not in SHIPPED:
+        raise ValueError(
+            f"there is no rubric {given!r}; use {' or '.join(SHIPPED)}, or a text of your own: "
+            "{file: PATH} in a file for `rewardloop start`, {template: TEXT} anywhere"
+        )
     if isinstance(given, dict) and "file" in given:
         raise ValueError(
             "a rubric's file is read by `rewardloop start`, from the folder of the config file; "
@@ -48,4 +54,12 @@ def _no_file(given: Any) -> Any:
     return given
 
 
-Rubric = Annotated[Literal["additive", "short"] | RubricTemplate, BeforeValidator(_no_file)]
+def _kind(given: Any) -> str:
+    return "shipped" if isinstance(given, str) else "own"
+
+
+Rubric = Annotated[
+    Annotated[Literal["additive", "short"], Tag("shipped")] | Annotated[RubricTemplate, Tag("own")],
+    Discriminator(_kind),
+    BeforeValidator(_checked),
+]

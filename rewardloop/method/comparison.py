@@ -87,6 +87,7 @@ FORM = Form(
     value=_preference,
     json_value=lambda value: _WORDS.get(value.strip().lower()) if isinstance(value, str) else None,
     is_total=lambda match: match.groupdict().get("final") is not None,
+    is_bare=lambda match: False,
     may_go_on=re.compile(r"\Z.", re.ASCII),  # no word of ours begins another one
 )
 """How a preference is spelled."""

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from rewardloop.config import RunConfig, WinnersOnly
+from rewardloop.method.rubrics import rubric_text
 
 
 class Verdict(StrEnum):
@@ -175,6 +176,8 @@ def _ran(config: RunConfig, found: Found) -> dict[str, Any]:
     """The config as it came out, and under `report` what was found."""
     ran = config.model_dump(mode="json")
     training, bootstrap = ran["training"], ran["bootstrap"]
+    if not isinstance(config.judging.rubric, str):
+        ran["judging"]["rubric"] = rubric_text(config.judging.rubric).version
     trained = [report.get("training_model", {}) for report in found.improvements]
     _note_batch(training, *trained)
     if isinstance(config.training.loss, WinnersOnly):

@@ -52,10 +52,17 @@ _SAYS = (
     r"|(?:ends?|ended|ending|closes?|concludes?|finishe?s?|begins?|starts?|opens?) "
     r"(?:with|in|by|on|like)|gives? itself|awards? itself|scores itself|rates itself|asks for)"
 )
-SPEECH = re.compile(rf"\b{_SAYS}\b", re.IGNORECASE)
+_I_SAY = r"(?<!\bI )(?<!\bI'd )(?<!\bI’d )(?<!\bI would )(?<!\bwe )"
+SPEECH = re.compile(rf"\b{_I_SAY}{_SAYS}\b", re.IGNORECASE)
 """A verb by which a judge reports what somebody else wrote."""
+_OF_A_LINE = (
+    r"the|a|this|that|these|its|own|last|final|first|following|line|lines|text|words?|phrase"
+    r"|sentence|statement|score|verdict|grade|claim|quote|itself|himself|at|in|by|as|with|end"
+    r"|then|also|only|just|about|of|follows"
+)
 _INTRODUCES = re.compile(
-    rf"\b{_SAYS}(?P<more>(?: [\w'’]{{1,20}}){{0,6}})[ \t]*+(?P<colon>[:：]?)[ \t\r*_]*+$",
+    rf"\b{_I_SAY}{_SAYS}(?P<more>(?: (?:{_OF_A_LINE})\b){{0,8}})[ \t]*+(?P<colon>[:：]?)"
+    r"[ \t\r*_]*+$",
     re.IGNORECASE,
 )
 _OWN_VERDICT = re.compile(
@@ -190,7 +197,9 @@ def _quoted_after_introductions(lines: list[str], quoted: set[int]) -> set[int]:
     written = [n for n in range(len(lines)) if n not in quoted and lines[n].strip()]
     before: int | None = None
     for number in written:
-        if before is not None and _is_introduced(lines, before, number, before in found):
+        if before is None or any(n in quoted for n in range(before + 1, number)):
+            pass  # what was introduced is the quotation between the two lines
+        elif _is_introduced(lines, before, number, before in found):
             found.add(number)
         before = number
     return found

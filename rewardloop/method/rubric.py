@@ -32,7 +32,9 @@ _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
 # Possessive quantifiers keep these linear in what a judge wrote.
 _LABEL = (
     r"(?:(?:my|the|a|grand|combined|awarded)[ \t]++){0,3}"
-    r"(?:(?P<total>(?:final|total|overall)(?:[ \t]++(?:final|total|overall|number of)){0,2}+"
+    r"(?:(?P<total>(?:final|total|overall"
+    r"|(?:revised|corrected|adjusted|updated)(?= (?:score|total)))"
+    r"(?:[ \t]++(?:final|total|overall|number of)){0,2}+"
     r"(?:[ \t]++(?:score|rating|grade|marks?|points?))?+)|score|rating|grade)"
     r"(?:[ \t]*+(?:\([\d \t/–-]{1,12}\)|\((?:out of|of|max\.?) ?5\)|out of 5))?+"
 )
@@ -54,9 +56,9 @@ _REST = (
 _FLAGS = re.IGNORECASE | re.MULTILINE
 _SCORE = re.compile(rf"^(?!    |\t)[ *_#•-]*+{_LABEL}{_VALUE}{_REST}", _FLAGS)
 _LAST_LINE = re.compile(
-    r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)[\s/\d]*+</score>\s*+"
+    r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)\s*+(?:/\s*+5\s*+)?+</score>\s*+"
     r"|(?:[\s*_#•-]*+\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]"
-    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?P<alone>-?\d++(?:\.\d++)?+)"
+    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?<![-−])(?P<alone>\d++(?:\.\d++)?+)"
     r"(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
     r"|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\}))"
     rf"{_REST}",
@@ -67,6 +69,7 @@ _SENTENCE_END = re.compile(
     rf"|\[RESULT\][\s:*_(<\[]*+(?P<result>-?\d++(?:\.\d++)?+)){_REST}",
     re.IGNORECASE,
 )
+_NAMED = re.compile("score|rating|grade|mark|point", re.IGNORECASE)
 _VALUE_GROUPS = ("score", "tagged", "alone", "listed", "boxed", "result")
 _KEYS = frozenset(
     {
@@ -82,6 +85,11 @@ def _value(match: re.Match[str]) -> float:
     score = next(groups[name] for name in _VALUE_GROUPS if groups.get(name) is not None)
     scale = groups["scale"]
     return float(score.replace("−", "-")) if scale is None or float(scale) == MAX_SCORE else inf
+
+
+def _is_bare(match: re.Match[str]) -> bool:
+    total = match.groupdict().get("total") or "score"
+    return _NAMED.search(total) is None
 
 
 def _json_value(value: Any) -> float | None:
@@ -101,6 +109,7 @@ FORM: Form[float] = Form(
     value=_value,
     json_value=_json_value,
     is_total=lambda match: match.groupdict().get("total") is not None,
+    is_bare=_is_bare,
     may_go_on=re.compile(r"\d\.\Z"),
 )
 """How a score is spelled."""

@@ -57,6 +57,10 @@ _MAX_OBJECT_CHARACTERS = 40_000
 _MAX_OBJECTS_TRIED = 3
 
 
+_CUT = frozenset({"length", "max_tokens", "model_length", "content_filter", "abort", "error"})
+"""Finish reasons of the field's servers after which a text may lack its end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form(Generic[T]):
     """How a verdict of one kind is spelled."""
@@ -73,6 +77,9 @@ class Form(Generic[T]):
     json_value: Callable[[Any], T | None]
     is_total: Callable[[re.Match[str]], bool]
     """Whether a line is said to be the total: what comes before it are parts."""
+    is_bare: Callable[[re.Match[str]], bool]
+    """Whether a line may be about something else ("Total: 12" of a sum that the judge checks):
+    a verdict after it takes its place."""
     may_go_on: re.Pattern[str]
     """A last line after which, in a text that was cut, the verdict may have gone on."""
 
@@ -83,6 +90,7 @@ class Found(Generic[T]):
     end: int
     """Where it ends in what was written."""
     is_total: bool = False
+    is_bare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ def read(
     """The verdict, or why there is none: one of the two is None."""
     own = own_words(written)
     judgement = _judgement(own, form)
-    cut = finish_reason == "length"
+    cut = (finish_reason or "").lower() in _CUT
     if own.is_unfinished and cut:
         return None, UnscoredReason.TRUNCATED
     if (cut or own.is_unfinished) and not _ends_in_verdict(own, judgement, form):
@@ -153,11 +161,14 @@ def _judgement(own: OwnWords, form: Form[T]) -> _Judgement[T]:
 
 
 def _found(match: re.Match[str], form: Form[T], offset: int = 0) -> Found[T]:
-    return Found(form.value(match), match.end() + offset, form.is_total(match))
+    end = match.end() + offset
+    return Found(form.value(match), end, form.is_total(match), form.is_bare(match))
 
 
 def _without_parts(verdicts: list[Found[T]]) -> list[Found[T]]:
-    """A total takes the place of what was written before it."""
+    """A total takes the place of what was written before it, and a named score of a bare one."""
+    last_named = max((i for i, found in enumerate(verdicts) if not found.is_bare), default=0)
+    verdicts = [v for i, v in enumerate(verdicts) if not v.is_bare or i >= last_named]
     first = next((i for i, found in enumerate(verdicts) if found.is_total), 0)
     return verdicts[first:]
 

@@ -14,7 +14,7 @@ _NOT_SHOWN = frozenset({"role", "content", "name", "reasoning", "reasoning_conte
 
 
 def _as_text(content: Any) -> Any:
-    """Text parts and plain strings, joined by newlines."""
+    """A string as it is, text parts joined by newlines."""
     if not isinstance(content, list):
         return content
     if not content:
@@ -24,7 +24,10 @@ def _as_text(content: Any) -> Any:
 
 def _text_of(number: int, part: Any) -> str:
     if isinstance(part, str):
-        return part
+        raise ValueError(
+            f"part {number} is a bare string; send one string as content, or parts of the form "
+            '{"type": "text", "text": ...}'
+        )
     kind = part.get("type") if isinstance(part, dict) else None
     if kind != "text":
         named = f"of type {kind!r}" if isinstance(kind, str) else "without a type"

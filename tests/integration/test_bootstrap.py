@@ -10,6 +10,7 @@ import pytest
 
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.errors import UpstreamUnavailable
+from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import PromptRecord, RankedPrompt, RankedText, Stage
 from rewardloop.store import training
 from rewardloop.store.models import Iteration
@@ -162,6 +163,20 @@ async def test_nothing_that_is_held_out_is_trained_on(ready: Any) -> None:
         assert not [text for text in asked for topic in kept_away if topic in text]
 
 
+async def test_eft_judges_by_and_teaches_the_rubric_of_the_run(ready: Any) -> None:
+    ready.serve()
+    bootstrap, _ = await ready.new_run(judging={"rubric": "short"}, bootstrap=BOOTSTRAP)
+    await ready.bootstrap(bootstrap)
+    versions = await ready.rows("SELECT DISTINCT rubric_version FROM ranked_judgements")
+    assert versions == [{"rubric_version": rubric_text("short").version}]
+    async with ready.store.transaction() as session:
+        plan = await plan_of(session, await training.of(session, bootstrap, Stage.MODEL))
+    judge_tasks = [e for e in plan.task["examples"] if "Score:" in e["completion"]]
+    assert judge_tasks
+    opening = rubric_text("short").template.partition("\n")[0]
+    assert all(e["prompt"][0]["content"].startswith(opening) for e in judge_tasks)
+
+
 async def test_no_iteration_takes_a_held_out_prompt(ready: Any) -> None:
     """One dataset serves as ranked data and as prompts; each turn goes round what is left."""
     made = await ready.new_run(
@@ -298,6 +313,9 @@ async def test_the_agreement_is_that_of_the_stored_scores(ready: Any) -> None:
     for row in rows:
         assert row["metrics"]["pairwise_accuracy"] == pytest.approx(row["accuracy"])
         assert row["metrics"]["parse_rate"] == 1
+        # The known lengths make every pair one of a longer or a shorter better response.
+        assert row["metrics"]["longer_is_better"] is not None
+        assert row["metrics"]["intervals"]["parse_rate"]["over"] == "prompts"
     assert [row["metrics"]["num_judgements"] for row in rows] == [18 * NUM_JUDGEMENTS, 18, 18]
 
 

@@ -136,11 +136,37 @@ async def test_the_report_tells_what_pairing_did(ready: Any) -> None:
         "mean_margin": 2.5,
         "mean_chosen_length": (texts[1, 1] + texts[2, 0]) / 2,
         "mean_rejected_length": (texts[1, 0] + texts[2, 1]) / 2,
+        "num_without_text": 0,
+        "num_cut_dropped": 0,
+        "num_repeated": 0,
         "num_chosen_cut": 2,
         "num_rejected_cut": 0,
         "label_smoothing": 0.0,
     }
     assert (await child_task(ready, only))["label_smoothing"] == 0.0
+
+
+async def test_one_text_is_one_answer_and_what_is_left_out_is_counted(ready: Any) -> None:
+    (only,) = await ready.new_run(pairing={"cut_answers": "drop"}, health={"max_tie_rate": None})
+    # Prompt 1: samples 0 and 1 are one text with 3 points, 2 is blank, 3 has 2, 4 is cut.
+    # Prompt 2: both samples are one text.
+    await ready.judged(only, {1: [[5.0], [1.0], [0.0], [2.0], [0.0]], 2: [[5.0], [1.0]]})
+    await ready.rows(
+        "UPDATE responses SET text = CASE WHEN sample_index = 0 THEN 'Four.'"
+        " WHEN sample_index = 1 THEN E' Four.\\r\\n' ELSE '...' END"
+        " WHERE sample_index IN (0, 1) OR (prompt_id, sample_index) = (1, 2) RETURNING 1"
+    )
+    await ready.rows(
+        "UPDATE responses SET finish_reason = 'length' WHERE sample_index = 4 RETURNING 1"
+    )
+    report = (await ready.advance(only)).report["pairing"]
+    assert (report["num_pairs"], report["mean_margin"]) == (1, 1.0)
+    assert report["unpaired"] == {"same_text": 1}
+    counts = ("num_without_text", "num_cut_dropped", "num_repeated")
+    assert [report[name] for name in counts] == [1, 1, 2]
+    (pair,) = await ready.rows("SELECT chosen, rejected, margin FROM preference_dataset")
+    assert (pair["chosen"], pair["margin"]) == ("Four.", 1.0)
+    assert pair["rejected"].startswith("answer 3")
 
 
 @pytest.mark.parametrize(
@@ -269,3 +295,20 @@ async def test_anchored_iterations_all_take_the_firsts_prompts(ready: Any) -> No
     await ready.advance(second)
     await ready.roll_out(second)
     assert "no_anchor" not in (await ready.advance(second)).report["pairing"]["unpaired"]
+
+
+async def test_length_is_held_against_the_humans_own_taste_for_it(ready: Any) -> None:
+    """Humans found the longer better in every ranked prompt, trained on or held out."""
+    ready.serve()
+    topics = [f"topic {n}" for n in range(12)]
+    await ready.add_ranked(*(ranked_prompt(t, "the longest", "longer", "it") for t in topics))
+    bootstrap, first = await ready.new_run(bootstrap={}, health={"max_length_correlation": 0.0})
+    await ready.bootstrap(bootstrap)
+    await ready.advance(first)
+    await ready.roll_out(first)
+    failed = await ready.advance(first)
+    health = failed.report["health"]
+    assert (health["human_length_correlation"], health["num_human_prompts"]) == (1.0, 12)
+    assert health["length_excess"] == pytest.approx(abs(health["length_correlation"] - 1))
+    assert stands(failed) == ("failed", "pairing")
+    assert f"is {health['length_excess']:.4g}, above health.max_length_correlation" in failed.error

@@ -78,8 +78,22 @@ def test_a_letter_a_digit_or_a_symbol_is_an_answer(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " \n\t", "...", "?!", "\u2014", "```", "\u200b\ufeff", "()", '""', "\u2800", "\u3164"]
-    + ["*", "\u0301", "\u2400", "\ufffd", "\u3002"],
+    [
+        *(
+            "",
+            " \n\t",
+            "...",
+            "?!",
+            "\u2014",
+            "```",
+            "\u200b\ufeff",
+            "()",
+            '""',
+            "\u2800",
+            "\u3164",
+        ),
+        *("*", "\u0301", "\u2400", "\ufffd", "\u3002"),
+    ],
 )
 def test_blanks_and_punctuation_alone_are_none(text: str) -> None:
     assert not has_text(text)

@@ -21,6 +21,7 @@ def as_comparison(text: str) -> str:
 
 QUOTATIONS = {
     "block quote": "It ends so.\n> Score: 5\nThat is no reason.",
+    "sentence in a block quote": "It ends so.\n> Very good. Score: 5",
     "nested block quote": "It ends so.\n>> Score: 5\nThat is no reason.",
     "block quote in a list": "- > Score: 5\n\nThat is praise of itself.",
     "indented block quote": "It ends so.\n   > **Score: 5**\nNo.",
@@ -36,7 +37,7 @@ QUOTATIONS = {
     "marks in the sentence": "The response claims 'Score: 5' for itself.",
     "backticks in a sentence": "It ends in `Score: 5`",
     "echo of the response": "<response>\nBlue.\nScore: 5\n</response>\nIt is short.",
-    "echo without an end": "It reads:\n<response>\nBlue.\nScore: 5",
+    "echo that is never closed": "It reads:\n<response>\nBlue.\nScore: 5",
     "introduced": "The response itself says:\nScore: 5\nThat is not so.",
     "introduced over a blank line": "The answer ends with the line:\n\nScore: 5\n\nNo.",
     "introduced without a colon": "The response ends with\nScore: 5\nand nothing else.",
@@ -53,10 +54,12 @@ def test_what_is_quoted_is_no_verdict(text: str) -> None:
     assert comparison.parse(as_comparison(text)) == (None, NO_SCORE)
 
 
-@pytest.mark.parametrize("text", QUOTATIONS.values(), ids=QUOTATIONS)
+ENDED = {name: text for name, text in QUOTATIONS.items() if "never" not in name}
+"""Without those whose quotation has no end, and so goes on over what follows."""
+
+
+@pytest.mark.parametrize("text", ENDED.values(), ids=ENDED)
 def test_the_judges_own_verdict_after_a_quotation_is_the_one(text: str) -> None:
-    if text.endswith("Score: 5") and "\n" in text:  # an open fence or echo swallows what follows
-        return
     own = f"{text}\n\nNot much.\nScore: 1"
     assert rubric.parse(own) == Verdict(1, None)
     assert comparison.parse(as_comparison(own)) == (Preference.TIE, None)
@@ -122,6 +125,12 @@ def test_a_cut_judgement_has_a_score_where_its_last_line_is_whole(
     assert rubric.parse(text, "length") == expected
 
 
+@pytest.mark.parametrize("reason", ["length", "MAX_TOKENS", "content_filter", "abort"])
+def test_servers_have_several_words_for_a_cut(reason: str) -> None:
+    assert rubric.parse("Score: 4\n\nBecause", reason) == Verdict(None, TRUNCATED)
+    assert rubric.parse("Score: 4\n\nBecause.", "eos") == Verdict(4, None)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -143,6 +152,24 @@ def test_part_scores_before_a_total_are_not_verdicts(text: str) -> None:
 @pytest.mark.parametrize("text", ["Clarity score: 1", "Level 1 score: 1", "Score for clarity: 1/1"])
 def test_a_part_without_a_total_is_no_score(text: str) -> None:
     assert rubric.parse(text) == Verdict(None, NO_SCORE)
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ('The response ends with "Score: 5", but I would say\nScore: 2', 2),
+        ("The response says:\n\n> Score: 5\n\nScore: 1", 1),
+        ("The response contains errors:\nScore: 1", 1),
+        ("The response states that Paris is the capital. Score: 4", 4),
+        ("The user asks: what score?\nScore: 3", 3),
+        ('It is 10" wide.\nGood.\nScore: 4', 4),
+        ("The sum is right.\nTotal: 12\nScore: 4", 4),
+        ("Total: 2\nOverall: 5\nFinal score: 4", 4),
+        ("Score: 3\n\nOn reflection it is right.\nRevised score: 4", 4),
+    ],
+)
+def test_words_about_the_response_do_not_hide_the_judges_verdict(text: str, score: float) -> None:
+    assert rubric.parse(text) == Verdict(score, None)
 
 
 def test_two_totals_or_a_score_after_the_total_conflict() -> None:
@@ -178,6 +205,8 @@ ECHOES = [
     "4/5",
     "4 out of 5",
     "<score>4</score>",
+    "<score> 4/5 </score>",
+    "- 4/5",
     "<answer>Score: 4</answer>",
     "Score: 4</s>",
     "Score: 4<|eot_id|>",
@@ -213,6 +242,8 @@ def test_spellings_that_mean_one_thing_are_read(text: str) -> None:
         '{"score": null}',
         "Score: 4 (or 5)",
         "Score: 3 - 4",
+        "<score>4/10</score>",
+        "-1/5",
         "Score: 4 (3 for style)",
         "What score: is it",
     ],
