@@ -494,9 +494,11 @@ async def test_rankings_are_added_once(api: httpx.AsyncClient) -> None:
         "messages": [{"role": "user", "content": "about ferns"}],
         "responses": [{"text": "poor", "rank": 1}, {"text": "good", "rank": 0}],
     }
-    for expected in ({"added": 1, "known": 0}, {"added": 0, "known": 1}):
+    for added, known in ((1, 0), (0, 1)):
         answer = await api.post("/v1/datasets/ranked/ranked", json={"prompts": [new]})
-        assert (answer.status_code, answer.json()) == (201, expected)
+        found = answer.json()
+        assert (answer.status_code, found["added"], found["known"]) == (201, added, known)
+        assert (found["extended"], found["unplaced"], found["left_out"]) == (0, {}, {})
     lone = {**new, "responses": new["responses"][:1]}
     answer = await api.post("/v1/datasets/ranked/ranked", json={"prompts": [lone]})
     assert answer.status_code == 422
