@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-unit check bench paper-cpu bench-climb bench-filter clean
+.PHONY: help setup demo test test-unit check bench paper-cpu bench-climb bench-filter formats clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -41,11 +41,17 @@ bench: setup  ## Roll-out against the same requests sent straight to vLLM
 paper-cpu: setup  ## M0 -> SFT -> M1 -> M2 -> M3 on this machine (TREES=file for your own rankings)
 	$(RUN)/python -m benchmarks.paper_cpu $(if $(TREES),--trees $(TREES)) $(PAPER_OPTIONS)
 
-bench-climb: setup  ## Does the model climb a hill that a known judge defines?
-	$(RUN)/python -m benchmarks.climb
+bench-climb: setup  ## Does the model climb a hill that a known judge defines? (an hour or so)
+	$(RUN)/python -m benchmarks.climb $(CLIMB_OPTIONS)
+
+bench-coverage: setup  ## How often do the 95 % intervals hold the truth?
+	$(RUN)/python -m benchmarks.coverage
 
 bench-filter: setup  ## The cost of filtering 100,000 new prompts
 	$(RUN)/python -m benchmarks.filter
+
+formats: setup  ## Is each published dataset format read as its authors meant it?
+	$(RUN)/python -m benchmarks.formats
 
 clean:  ## Remove what was built (not your home folder's data)
 	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

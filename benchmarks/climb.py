@@ -1,33 +1,42 @@
 """Does the model climb the hill that its judge defines?
 
-    python -m benchmarks.climb [--seeds 3] [--prompts 16] [--held-out 40] [--home DIR]
+    python -m benchmarks.climb [--seeds 5] [--blind-seeds 3] [--prompts 16] [--held-out 40]
+                               [--home DIR]
 
 A controlled experiment on the real stack: vLLM samples, the workers fan out, TRL trains,
-the weights are swapped; only the judge's engine is a rule with a known taste (shorter is
-better: benchmarks/rule_judge.py). Each seed is a run of two iterations from one M1
-(SmolLM2-135M-Instruct) to M3. Then M1 and M3 answer prompts that no run has seen, and the
-rule scores them. One more run is trained on shuffled scores, from which there is nothing
-to learn.
+the weights are swapped; only the judge's engine is a rule with a known taste
+(benchmarks/rule_judge.py). Each seed is a run of two iterations from one M1
+(SmolLM2-135M-Instruct) to M3, on prompts of its own. M1 and M3 answer prompts that no run
+has seen, and the rule scores them. Three arms:
 
-The gain is the mean over seeds of (M3's mean score - M1's), with a 95 % interval from
-10,000 bootstrap samples over seeds and over prompts: all seeds answer the same prompts, so
-a sample draws these once for all. The last line is one JSON object with the gain, the
-interval's lower end, and the gain of the shuffled run.
+- *brevity*: shorter is better, at every length;
+- *control*: the same seeds, prompts and rule, but for half of the prompts the rule is
+  turned round. They are drawn in couples of like margin, as the brevity run of the same seed
+  found them, one of each couple by a coin: so exactly half of the pairs of every size of
+  margin are reversed, and there is nothing to learn on the whole;
+- *blind*: a rule that length says nothing of.
+
+Every figure is a mean over seeds of (M3's mean score - M1's), with a 95 % interval over
+seeds by Student's t. M1 is sampled anew for each seed, so that the interval holds what its
+own sampling does; the held-out prompts are the same for all, so it speaks of these. With
+`--home`, what is done is kept, and a call that was cut off goes on where it was. The last
+line is one JSON object.
 """
 
 import argparse
 import asyncio
 import json
+import random
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.rule_judge import RuleJudge, rule, served
-from rewardloop.cli.demo import import_seeds
+from benchmarks.climb_results import WORDS, Arm, Results, summary
+from benchmarks.rule_judge import RULES, RuleJudge, served
 from rewardloop.cli.progress import follow
 from rewardloop.cli.remote import client
 from rewardloop.clients.api import ApiClient
@@ -38,144 +47,197 @@ from rewardloop.datasets import read_prompts
 from rewardloop.embedded.home import Home
 from rewardloop.embedded.stack import Stack, running
 from rewardloop.errors import TrainingFailed
-from rewardloop.records import Message
+from rewardloop.records import Message, PromptRecord
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds"
 NUM_ITERATIONS = 2
-NUM_RESAMPLES = 10_000
+BRIEFLY = "\n\nAnswer in one short paragraph."
+"""Ends every prompt, so that most answers come to their own end before `max_tokens`."""
 SAMPLING = {"num_samples": 4, "max_tokens": 128}
 CONFIG: dict[str, Any] = {
     "name": "climb",
     "sampling": SAMPLING,
     "judging": {"max_tokens": 16},
+    # An answer that was cut is shorter than it would have been: no side of a pair.
+    "pairing": {"cut_answers": "drop"},
     "training": {
-        "learning_rate": 3e-5,
-        "learning_rate_floor": 3e-6,
-        "batch_size": 8,
+        "learning_rate": 5e-5,
+        "learning_rate_floor": 5e-6,
+        "batch_size": 4,
         "micro_batch_size": 4,
         "num_epochs": 2,
         "dropout": 0.0,
         "max_length": 384,
     },
 }
-console = Console()
+console = Console(markup=False)
+
+
+def training_prompts(seed: int, num_prompts: int) -> list[PromptRecord]:
+    """The prompts of one seed's run, which no other seed trains on.
+
+    Raises:
+        ValueError: there are not as many prompts.
+    """
+    files = ("prompts.jsonl", "validation.jsonl")
+    known = [prompt for file in files for prompt in read_prompts(SEEDS / file).prompts]
+    random.Random(0).shuffle(known)
+    num = NUM_ITERATIONS * num_prompts
+    found = known[seed * num : (seed + 1) * num]
+    if len(found) < num:
+        raise ValueError(
+            f"seed {seed} has {len(found)} of {num} prompts: take fewer seeds, or fewer prompts "
+            f"than {num_prompts} in an iteration"
+        )
+    return [replace(prompt, messages=briefly(prompt.messages)) for prompt in found]
+
+
+def held_out_prompts(num_prompts: int) -> list[list[Message]]:
+    found = read_prompts(SEEDS / "evaluation.jsonl").prompts[:num_prompts]
+    return [list(briefly(prompt.messages)) for prompt in found]
+
+
+def briefly(messages: Sequence[Message]) -> tuple[Message, ...]:
+    *before, last = messages
+    return (*before, {"role": last["role"], "content": last["content"] + BRIEFLY})
+
+
+def reversed_half(margins: dict[str, float], seed: int) -> list[str]:
+    """One prompt of each couple of neighbours in margin, by a coin; of an odd number the last
+    is a couple of its own."""
+    coin = random.Random(seed)
+    by_margin = sorted(margins, key=lambda prompt: (margins[prompt], prompt))
+    couples = [by_margin[i : i + 2] for i in range(0, len(by_margin), 2)]
+    drawn = [coin.randrange(2) for _ in couples]
+    return [couple[n] for couple, n in zip(couples, drawn, strict=True) if n < len(couple)]
 
 
 class Experiment:
-    """One stack, its rule judge, and the prompts that no run trains on."""
+    """One stack, its rule judge, and what is known so far."""
 
-    def __init__(self, stack: Stack, api: ApiClient, judge: RuleJudge, num_held_out: int) -> None:
+    def __init__(self, stack: Stack, api: ApiClient, judge: RuleJudge, results: Results) -> None:
         self.stack = stack
         self.api = api
         self.judge = judge
-        held_out = read_prompts(SEEDS / "evaluation.jsonl").prompts[:num_held_out]
-        self.held_out = [list(prompt.messages) for prompt in held_out]
+        self.results = results
+        self.held_out = held_out_prompts(results.num_held_out)
 
-    async def trained(self, base: str, seed: int, num_prompts: int) -> str:
+    async def measure(self, base: str, arm: Arm, seed: int) -> None:
+        """M1's and M3's scores of one seed in one arm, as far as they are not known."""
+        before = f"m1-{seed}"
+        if before not in self.results.scores:
+            self.results.save_scores(before, await self.scores(base))
+        after = f"{arm}-{seed}"
+        if after not in self.results.scores:
+            version = await self._trained(base, arm, seed)
+            self.results.save_scores(after, await self.scores(version))
+        gain = self.results.gain(arm, seed)
+        console.print(f"{arm}, seed {seed}: {gain:+.2f} on held-out prompts", highlight=False)
+
+    async def _trained(self, base: str, arm: Arm, seed: int) -> str:
         """The version that two iterations make of `base`."""
-        prompts = {"dataset": "seed", "num_per_iteration": num_prompts}
-        config = {**CONFIG, "seed": seed, "base_version": base, "prompts": prompts}
-        run = await self.api.post("/v1/runs", config)
-        await self.api.post(f"/v1/runs/{run['id']}/iterations", {"count": NUM_ITERATIONS})
-        views = await follow(self.api, run["id"], console, self.stack.require_alive)
+        name = f"{arm}-{seed}"
+        set_taste(self.judge, self.results, arm, seed)
+        run_id = self.results.runs.get(name) or await self._start(base, name, seed)
+        views = await follow(self.api, run_id, console, self.stack.require_alive)
         failed = [view["error"] for view in views if view["state"] == "failed"]
         if failed:
-            raise TrainingFailed(failed[0])
+            self.results.forget_run(name)
+            raise TrainingFailed(f"{name}: {failed[0]}")
+        pairs = [pair async for pair in self.api.pairs(run_id)]
+        self.results.save_pairs(name, pairs)
         return str(views[-1]["new_version"])
 
-    async def scores(self, version: str) -> Any:
-        """Mean rule score of the version's answers to each held-out prompt: (num_prompts,)."""
+    async def _start(self, base: str, name: str, seed: int) -> str:
+        num_prompts = self.results.num_prompts
+        dataset = f"climb-{seed}"
+        await self.api.add_prompts(dataset, training_prompts(seed, num_prompts))
+        prompts = {"dataset": dataset, "num_per_iteration": num_prompts}
+        config = {**CONFIG, "seed": seed, "base_version": base, "prompts": prompts}
+        run = await self.api.post("/v1/runs", config, iterations=NUM_ITERATIONS)
+        self.results.save_run(name, run["id"])
+        return str(run["id"])
+
+    async def scores(self, version: str) -> dict[str, list[list[float]]]:
+        """By rule, and as `words`: of the version's answers to each held-out prompt."""
         credentials = self.stack.home.credentials()
         url = self.stack.addresses.generator
         async with ReplicaAdmin(url, credentials.admin_key) as replica:
             await replica.activate(version)
         sampling = Sampling.model_validate(SAMPLING)
+        at_once = asyncio.Semaphore(16)
         async with GeneratorClient([url], credentials.api_key) as generator:
 
-            async def score(prompt: list[Message]) -> float:
-                samples = await generator.sample(prompt, sampling, sampling.num_samples)
-                assert {sample.weight_version for sample in samples} == {version}
-                return float(np.mean([rule(sample.text) for sample in samples]))
+            async def answers(prompt: list[Message]) -> list[str]:
+                async with at_once:
+                    found = await generator.sample(prompt, sampling, sampling.num_samples)
+                assert {sample.weight_version for sample in found} == {version}
+                return [sample.text for sample in found]
 
-            return np.array(await asyncio.gather(*map(score, self.held_out)))
+            texts = await asyncio.gather(*map(answers, self.held_out))
+        measures = {**RULES, WORDS: lambda text: float(len(text.split()))}
+        return {
+            name: [[measure(text) for text in each] for each in texts]
+            for name, measure in measures.items()
+        }
 
 
-async def climb(home: Home, num_seeds: int, num_prompts: int, num_held_out: int) -> dict[str, Any]:
+def set_taste(judge: RuleJudge, results: Results, arm: Arm, seed: int) -> None:
+    """How the judge scores in this arm; of the control, for this seed's prompts."""
+    judge.rule = RULES[arm.rule]
+    judge.reversed_prompts = frozenset()
+    if arm is Arm.CONTROL:
+        margins = results.margins(f"{Arm.BREVITY}-{seed}")
+        judge.reversed_prompts = frozenset(
+            prompt for one in margins.values() for prompt in reversed_half(one, seed)
+        )
+
+
+async def climb(home: Home, results: Results, plan: Sequence[tuple[Arm, int]]) -> dict[str, Any]:
     judge = RuleJudge()
+    begun = [(arm, seed) for arm, seed in plan if f"{arm}-{seed}" in results.runs]
+    if begun:  # The stack goes on with a run that was cut off as soon as it is up.
+        set_taste(judge, results, *begun[-1])
     with served(judge) as url:
         settings = {"REWARDLOOP_JUDGE_UPSTREAM_URL": url, "REWARDLOOP_JUDGE_UPSTREAM_MODEL": "rule"}
         async with (
             running(home, port=None, tell=console.print, settings=settings) as stack,
             client(home) as api,
         ):
-            await import_seeds(api)
             base = await _base_version(api)
-            experiment = Experiment(stack, api, judge, num_held_out)
-            before = await experiment.scores(base)
-            gains = []
-            for seed in range(num_seeds):
-                new = await experiment.trained(base, seed, num_prompts)
-                gains.append(await _gain(experiment, f"seed {seed}", new, before))
-            judge.shuffled = True
-            new = await experiment.trained(base, num_seeds, num_prompts)
-            shuffled = await _gain(experiment, "shuffled", new, before)
-    return summary(np.array(gains), shuffled)
+            experiment = Experiment(stack, api, judge, results)
+            for arm, seed in plan:
+                await experiment.measure(base, arm, seed)
+    return summary(results, plan, console)
 
 
 async def _base_version(api: ApiClient) -> str:
-    """M1: the imported model, also where an earlier experiment left its own one serving."""
+    """M1: the imported model, also where an earlier run left its own one serving."""
     models = (await api.get("/v1/models"))["items"]
     return next(str(model["id"]) for model in models if model["kind"] == "base")
 
 
-async def _gain(experiment: Experiment, name: str, version: str, before: Any) -> Any:
-    after = await experiment.scores(version)
-    console.print(f"{name}: M1 {before.mean():.2f} -> M3 {after.mean():.2f} on held-out prompts")
-    return after - before
-
-
-def summary(gains: Any, shuffled: Any) -> dict[str, Any]:
-    """`gains`: (num_seeds, num_prompts); `shuffled`: (num_prompts,)."""
-    low, high = interval(gains)
-    shuffled_low, shuffled_high = interval(shuffled[None])
-    table = Table("", "gain", "95 % interval", box=None)
-    table.add_row("true scores", f"{gains.mean():+.2f}", f"{low:+.2f} to {high:+.2f}")
-    table.add_row(
-        "shuffled", f"{shuffled.mean():+.2f}", f"{shuffled_low:+.2f} to {shuffled_high:+.2f}"
-    )
-    console.print(table)
-    return {
-        "gain": round(float(gains.mean()), 3),
-        "gain_low": round(low, 3),
-        "shuffled_gain": round(float(shuffled.mean()), 3),
-        "shuffled_low": round(shuffled_low, 3),
-        "shuffled_high": round(shuffled_high, 3),
-        "gains": [round(float(g), 3) for g in gains.mean(axis=1)],
-    }
-
-
-def interval(gains: Any) -> tuple[float, float]:
-    """95 % percentile interval of the mean of (num_seeds, num_prompts), by a bootstrap over
-    seeds and over prompts. A column is one prompt for all seeds, so it is drawn as a whole."""
-    random = np.random.default_rng(0)
-    num_seeds, num_prompts = gains.shape
-    seeds = random.integers(num_seeds, size=(NUM_RESAMPLES, num_seeds, 1))
-    prompts = random.integers(num_prompts, size=(NUM_RESAMPLES, 1, num_prompts))
-    means = gains[seeds, prompts].mean(axis=(1, 2))
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+def planned(num_seeds: int, num_blind_seeds: int) -> list[tuple[Arm, int]]:
+    """Every seed's climb with its control after it, then the blind ones."""
+    both = [(arm, seed) for seed in range(num_seeds) for arm in (Arm.BREVITY, Arm.CONTROL)]
+    return both + [(Arm.BLIND, seed) for seed in range(num_blind_seeds)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--blind-seeds", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=16, help="in each iteration")
     parser.add_argument("--held-out", type=int, default=40)
-    parser.add_argument("--home", type=Path, help="keep the stack's home here")
+    parser.add_argument("--home", type=Path, help="keep the stack's home and the results here")
     options = parser.parse_args()
+    plan = planned(options.seeds, options.blind_seeds)
+    for seed in range(max(options.seeds, options.blind_seeds)):
+        training_prompts(seed, options.prompts)  # too few are told before the stack starts
     with tempfile.TemporaryDirectory(prefix="rewardloop-climb-") as folder:
         home = Home(options.home or Path(folder) / "home")
-        found = asyncio.run(climb(home, options.seeds, options.prompts, options.held_out))
+        results = Results.of(home.folder / "climb.json", options.prompts, options.held_out)
+        found = asyncio.run(climb(home, results, plan))
     print(json.dumps(found))
 
 

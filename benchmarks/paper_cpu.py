@@ -36,7 +36,12 @@ from rewardloop.errors import TrainingFailed
 from rewardloop.process.exits import known_errors_told
 from rewardloop.report import render
 
-METRICS = ("parse_rate", "pairwise_accuracy", "five_best", "exact_order", "spearman", "kendall_tau")
+METRICS = (
+    *("parse_rate", "pairwise_accuracy", "pairwise_accuracy_ties_half", "longer_is_better"),
+    *("accuracy_balanced", "accuracy_longer_better", "accuracy_shorter_better", "five_best"),
+    *("exact_order", "spearman", "kendall_tau"),
+)
+COUNTS = ("num_pairs_needed", "num_prompts_needed")
 console = Console(markup=False)
 
 
@@ -68,7 +73,9 @@ async def _with_rankings(
 ) -> dict[str, Any]:
     """The config with the file's rankings instead of the shipped ones."""
     added = await api.add_ranked(dataset, read.prompts)
-    console.print(f"{dataset}: {added} new of {len(read.prompts)}; left out: {read.left_out}")
+    console.print(
+        f"{dataset}: {added['added']} new of {len(read.prompts)}; left out: {read.left_out}"
+    )
     ours = {"bootstrap": {"dataset": dataset}, "prompts": {"dataset": dataset}}
     return presets.merged(config, ours)
 
@@ -102,7 +109,9 @@ async def _evaluated(api: ApiClient, run_id: str) -> None:
 def judges(report: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
     """Each version's metrics as a judge of the held-out rankings."""
     return {
-        item["label"].lower(): {name: item["metrics"][name] for name in METRICS}
+        item["label"].lower(): {
+            key: item["metrics"].get(key) for key in (*METRICS, *COUNTS, "intervals")
+        }
         for item in report["assessments"]
         if item["purpose"] == "health" and item["mode"] == mode and item["metrics"]
     }
@@ -116,7 +125,13 @@ def show(report: dict[str, Any]) -> None:
         table = Table(f"{mode} judging", *(label.upper() for label in found), box=None)
         for name in METRICS:
             table.add_row(name.replace("_", " "), *(_shown(row[name]) for row in found.values()))
+            ends = [_ends(row, name) for row in found.values()]
+            if any(ends):
+                table.add_row("  95 % interval", *ends)
+        for name in COUNTS:
+            table.add_row(name.replace("_", " "), *(_count(row[name]) for row in found.values()))
         console.print(table)
+        console.print("Intervals are over prompts; a dash means no data.")
     for item in report["evaluations"]:
         if item["result"]:
             r = item["result"]
@@ -128,6 +143,15 @@ def show(report: dict[str, Any]) -> None:
 
 def _shown(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _ends(metrics: dict[str, Any], name: str) -> str:
+    ends = (metrics["intervals"] or {}).get(name) or {}
+    return "" if ends.get("low") is None else f"{ends['low']:.2f} to {ends['high']:.2f}"
+
+
+def _count(num: int | None) -> str:
+    return "-" if num is None else f"{num:,}"
 
 
 def outcome(report: dict[str, Any]) -> None:

@@ -1,17 +1,17 @@
 """A judging engine whose taste is known: a rule, served over the OpenAI protocol.
 
-It stands where vLLM stands behind the judge service, reads the response out of the
-rubric's prompt, and writes a judgement that ends in the rule's score. Shuffled, it gives
-each response the score of another one: the same scores, and nothing to learn from them.
+It stands where vLLM stands behind the judge service, reads prompt and response out of the
+rubric's text, and writes a judgement that ends in the rule's score. For the control it
+turns the rule round for some prompts: 5 less the score, so that the same two responses
+make the pair, with the same margin, and chosen and rejected change places.
 """
 
-import hashlib
-import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import exp
 from typing import Any
 
 import uvicorn
@@ -22,35 +22,59 @@ from starlette.routing import Route
 
 from rewardloop.embedded.process import free_port
 
-WORDS_PER_POINT = 20
+Rule = Callable[[str], float]
+"""A response's score, 0 to 5."""
+
+NUM_WORDS = 40
+"""At which `brevity` has fallen to 5 / e."""
+MIDDLE_LETTERS = 4.5
+"""At which `long_words` gives half its points; about the mean of English."""
+SPREAD_LETTERS = 0.5
+_REQUEST = re.compile(r"<request>\n(.*?)\n</request>", re.DOTALL)
 _RESPONSE = re.compile(r"<response>\n(.*)\n</response>", re.DOTALL)
 
 
-def rule(response: str) -> float:
-    """Shorter is better: 5 points less one for every 20 words, from 0 to 5."""
-    return max(0.0, 5 - len(response.split()) / WORDS_PER_POINT)
+def brevity(response: str) -> float:
+    """Shorter is better: 5 exp(-words / 40). It falls everywhere, so that every two lengths
+    differ, and the loop can climb from any of them."""
+    return 5 * exp(-len(response.split()) / NUM_WORDS)
+
+
+def long_words(response: str) -> float:
+    """Longer words are better, however many: 5 / (1 + exp(-(letters a word - 4.5) / 0.5)).
+
+    Blind to length: on 72 answers of SmolLM2-135M-Instruct, four to a prompt, its rank
+    correlation with the number of words is 0.04 within prompts and 0.09 over all.
+    """
+    words = re.findall(r"[a-z']+", response.lower())
+    if not words:
+        return 0.0
+    letters = sum(map(len, words)) / len(words)
+    return 5 / (1 + exp(-(letters - MIDDLE_LETTERS) / SPREAD_LETTERS))
+
+
+RULES: dict[str, Rule] = {"brevity": brevity, "blind": long_words}
 
 
 class RuleJudge:
-    """Scores by `rule`, or by `rule` of any response seen so far if `shuffled`."""
+    """Scores by its rule, and the other way round where the prompt is one of `reversed_prompts`."""
 
     def __init__(self) -> None:
-        self.shuffled = False
-        self._seen: list[float] = []
+        self.rule: Rule = brevity
+        self.reversed_prompts: frozenset[str] = frozenset()
+        """Their texts, as the rubric shows them."""
 
-    def score(self, response: str) -> float:
-        own = rule(response)
-        self._seen.append(own)
-        if not self.shuffled:
-            return own
-        digest = hashlib.sha256(response.encode()).hexdigest()
-        return random.Random(digest).choice(self._seen)
+    def score(self, prompt: str, response: str) -> float:
+        own = self.rule(response)
+        return 5 - own if prompt in self.reversed_prompts else own
 
     async def completions(self, request: Request) -> JSONResponse:
         body: dict[str, Any] = await request.json()
-        found = _RESPONSE.search(body["messages"][-1]["content"])
-        assert found is not None, "the rubric's prompt has no response"
-        text = f"The length decides.\nScore: {self.score(found[1]):.2f}"
+        content = body["messages"][-1]["content"]
+        prompt, response = _REQUEST.search(content), _RESPONSE.search(content)
+        assert prompt is not None, "the rubric's text has no request"
+        assert response is not None, "the rubric's text has no response"
+        text = f"The rule decides.\nScore: {self.score(prompt[1], response[1]):.3f}"
         choices = [
             {
                 "index": index,

@@ -1,4 +1,10 @@
-"""Texts on their way into Postgres, which holds neither NULs nor halves of surrogate pairs."""
+"""What Postgres can hold of a text, and when two texts count as the same.
+
+Postgres holds neither NULs nor halves of surrogate pairs. Nothing here changes a text that
+is stored or trained on, but for `storable`.
+"""
+
+import unicodedata
 
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 _SPELLED_OUT = {0: "\N{SYMBOL FOR NULL}", **_SURROGATES}
@@ -23,3 +29,13 @@ def check_storable(text: str) -> str:
         code = ord(text[error.start])
         raise ValueError(f"a text holds half a surrogate pair (\\u{code:04x})") from None
     return text
+
+
+def canonical(text: str) -> str:
+    """What makes two texts one and the same: Unicode's composed form, without outer blanks."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def folded(text: str) -> str:
+    """What makes two texts the same question: besides, letter case and inner blanks are gone."""
+    return unicodedata.normalize("NFC", " ".join(text.split()).casefold())

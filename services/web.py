@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
+from rewardloop.config.files import KeyGivenTwice, parse_json
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
 from rewardloop.process.exits import known_errors_told
 from rewardloop.texts import storable
@@ -52,6 +53,22 @@ def key_guard(key: str) -> Guard:
             raise Unauthorized("send this service's key as `Authorization: Bearer <key>`")
 
     return guard
+
+
+async def keys_given_once(request: Request) -> None:
+    """A dependency that refuses a JSON body in which an object has a name twice. (FastAPI has
+    parsed the body by then, and Python's parser takes the last of the two without a word.)
+
+    Raises:
+        InvalidInput: naming the key.
+    """
+    body = await request.body() if request.method in ("POST", "PUT", "PATCH") else b""
+    try:
+        parse_json(body)
+    except KeyGivenTwice as error:
+        raise InvalidInput(f"body: {error}") from error
+    except (ValueError, RecursionError):
+        pass  # no JSON: what the route says of that stands
 
 
 def add_common_routes(

@@ -87,6 +87,25 @@ def it_refuses_what_does_not_fit_the_context(engine: Engine) -> None:
     assert "context length" in answer.json()["error"]["message"]
 
 
+def it_reads_content_parts_as_their_texts_in_lines(engine: Engine) -> None:
+    parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": "2 + 2?"}]
+    in_parts = engine.chat(messages=[{"role": "user", "content": parts}])
+    whole = engine.chat(messages=[{"role": "user", "content": "What is\n2 + 2?"}])
+    assert in_parts["usage"]["prompt_tokens"] == whole["usage"]["prompt_tokens"]
+
+
+def it_takes_no_prompt_but_the_conversations(engine: Engine) -> None:
+    for field, value in {
+        "chat_template": "{{ messages[0].content }}",
+        "kv_transfer_params": {"prompt_token_ids": [1, 2]},
+        "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}],
+        "echo": True,
+    }.items():
+        answer = engine.ask(CHAT, **{"messages": [REQUEST], "max_tokens": 8, field: value})
+        assert answer.status_code == 400, field
+        assert "is not served here" in answer.json()["error"]["message"]
+
+
 def it_knows_no_other_model(engine: Engine) -> None:
     answer = engine.ask(COMPLETIONS, model="another", prompt="The sea", max_tokens=4)
     assert answer.status_code == 404
@@ -155,6 +174,8 @@ CHECKS: tuple[Callable[[Engine], None], ...] = (
     it_counts_tokens_over_all_choices,
     it_says_which_weights_answered,
     it_refuses_what_does_not_fit_the_context,
+    it_reads_content_parts_as_their_texts_in_lines,
+    it_takes_no_prompt_but_the_conversations,
     it_knows_no_other_model,
     it_ends_before_a_stop_string,
     it_holds_to_a_pattern,

@@ -11,7 +11,7 @@ import typer
 from rewardloop import presets
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
-from rewardloop.cli import listing, remote
+from rewardloop.cli import importing, listing, remote
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
@@ -58,39 +58,58 @@ def up(
     asyncio.run(demo_command.up(Home(home), port, env_file))
 
 
-@app.command(name="import")
-def import_(
-    file: Annotated[Path, typer.Argument(help="A .jsonl, .jsonl.gz, .json or .json.gz file.")],
-    dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "seed",
-    format: Annotated[Format, typer.Option(help="The file's format.")] = Format.AUTO,
-    skip_broken: Annotated[
-        bool,
-        typer.Option("--skip-broken", help="Import the good lines of a file with broken ones."),
-    ] = False,
-    language: Annotated[
-        str, typer.Option(help="Keep prompts of this language, where known.")
-    ] = "en",
+FileArgument = Annotated[
+    Path, typer.Argument(help="A file of prompts, answers or rankings; docs/reference/formats.md.")
+]
+FormatOption = Annotated[
+    Format, typer.Option(help="Take only rows of this format; each row is recognised.")
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse a file with rows that cannot be understood.")
+]
+LanguageOption = Annotated[
+    str, typer.Option(help="Keep prompts and answers of this language, where known.")
+]
+
+
+@app.command()
+def inspect(
+    file: FileArgument,
+    dataset: Annotated[str, typer.Option(help="The dataset to compare with.")] = "seed",
+    format: FormatOption = Format.AUTO,
+    strict: StrictOption = False,
+    language: LanguageOption = "en",
+    as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
     home: HomeOption = DEFAULT,
 ) -> None:
-    """Import prompts: Open Assistant trees, Alpaca, ShareGPT, TRL, self-instruct or seed files."""
-    asyncio.run(remote.import_file(Home(home), file, dataset, format, skip_broken, language))
+    """Show what would be read of a file, and what would not; stores nothing."""
+    asyncio.run(importing.inspect(Home(home), file, dataset, format, strict, language, as_json))
+
+
+@app.command(name="import")
+def import_(
+    file: FileArgument,
+    dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "seed",
+    format: FormatOption = Format.AUTO,
+    strict: StrictOption = False,
+    language: LanguageOption = "en",
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Import a file's prompts, with the answers that are good enough to learn."""
+    asyncio.run(importing.import_file(Home(home), file, dataset, format, strict, language))
 
 
 @app.command()
 def import_ranked(
-    file: Annotated[Path, typer.Argument(help="A .jsonl, .jsonl.gz, .json or .json.gz file.")],
+    file: FileArgument,
     dataset: Annotated[str, typer.Option(help="Name of the dataset to fill.")] = "ranked",
-    skip_broken: Annotated[
-        bool,
-        typer.Option("--skip-broken", help="Import the good lines of a file with broken ones."),
-    ] = False,
-    language: Annotated[
-        str, typer.Option(help="Keep messages of this language, where known.")
-    ] = "en",
+    format: FormatOption = Format.AUTO,
+    strict: StrictOption = False,
+    language: LanguageOption = "en",
     home: HomeOption = DEFAULT,
 ) -> None:
-    """Import human-ranked responses: Open Assistant trees, or files like the shipped one."""
-    asyncio.run(remote.import_ranked(Home(home), file, dataset, skip_broken, language))
+    """Import a file's prompts whose answers people put in order: ranks, ratings, preferences."""
+    asyncio.run(importing.import_ranked(Home(home), file, dataset, format, strict, language))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import yaml
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -18,8 +18,7 @@ from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.cli.rubric_file import with_rubric_text
 from rewardloop.clients.api import ApiClient
-from rewardloop.datasets import Format, read_prompts, read_ranked
-from rewardloop.datasets.names import check_dataset_name
+from rewardloop.config.files import read_mapping
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
@@ -47,57 +46,13 @@ async def client(home: Home) -> AsyncIterator[ApiClient]:
             ) from error
 
 
-async def import_file(
-    home: Home, file: Path, dataset: str, format: Format, skip_broken: bool, language: str
-) -> None:
-    check_dataset_name(dataset)
-    read = read_prompts(file, format, skip_broken=skip_broken, language=language)
-    if not read.prompts:
-        raise InvalidInput(
-            f"{file}: no prompt is left after the filters ({read.num_filtered} filtered); "
-            "try another --language"
-        )
-    async with client(home) as api:
-        added = await api.add_prompts(dataset, read.prompts)
-    console.print(
-        f"{dataset}: {added} prompts added, {len(read.prompts) - added} known already, "
-        f"{read.num_filtered} filtered, {len(read.skipped)} broken lines left out",
-        soft_wrap=True,
-    )
-
-
-async def import_ranked(
-    home: Home, file: Path, dataset: str, skip_broken: bool, language: str
-) -> None:
-    check_dataset_name(dataset)
-    read = read_ranked(file, skip_broken=skip_broken, language=language)
-    async with client(home) as api:
-        added = await api.add_ranked(dataset, read.prompts)
-    left_out = ", ".join(f"{count} {why}" for why, count in sorted(read.left_out.items()))
-    console.print(
-        f"{dataset}: {added} ranked prompts added, {len(read.prompts) - added} known already, "
-        f"{len(read.skipped)} broken lines left out; left out by reason: {left_out or 'nothing'}",
-        soft_wrap=True,
-    )
-
-
 def read_config(path: Path | None) -> dict[str, Any]:
     """A RunConfig file as plain data; the API checks its keys.
 
     Raises:
-        InvalidInput: the file cannot be read as a mapping.
+        InvalidInput: the file cannot be read as a mapping that gives each key once.
     """
-    if path is None:
-        return {}
-    try:
-        data = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InvalidInput(f"{path} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is neither YAML nor JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{path} must hold a mapping of RunConfig keys")
-    return with_rubric_text(data, path.parent)
+    return with_rubric_text(read_mapping(path), path.parent) if path else {}
 
 
 def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
@@ -106,9 +61,33 @@ def resolved_config(preset: str | None, config: Path | None) -> dict[str, Any]:
 
 
 async def start(home: Home, preset: str | None, config: Path | None, iterations: int) -> None:
+    """Prints the run's id, and beside it, for people, what the run begins with."""
     async with client(home) as api:
         run = await api.post("/v1/runs", resolved_config(preset, config), iterations=iterations)
+    told = Console(stderr=True, markup=False, highlight=False)
+    told.print(beginning(run, iterations), soft_wrap=True)
+    if preset is None and config is None:
+        told.print(
+            "No preset and no file was given, so every key has its default: the paper's values, "
+            "which suit a large model. `rewardloop start --preset demo` suits two cores.",
+            soft_wrap=True,
+        )
+    for note in run.get("notes", []):
+        told.print(f"note: {note}", soft_wrap=True)
     print(run["id"])
+
+
+def beginning(run: dict[str, Any], iterations: int) -> str:
+    """As in: begins with base; 1 iteration of 32 prompts x 4 answers x 3 judgements, ..."""
+    config = run["config"]
+    prompts, answers = config["prompts"]["num_per_iteration"], config["sampling"]["num_samples"]
+    judgements = config["judging"]["num_judgements"]
+    steps = "a bootstrap and " if config["bootstrap"] else ""
+    return (
+        f"begins with {run['base_version']}; {steps}{iterations} "
+        f"{'iteration' if iterations == 1 else 'iterations'} of {prompts} prompts x {answers} "
+        f"answers x {judgements} judgements: {prompts * answers * judgements:,} judgements in each"
+    )
 
 
 async def watch(home: Home, run_id: str | None) -> None:
@@ -205,11 +184,28 @@ async def show_conformance(home: Home, run_id: str | None) -> None:
         rows = (await api.get(f"/v1/runs/{await chosen_run(api, run_id)}/conformance"))["items"]
     table = Table("", "value", "paper", "ran", box=None)
     for row in rows:
-        mark = Text("deviates", "yellow") if row["deviates"] else Text("same", "green")
-        ran = "not run" if row["ran"] is None else str(row["ran"])
-        table.add_row(mark, row["what"], row["paper"], ran)
+        mark = Text(row["verdict"], _VERDICT_COLOURS.get(row["verdict"], "dim"))
+        table.add_row(
+            mark, row["what"], row["paper"], "-" if row["ran"] is None else str(row["ran"])
+        )
     console.print(table)
-    console.print(f"{sum(row['deviates'] for row in rows)} of {len(rows)} values deviate")
+    console.print(_counted([row["verdict"] for row in rows]), soft_wrap=True)
+
+
+_VERDICT_COLOURS = {"same": "green", "deviates": "yellow"}
+
+
+def _counted(verdicts: list[str]) -> str:
+    """Only values that the paper gives and that the run has can deviate."""
+    num = Counter(verdicts)
+    told = f"{num['deviates']} of {num['same'] + num['deviates']} values deviate"
+    for verdict, words in (
+        ("does not apply", "belong to parts that this run leaves out"),
+        ("not run", "have not run"),
+        ("not given", "are not given by the paper"),
+    ):
+        told += f"; {num[verdict]} {words}" if num[verdict] else ""
+    return told
 
 
 POLICIES: tuple[dict[str, Any], ...] = (

@@ -9,6 +9,9 @@ from rewardloop.records import PromptRecord, RankedPrompt
 _PROMPTS_PER_REQUEST = 10_000
 _RANKED_PER_REQUEST = 1_000
 
+Imported = dict[str, Any]
+"""What an import's route answers: `added`, `known`, and more counts, by name or nested."""
+
 
 class ApiClient:
     def __init__(self, url: str, key: str) -> None:
@@ -26,35 +29,38 @@ class ApiClient:
     async def post(self, path: str, body: Any, **params: Any) -> Any:
         return await call(self._client, "POST", path, json=body, params=params)
 
-    async def add_prompts(self, dataset: str, prompts: Sequence[PromptRecord]) -> int:
-        """Returns how many were new."""
-        added = 0
-        for start in range(0, len(prompts), _PROMPTS_PER_REQUEST):
-            chunk = prompts[start : start + _PROMPTS_PER_REQUEST]
-            rows = [
-                {"messages": p.messages, "reference": p.reference, "source": p.source}
-                for p in chunk
-            ]
-            answer = await self.post(f"/v1/datasets/{dataset}/prompts", {"prompts": rows})
-            added += int(answer["added"])
-        return added
+    async def add_prompts(self, dataset: str, prompts: Sequence[PromptRecord]) -> Imported:
+        """Returns what became of them: the route's counts, summed over the requests."""
+        rows = [_prompt_row(prompt) for prompt in prompts]
+        return await self._add(f"/v1/datasets/{dataset}/prompts", rows, _PROMPTS_PER_REQUEST)
 
-    async def add_ranked(self, dataset: str, ranked: Sequence[RankedPrompt]) -> int:
-        """Returns how many rankings were new."""
-        added = 0
-        for start in range(0, len(ranked), _RANKED_PER_REQUEST):
-            rows = [
-                {
-                    "messages": item.prompt.messages,
-                    "reference": item.prompt.reference,
-                    "source": item.prompt.source,
-                    "responses": [{"text": r.text, "rank": r.rank} for r in item.responses],
-                }
-                for item in ranked[start : start + _RANKED_PER_REQUEST]
-            ]
-            answer = await self.post(f"/v1/datasets/{dataset}/ranked", {"prompts": rows})
-            added += int(answer["added"])
-        return added
+    async def add_ranked(self, dataset: str, ranked: Sequence[RankedPrompt]) -> Imported:
+        """Returns what became of them, as `add_prompts`."""
+        rows = [
+            {
+                **_prompt_row(item.prompt),
+                "responses": [{"text": r.text, "rank": r.rank} for r in item.responses],
+            }
+            for item in ranked
+        ]
+        return await self._add(f"/v1/datasets/{dataset}/ranked", rows, _RANKED_PER_REQUEST)
+
+    async def _add(self, path: str, rows: Sequence[Any], per_request: int) -> Imported:
+        total: Imported = {"added": 0, "known": 0}
+        for start in range(0, len(rows), per_request):
+            answer = await self.post(path, {"prompts": rows[start : start + per_request]})
+            total = _sum(total, answer)
+        return total
+
+    async def compare(self, dataset: str, rows: Sequence[Any]) -> dict[str, Any]:
+        """How prompts stand to what is stored, and how long they are; stores nothing."""
+        total: dict[str, Any] = {}
+        for start in range(0, len(rows), _RANKED_PER_REQUEST):
+            chunk = {"prompts": rows[start : start + _RANKED_PER_REQUEST]}
+            answer = await self.post(f"/v1/datasets/{dataset}/compare", chunk)
+            told = {name: answer.pop(name) for name in ("unit", "version", "context")}
+            total = {**_sum(total, answer), **told}
+        return total
 
     async def pairs(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
         """All pairs of a run."""
@@ -64,3 +70,20 @@ class ApiClient:
             for item in page["items"]:
                 yield item
             after = page["next_after"]
+
+
+def _prompt_row(prompt: PromptRecord) -> dict[str, Any]:
+    return {"messages": prompt.messages, "reference": prompt.reference, "source": prompt.source}
+
+
+def _sum(total: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Counts are added and lists joined, at any depth; of texts the first one stays."""
+    return {**total, **{name: _plus(total.get(name), value) for name, value in more.items()}}
+
+
+def _plus(known: Any, value: Any) -> Any:
+    if known is None:
+        return value
+    if isinstance(value, dict):
+        return _sum(known, value)
+    return known if isinstance(value, str) else known + value

@@ -21,11 +21,15 @@ class GeneratorClient:
     """Sends each request to the replica with the fewest requests of ours in flight. Where one
     does not answer, the next try goes to another one."""
 
-    def __init__(self, urls: Sequence[str], key: str, *, model: str = "policy") -> None:
+    def __init__(
+        self, urls: Sequence[str], key: str, *, model: str = "policy", ours: bool = True
+    ) -> None:
+        """`ours` are servers behind our gate, which knows a field that others may refuse."""
         self._replicas = [connect(url, key, timeout_seconds=REQUEST_SECONDS) for url in urls]
         self._in_flight = [0] * len(urls)
         self._rests_until = [0.0] * len(urls)
         self._model = model
+        self._plain_text = {"split_special_tokens": True} if ours else {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -56,11 +60,28 @@ class GeneratorClient:
         )
         return _samples(answer, count)
 
+    async def prompt_token_ids(self, messages: Sequence[Message]) -> list[int] | None:
+        """What the engine's model is shown of a conversation, by the engine's own account;
+        None where it gives none, as an engine without a tokenizer.
+
+        Raises:
+            PromptTooLong, UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
+        """
+        answer = await self._post(
+            "/v1/chat/completions",
+            {"messages": list(messages), "max_tokens": 1, "return_token_ids": True},
+        )
+        choices_of(answer, 1, "the generator")
+        found: list[int] | None = answer.get("prompt_token_ids")
+        return found
+
     async def complete(
         self, text: str, how: SelfInstruct, stop: Sequence[str]
     ) -> tuple[str, str | None]:
         """The model's continuation of a plain text, up to a stop string, and its finish reason:
         "length" where `max_tokens` cut it off, None where a foreign engine gives none.
+
+        A control token that the text spells is plain text; a foreign engine takes it as it likes.
 
         Raises:
             UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
@@ -69,6 +90,7 @@ class GeneratorClient:
             "/v1/completions",
             {
                 "prompt": text,
+                **self._plain_text,
                 "stop": list(stop),
                 "temperature": how.temperature,
                 "top_p": how.top_p,

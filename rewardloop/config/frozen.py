@@ -1,16 +1,41 @@
-"""What every part of a RunConfig holds to: it does not change, refuses unknown keys, and can
-be stored."""
+"""What every part of a RunConfig holds to: it does not change, refuses unknown keys, takes
+nothing for a number or a boolean that is none, and can be stored."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, field_validator
+from pydantic_core import CoreSchema
 
 from rewardloop.texts import check_storable
 
 T = TypeVar("T")
 
 
-class Frozen(BaseModel):
+def _make_strict(schema: Any) -> None:
+    """Set `strict` on the numbers and booleans of a schema, at any depth."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("int", "float", "bool"):
+            schema["strict"] = True
+        for part in schema.values():
+            _make_strict(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            _make_strict(part)
+
+
+class StrictNumbers(BaseModel):
+    """A model of what people send: a text is no number, a number no boolean, 3.0 no count."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Pydantic's strict mode, for numbers and booleans alone: as a setting of the model it
+        would also refuse the strings that stand for ids and modes in JSON."""
+        schema = handler(source)
+        _make_strict(schema)
+        return schema
+
+
+class Frozen(StrictNumbers):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*")

@@ -17,13 +17,14 @@ class Sampling(Frozen):
 
 
 class Judging(Frozen):
-    """How each answer is judged (paper: 3 samples, averaged)."""
+    """How each answer is judged (paper: 3 samples, averaged, T 0.7, p 0.9)."""
 
     num_judgements: int = Field(default=3, ge=1, le=32)
     mode: JudgementMode = JudgementMode.FREE
     temperature: float = Field(default=0.7, ge=0, le=2)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """The paper gives none; 1 spares a CPU engine the sort of the whole vocabulary."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """The paper samples judgements as it samples candidates (section 3.1.2). 1.0 spares a CPU
+    engine the sort of the whole vocabulary for each token."""
     max_tokens: int = Field(default=512, ge=8, le=8192)
     rubric: Rubric = "additive"
     """What the judge is asked: `additive` (the paper's scheme of five points), `short` (a few
@@ -41,8 +42,8 @@ class Health(Frozen):
     """When a judge has collapsed, so that the run must stop before it trains on its scores.
 
     Each threshold may be None, which asks nothing. The first four look at the iteration's
-    own roll-out; the last two at the judge's agreement with the humans on the held-out
-    rankings, as far as the run has any.
+    own roll-out (the one for length at the run's human rankings too); the last two at the
+    judge's agreement with the humans on the held-out rankings, as far as the run has any.
     """
 
     max_unparsed_rate: float | None = Field(default=0.5, ge=0, le=1)
@@ -52,7 +53,9 @@ class Health(Frozen):
     max_tie_rate: float | None = Field(default=0.95, ge=0, le=1)
     """Prompts whose scored responses all have one mean."""
     max_length_correlation: float | None = Field(default=None, ge=0, le=1)
-    """Spearman's |rho| between a response's length and its mean score, within prompts."""
+    """By how much Spearman's rho between a response's length and its mean score, within
+    prompts, may differ from that of the humans' own order on the run's rankings; without
+    rankings, from 0."""
     min_pairwise_accuracy: float | None = Field(default=None, ge=0, le=1)
     min_spearman: float | None = Field(default=None, ge=-1, le=1)
     also_assess: tuple[JudgementMode, ...] = ()

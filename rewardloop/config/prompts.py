@@ -64,5 +64,8 @@ class PromptSource(Frozen):
     """Name of an imported prompt dataset."""
     num_per_iteration: int = Field(default=32, ge=1)
     """Each iteration takes the next prompts of the dataset, starting over at its end."""
+    allow_evaluation_prompts: bool = False
+    """Whether prompts that stand in the datasets of `evaluation` or early stopping too are
+    trained on. If not, they are left out and counted, in a bootstrap's dataset as well."""
     self_instruct: SelfInstruct | None = None
     """If given, each iteration trains on new prompts, and the dataset serves as shots."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, ValidationError, model_validator
 
+from rewardloop.config.explain import explain
 from rewardloop.config.frozen import Frozen
 from rewardloop.config.judging import Health, Judging, Rollout, Sampling
 from rewardloop.config.pairing import Anchored, Consistency, Pairing
@@ -37,6 +38,10 @@ class Bootstrap(Frozen):
 
     dataset: str = "ranked"
     """Prompts with human-ranked responses."""
+    share_rankings: bool = False
+    """Whether a ranked prompt may be an IFT example and give judge tasks too. The paper keeps
+    the two apart; then of the ranked prompts to learn from at most half are left to IFT, as
+    many as it lacks, and the others are judged for EFT."""
     max_ift_examples: int = Field(default=3200, ge=1)
     ift: SupervisedTraining = SupervisedTraining()
     """Trains the SFT baseline, on IFT alone."""
@@ -131,29 +136,4 @@ def parse_run_config(data: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise InvalidInput(_explain(error)) from error
-
-
-def _explain(error: ValidationError) -> str:
-    """One sentence per wrong key of a pydantic error."""
-    return " ".join(_explain_one(dict(item)) for item in error.errors())
-
-
-_OF_KINDS = ("weights", "policy", "loss", "rubric")
-"""The keys that take one of several kinds."""
-
-
-def _key(path: tuple[int | str, ...]) -> str:
-    """The key as a file spells it: pydantic's path holds the kind too (`weights.lora.rank`)."""
-    before = (None, *path)
-    parts = [str(part) for over, part in zip(before, path, strict=False) if over not in _OF_KINDS]
-    return ".".join(parts) or "(the whole document)"
-
-
-def _explain_one(item: dict[str, Any]) -> str:
-    key = _key(item["loc"])
-    if item["type"] == "extra_forbidden":
-        return f"{key}: there is no such key; remove it or correct its spelling."
-    if item["type"] == "value_error":  # one of our own validators, which name the values
-        return f"{key}: {item['ctx']['error']}."
-    return f"{key}: {item['msg']}; got {item['input']!r}."
+        raise InvalidInput(explain(error, RunConfig)) from error

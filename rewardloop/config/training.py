@@ -33,6 +33,9 @@ class Optimisation(Frozen):
     """Examples, or pairs, per forward pass; must divide `batch_size`."""
     num_epochs: float = Field(default=1.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    max_gradient_norm: float | None = Field(default=1.0, gt=0)
+    """A step's gradient is scaled down to this L2 norm where it is longer; None scales none.
+    The paper gives none; 1.0 is TRL's."""
     max_length: int = Field(default=1024, ge=16)
     """Tokens of prompt and response together; longer ones are cut."""
 

@@ -1,7 +1,7 @@
 """What a reader says of a file's broken lines.
 
-Owns the refusal and its words: a file is read whole or not at all, unless the
-caller has broken lines left out; a file without a good line is refused in any
+Owns the refusal and its words: broken lines are left out, unless the caller
+wants the whole file or nothing; a file without a good line is refused in any
 case. Knows no format.
 """
 
@@ -44,7 +44,7 @@ def check_lines(
 def _some_broken(path: Path, broken: Sequence[BrokenLine]) -> BrokenFile:
     return BrokenFile(
         f"{path} has {counted(path, broken)}; nothing was imported.\n{_told(path, broken)}\n"
-        "Mend them, or pass --skip-broken to leave them out.",
+        "Mend them, or import without --strict to leave them out.",
         lines=[item.line for item in broken],
     )
 
@@ -53,8 +53,7 @@ def _none_good(path: Path, broken: Sequence[BrokenLine], tried: str, otherwise: 
     return BrokenFile(
         f"{path} has {counted(path, broken)} and no good one{tried}; nothing was imported.\n"
         f"{_told(path, broken)}\n"
-        f"Mend them{otherwise}. A file with one JSON object a line "
-        "must be named .jsonl, and one that holds a JSON array .json.",
+        f"Mend them{otherwise}.",
         lines=[item.line for item in broken],
     )
 

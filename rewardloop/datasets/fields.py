@@ -61,6 +61,11 @@ def source(format_name: str, raw: Raw, *keys: str) -> str:
     return format_name
 
 
+def names(words: str) -> frozenset[str]:
+    """The names that a text lists, apart by white space."""
+    return frozenset(words.split())
+
+
 def kind_of(value: object) -> str:
     """The value's JSON type, with its article."""
     match value:

@@ -1,154 +1,94 @@
-"""From a file to numbered JSON objects.
+"""From a file or a folder to numbered objects.
 
-Owns compression, encoding and JSON. A file that cannot be read as text is an
-error at once; a line that is no JSON object is handed on as a `BrokenLine`, so
-that all of them can be told together. Lines are streamed, an array is held
-whole. Knows nothing of formats.
+Owns which endings there are and who reads them. A file that cannot be read at
+all is an error at once; a line or row that holds no object is handed on as a
+`BrokenLine`, so that it can be left out by its number. The same rows give the
+same objects in whichever kind of file they stand. Knows nothing of formats.
 """
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, cast
 
-from rewardloop.datasets.fields import Raw, kind_of
-from rewardloop.errors import BrokenFile, InvalidInput
+from rewardloop.datasets.columnar import items_of_columns
+from rewardloop.datasets.delimited import items_of_table
+from rewardloop.datasets.folders import files_of
+from rewardloop.datasets.items import BrokenLine, Item, Items
+from rewardloop.datasets.json_rows import holds_lines, items_of_json
+from rewardloop.datasets.text_lines import COMPRESSIONS
+from rewardloop.errors import InvalidInput
 
-_LINES = (".jsonl", ".jsonl.gz")
-_ARRAY = (".json", ".json.gz")
+__all__ = ["ENDINGS", "BrokenLine", "Item", "Items", "read_items", "unit_of"]
 
-
-@dataclass(frozen=True, slots=True)
-class BrokenLine:
-    """A line, or an array's element, that cannot become a prompt."""
-
-    line: int
-    """Counted from 1; of a `.json` file the element's number."""
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One JSON object of a file."""
-
-    line: int
-    raw: Raw
+_LINES = (".jsonl", ".ndjson", ".jsonlines")
+_WHOLE = (".json",)
+_TABLES = {".csv": ",", ".tsv": "\t"}
+_COLUMNS = (".parquet", ".arrow", ".feather")
+_TEXTS = (*_LINES, *_WHOLE, *_TABLES)
+ENDINGS = (*_COLUMNS, *_TEXTS, *(f"{text}{packed}" for text in _TEXTS for packed in COMPRESSIONS))
+"""All endings of files that are read, in lower case."""
 
 
-def read_items(path: Path) -> Iterator[Item | BrokenLine]:
-    """The file's objects in order; blank lines are passed over, but counted.
+def read_items(path: Path) -> Items:
+    """The objects of a file, or of a folder's files, in order.
 
     Raises:
-        InvalidInput: the file is missing, unreadable, not UTF-8 or has an unknown ending.
-        BrokenFile: a `.json` file is not valid JSON.
+        InvalidInput: it is missing, unreadable, of another encoding or of an unknown ending.
+        BrokenFile: a file that is one JSON value is not valid JSON.
     """
-    name = path.name.lower()
-    if name.endswith(_LINES):
-        return _items_of_lines(path)
-    if name.endswith(_ARRAY):
-        return _items_of_array(path)
-    raise InvalidInput(
-        f"{path} has an unknown ending. Convert it to one JSON object a line (.jsonl, .jsonl.gz) "
-        "or one JSON array (.json), and name it so."
-    )
+    notes: list[str] = []
+    if path.is_dir():
+        return Items("row", _items_of_folder(path, notes), notes)
+    return Items(unit_of(path), _items_of_file(path, notes), notes)
 
 
 def unit_of(path: Path) -> str:
     """What this file's numbers count."""
-    return "element" if path.name.lower().endswith(_ARRAY) else "line"
+    ending = _ending(path)
+    if path.is_dir() or ending in _COLUMNS:
+        return "row"
+    if ending in _TABLES:
+        return "line"
+    return "line" if _holds_lines(path, expected=ending not in _WHOLE) else "element"
 
 
-def _items_of_lines(path: Path) -> Iterator[Item | BrokenLine]:
-    for number, line in _text_lines(path):
-        if line.strip():
-            yield _parsed(number, line)
-
-
-def _parsed(number: int, line: str) -> Item | BrokenLine:
+def _holds_lines(path: Path, *, expected: bool) -> bool:
     try:
-        value: object = json.loads(line)
-    except json.JSONDecodeError as error:
-        return BrokenLine(number, f"not valid JSON at column {error.colno}: {error.msg}")
-    except (ValueError, RecursionError) as error:
-        return BrokenLine(number, f"JSON that cannot be read: {error}")
-    return _item(number, value)
+        return holds_lines(path, expected=expected)
+    except InvalidInput:
+        return expected
 
 
-def _item(number: int, value: object) -> Item | BrokenLine:
-    if isinstance(value, dict):
-        return Item(number, cast(Raw, value))
-    return BrokenLine(number, f"{kind_of(value)}, not a JSON object")
+def _ending(path: Path) -> str:
+    """The ending that says what the file holds, without that of its compression."""
+    packed = path.suffix.lower() in COMPRESSIONS
+    return (path.with_suffix("") if packed else path).suffix.lower()
 
 
-def _items_of_array(path: Path) -> Iterator[Item | BrokenLine]:
-    text = "".join(line for _, line in _text_lines(path))
-    if not text.strip():
-        return
-    for number, value in enumerate(_array(path, text), start=1):
-        yield _item(number, value)
-
-
-def _array(path: Path, text: str) -> list[object]:
-    advice = "A file with one JSON object a line must be named .jsonl."
-    try:
-        value: object = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BrokenFile(
-            f"{path} is not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}. "
-            f"Nothing was imported. Mend that line. {advice}",
-            lines=[error.lineno],
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} holds JSON that cannot be read: {error}. {advice}") from None
-    if not isinstance(value, list):
-        raise InvalidInput(f"{path} holds {kind_of(value)}, not one JSON array. {advice}")
-    return cast(list[object], value)
-
-
-def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines end at a newline only: JSON strings may hold U+2028 and its like."""
-    with _told_plainly(path), _opened(path) as file:
-        for number, line in enumerate(file, start=1):
-            yield number, _decoded(path, number, line)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return cast(IO[bytes], gzip.open(path, "rb"))
-    return path.open("rb")
-
-
-def _decoded(path: Path, number: int, line: bytes) -> str:
-    try:
-        if b"\0" not in line:
-            return line.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError:
-        pass
-    raise InvalidInput(
-        f"{path} is not UTF-8 text: line {number} is binary or in another encoding. Save the file "
-        "as UTF-8 (`iconv -t UTF-8`); a gzip file's name must end in .gz."
-    )
-
-
-@contextmanager
-def _told_plainly(path: Path) -> Iterator[None]:
-    """Turns the system's errors into ones that name the file and what mends it."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise InvalidInput(f"{path} does not exist. Check the path.") from None
-    except IsADirectoryError:
-        raise InvalidInput(f"{path} is a folder. Name one file in it.") from None
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+def _items_of_file(path: Path, notes: list[str]) -> Iterator[Item | BrokenLine]:
+    if not path.name.lower().endswith(ENDINGS):
         raise InvalidInput(
-            f"{path} is not a whole gzip file ({error}). Copy it again, or drop .gz from its name "
-            "if it is not compressed."
-        ) from None
-    except OSError as error:
-        raise InvalidInput(
-            f"{path} cannot be read: {error.strerror or error}. Check its permissions."
-        ) from None
+            f"{path} has an unknown ending. Convert it to one of {', '.join((*_TEXTS, *_COLUMNS))} "
+            f"(texts may be compressed: {', '.join(COMPRESSIONS)}), and name it so."
+        )
+    ending = _ending(path)
+    if ending in _COLUMNS:
+        return items_of_columns(path)
+    if ending in _TABLES:
+        return items_of_table(path, _TABLES[ending], notes)
+    return items_of_json(path, notes, lines_expected=ending in _LINES)
+
+
+def _items_of_folder(folder: Path, notes: list[str]) -> Iterator[Item | BrokenLine]:
+    """Numbered through all files; a broken line tells its file and its number there."""
+    before = 0
+    for path in files_of(folder, ENDINGS, notes):
+        number = 0
+        for item in _items_of_file(path, notes):
+            number += 1
+            if isinstance(item, BrokenLine):
+                where = f"{path.name}, {unit_of(path)} {item.line}: "
+                yield BrokenLine(before + number, where + item.problem)
+            else:
+                yield replace(item, line=before + number)
+        before += number

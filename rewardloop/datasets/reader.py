@@ -1,51 +1,20 @@
-"""Reads a prompt file into `PromptRecord`s.
+"""Reads a file into prompts, each with the answer to learn where the file has one.
 
-Either every line is good, or nothing is handed over and the error tells every
-broken line; `skip_broken` is the caller's word to leave those out. Knows no
-format from inside: each has a file with a pure `record`.
+An odd row is left out by name and counted; `strict` refuses the file instead.
+Rows with one prompt are candidates of that prompt. Knows no format from inside.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 
-from rewardloop.datasets import (
-    alpaca,
-    fields,
-    oasst,
-    ranked_seed,
-    seed,
-    self_instruct,
-    sharegpt,
-    trl,
-)
+from rewardloop.datasets import reading
+from rewardloop.datasets.account import Account
 from rewardloop.datasets.broken_lines import check_lines
-from rewardloop.datasets.conversation import numbered
-from rewardloop.datasets.fields import Raw
-from rewardloop.datasets.files import BrokenLine, Item, read_items, unit_of
-from rewardloop.errors import InvalidInput
+from rewardloop.datasets.files import BrokenLine
+from rewardloop.datasets.formats.table import Format
+from rewardloop.datasets.grouping import judged
+from rewardloop.datasets.reading import Reading
 from rewardloop.records import PromptRecord
-
-
-class Format(StrEnum):
-    AUTO = "auto"
-    """Recognised by the keys of the first record."""
-    SEED = "seed"
-    """{"id", "category", "prompt", "response"}: Rewardloop's own."""
-    OASST = "oasst"
-    """{"message_tree_id", "prompt": {"text", "replies"}}: Open Assistant's tree export."""
-    ALPACA = "alpaca"
-    """{"instruction", "input", "output"}."""
-    SHAREGPT = "sharegpt"
-    """{"conversations": [{"from", "value"}]}."""
-    TRL = "trl"
-    """{"prompt", "completion" or "chosen"} or {"messages"}: texts or messages."""
-    SELF_INSTRUCT = "self_instruct"
-    """{"id", "instruction", "instances": [{"input", "output"}]}."""
-    RANKED = "ranked"
-    """{"id", "category", "prompt", "responses": [{"rank", "text"}]}: Rewardloop's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,122 +22,65 @@ class ReadResult:
     """What a file held."""
 
     format: Format
-    """Never AUTO: the one that was recognised."""
+    """That of most rows; the account has them all."""
     prompts: tuple[PromptRecord, ...]
+    """Each conversation once, in the file's order."""
     skipped: tuple[BrokenLine, ...]
-    """Broken lines that were left out; empty unless `skip_broken`."""
+    """Lines and rows that could not be understood; empty under `strict`."""
     num_filtered: int
-    """Good lines without a wanted prompt: deleted, empty, too long or in another language."""
-
-
-_SIGNATURES: tuple[tuple[Format, frozenset[str]], ...] = (
-    (Format.SEED, frozenset({"prompt", "response"})),
-    (Format.SEED, frozenset({"prompt", "category"})),
-    (Format.OASST, frozenset({"prompt", "message_tree_id"})),
-    (Format.ALPACA, frozenset({"instruction", "output"})),
-    (Format.SHAREGPT, frozenset({"conversations"})),
-    (Format.TRL, frozenset({"messages"})),
-    (Format.TRL, frozenset({"prompt", "completion"})),
-    (Format.TRL, frozenset({"prompt", "chosen"})),
-    (Format.TRL, frozenset({"chosen", "rejected"})),
-    (Format.SELF_INSTRUCT, frozenset({"instruction", "instances"})),
-    (Format.RANKED, frozenset({"prompt", "responses"})),
-)
-"""A record may be of a format if it has all keys of one of its signatures."""
-
-_PROMPT_ONLY = frozenset({"prompt", "prompt_id", "id"})
-"""TRL's prompt-only type has no other keys, lest an answer under a foreign key get lost."""
+    """Rows that are understood and not wanted: deleted, empty, too long, in another language."""
+    account: Account
 
 
 def read_prompts(
     path: Path,
-    format: Format = Format.AUTO,
+    format: Format | str = Format.AUTO,
     *,
-    skip_broken: bool = False,
+    strict: bool = False,
+    skip_broken: bool = True,
     language: str | None = "en",
 ) -> ReadResult:
-    """All prompts of a `.jsonl`, `.jsonl.gz` or `.json` file, in the file's order.
+    """All prompts of a file, in the file's order.
 
-    `language` is looked at where the format tells one (Open Assistant); None takes all.
+    A named format only restricts: a row that is not of it is left out. `language` is looked
+    at where a row tells one; None takes all. `skip_broken` is the earlier word for `strict`, turned
+    round; callers of old may give it.
 
     Raises:
-        BrokenFile: lines are broken and `skip_broken` is false, or no line is good.
-        InvalidInput: the file cannot be read, is empty, or its format is not recognised.
+        BrokenFile: no row is good; or, with `strict`, one is not.
+        InvalidInput: the file cannot be read, or is empty.
     """
-    reading = _Reading(path, format, language)
-    for item in read_items(path):
-        reading.add(item)
-    return reading.result(skip_broken)
+    found = reading.read(path, Format(format), language)
+    check(path, found, strict or not skip_broken, format)
+    prompts = []
+    num_ranked = 0
+    for group in found.groups.values():
+        result = judged(group)
+        found.note(result.not_references, group.line)
+        num_ranked += bool(result.ranking)
+        prompts.append(PromptRecord(group.messages, result.reference, group.source))
+    return ReadResult(
+        format=found.main_format(),
+        prompts=tuple(prompts),
+        skipped=tuple(found.broken),
+        num_filtered=found.num_filtered,
+        account=found.account(sum(p.reference is not None for p in prompts), num_ranked),
+    )
 
 
-class _Reading:
-    """What is known of a file so far; the format is recognised at its first object."""
+def check(path: Path, found: Reading, strict: bool, format: Format | str) -> None:
+    """Refuses a file without a good row, and a `strict` one with a bad row.
 
-    def __init__(self, path: Path, format: Format, language: str | None) -> None:
-        self._path = path
-        self._format = format
-        self._language = language
-        self._prompts: list[PromptRecord] = []
-        self._broken: list[BrokenLine] = []
-        self._num_filtered = 0
-
-    def add(self, item: Item | BrokenLine) -> None:
-        if isinstance(item, BrokenLine):
-            self._broken.append(item)
-            return
-        if self._format is Format.AUTO:
-            self._format = _recognised(self._path, item)
-        try:
-            found = _parser(self._format, self._language)(item.raw)
-        except ValueError as error:
-            self._broken.append(BrokenLine(item.line, str(error)))
-            return
-        self._num_filtered += not found
-        self._prompts += [numbered(prompt, item.line) for prompt in found]
-
-    def result(self, skip_broken: bool) -> ReadResult:
-        auto = self._format is Format.AUTO
-        check_lines(
-            self._path,
-            self._broken,
-            num_good=len(self._prompts) + self._num_filtered,
-            skip_broken=skip_broken,
-            tried="" if auto else f", read as {self._format}",
-            otherwise=", or name another format with --format",
-        )
-        return ReadResult(
-            format=self._format,
-            prompts=tuple(self._prompts),
-            skipped=tuple(self._broken),
-            num_filtered=self._num_filtered,
-        )
-
-
-def _parser(format: Format, language: str | None) -> Callable[[Raw], list[PromptRecord]]:
-    parsers: dict[Format, Callable[[Raw], list[PromptRecord]]] = {
-        Format.SEED: seed.record,
-        Format.OASST: partial(oasst.record, language=language),
-        Format.ALPACA: alpaca.record,
-        Format.SHAREGPT: sharegpt.record,
-        Format.TRL: trl.record,
-        Format.SELF_INSTRUCT: self_instruct.record,
-        Format.RANKED: ranked_seed.record,
-    }
-    return parsers[format]
-
-
-def _recognised(path: Path, item: Item) -> Format:
-    keys = frozenset(item.raw)
-    found = {format for format, signature in _SIGNATURES if signature <= keys}
-    if Format.RANKED in found and "response" not in keys:
-        found.discard(Format.SEED)  # Both may have a category.
-    if not found and "prompt" in keys <= _PROMPT_ONLY:
-        found = {Format.TRL}
-    if len(found) == 1:
-        return found.pop()
-    known = ", ".join(format for format in Format if format is not Format.AUTO)
-    which = f"may be any of {', '.join(sorted(found))}" if found else "is of no known format"
-    raise InvalidInput(
-        f"{path}: {unit_of(path)} {item.line} {which}, by its keys ({fields.keys_of(item.raw)}). "
-        f"Name the format with --format, or convert the file; the formats are {known}."
+    Raises:
+        BrokenFile: no row is good, or one is not and `strict` is true.
+        InvalidInput: the file is empty.
+    """
+    is_open = Format(format) is Format.AUTO
+    check_lines(
+        path,
+        found.broken,
+        num_good=sum(found.formats.values()) + found.num_filtered,
+        skip_broken=not strict,
+        tried="" if is_open else f", read as {Format(format)}",
+        otherwise="" if is_open else ", or leave --format out",
     )

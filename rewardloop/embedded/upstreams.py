@@ -6,7 +6,7 @@ deployment, and the stack's own addresses and secrets come from its home.
 
 from pathlib import Path
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from rewardloop.errors import InvalidInput
 
@@ -26,20 +26,46 @@ def read_upstreams(path: Path) -> dict[str, str]:
     empty ones are unset.
 
     Raises:
-        InvalidInput: the file cannot be read, holds another name, or lacks one that the
-            others need.
+        InvalidInput: the file cannot be read, holds another name or one twice, or lacks one
+            that the others need.
     """
     try:
         with path.open(encoding="utf-8") as file:
-            found = dotenv_values(stream=file, interpolate=False)
+            lines = list(parse_stream(file))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}; name a text file") from error
+    found = _each_once(path, lines)
     for name in found:
         if name not in NAMES:
             raise InvalidInput(f"{path}: {name} cannot stand here; these can: {', '.join(NAMES)}")
     settings = {name: value for name, value in found.items() if value}
     _check_complete(path, settings)
     return settings
+
+
+def _each_once(path: Path, lines: list[Binding]) -> dict[str, str | None]:
+    """python-dotenv itself passes over a line that it cannot read, and takes the last value of
+    a name."""
+    found: dict[str, str | None] = {}
+    at: dict[str, int] = {}
+    for line in lines:
+        number, key = _number(line), line.key
+        if line.error:
+            raise InvalidInput(f"{path}:{number}: no `NAME=value` line")
+        if key in at:
+            raise InvalidInput(
+                f"{path}:{number}: {key} is given twice, here and in line {at[key]}; "
+                "keep one of them"
+            )
+        if key is not None:
+            found[key], at[key] = line.value, number
+    return found
+
+
+def _number(line: Binding) -> int:
+    """python-dotenv counts blank lines to the line behind them."""
+    text = line.original.string
+    return line.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _check_complete(path: Path, settings: dict[str, str]) -> None:

@@ -1,8 +1,9 @@
 """Every value of the paper beside what a run ran with. Pure.
 
 What ran is what the config says, but for what the data or the trainer decided otherwise: a
-dataset may hold fewer prompts than were asked for, a batch fewer pairs. Invariant: a value
-is called the same only where nothing that is known says that it was another.
+dataset may hold fewer prompts than were asked for, a batch fewer pairs. Invariant: a value is
+"same" unless evidence contradicts. A part of the method that a run leaves out deviates once, as
+a whole; the values inside it do not apply.
 
 Source: Yuan et al., arXiv 2401.10020, sections 2 and 3.1.
 """
@@ -10,10 +11,22 @@ Source: Yuan et al., arXiv 2401.10020, sections 2 and 3.1.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from rewardloop.config import RunConfig, WinnersOnly
 from rewardloop.method.rubrics import rubric_text
+
+
+class Verdict(StrEnum):
+    SAME = "same"
+    DEVIATES = "deviates"
+    NOT_GIVEN = "not given"
+    """The paper gives no value, so nothing can be compared."""
+    NOT_APPLICABLE = "does not apply"
+    """The value belongs to a part of the method that the run leaves out."""
+    NOT_RUN = "not run"
+    """What the value is read from has not run, or has not run yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +37,8 @@ class PaperValue:
     """Dotted key of the run's config, or `report.<subject>...` of what was found."""
     what: str
     paper: tuple[Any, ...]
-    """What the paper says; several where it can be read in several ways."""
+    """What the paper says; several where it can be read in several ways, none where it gives
+    none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +58,19 @@ class Found:
 
 
 OWN_MODEL, BASE_VERSION = "a fixed model of its own", "the base version"
+SHARED, KEPT_APART = "shared", "kept apart"
+
+PARTS = {
+    "bootstrap": ("base_version", "report.ift", "report.eft", "report.held_out"),
+    "prompts.self_instruct": ("report.prompt_model",),
+    "training.early_stopping": (),
+    "evaluation": ("report.judges",),
+}
+"""Parts of the method that a run may leave out, by their keys, and values beside those under the
+key that mean nothing without the part."""
 
 PAPER = (
+    PaperValue("bootstrap", "M1 is made from a pretrained M0", ("yes",)),
     PaperValue("base_version", "M0", ("Llama 2 70B",)),
     PaperValue("report.num_iterations", "iterations after M1", (2,)),
     PaperValue("report.ift.num_examples", "IFT examples", (3200,)),
@@ -55,6 +80,7 @@ PAPER = (
     PaperValue("bootstrap.ift.learning_rate_floor", "SFT learning rate at the end", (1.1e-6,)),
     PaperValue("bootstrap.ift.batch_size", "SFT batch", (16,)),
     PaperValue("bootstrap.ift.dropout", "SFT dropout", (0.1,)),
+    PaperValue("bootstrap.ift.max_gradient_norm", "SFT gradient norm at most", ()),
     PaperValue("bootstrap.ift.weights.kind", "SFT weights", ("full",)),
     PaperValue("bootstrap.ift_and_eft.learning_rate", "M1 learning rate", (5.5e-6,)),
     PaperValue(
@@ -62,8 +88,11 @@ PAPER = (
     ),
     PaperValue("bootstrap.ift_and_eft.batch_size", "M1 batch", (16,)),
     PaperValue("bootstrap.ift_and_eft.dropout", "M1 dropout", (0.1,)),
+    PaperValue("bootstrap.ift_and_eft.max_gradient_norm", "M1 gradient norm at most", ()),
     PaperValue("bootstrap.ift_and_eft.weights.kind", "M1 weights", ("full",)),
+    PaperValue("bootstrap.share_rankings", "prompts of IFT and EFT", (KEPT_APART,)),
     PaperValue("bootstrap.eft.judging.mode", "how the SFT baseline judges", ("free",)),
+    PaperValue("prompts.self_instruct", "new prompts are written", ("yes",)),
     PaperValue("report.prompt_model", "who writes new prompts", (OWN_MODEL,)),
     PaperValue("prompts.self_instruct.num_human_shots", "shots from IFT", (6,)),
     PaperValue("prompts.self_instruct.num_generated_shots", "generated shots", (2,)),
@@ -74,6 +103,8 @@ PAPER = (
     PaperValue("sampling.top_p", "sampling top-p", (0.9,)),
     PaperValue("judging.rubric", "what the judge is asked", ("additive",)),
     PaperValue("judging.num_judgements", "judgements an answer", (3,)),
+    PaperValue("judging.temperature", "judge's temperature", (0.7,)),
+    PaperValue("judging.top_p", "judge's top-p", (0.9,)),
     PaperValue("judging.mode", "how the model judges", ("free",)),
     PaperValue("pairing.policy.kind", "pairs", ("best_worst",)),
     PaperValue("pairing.min_margin", "least margin of a pair", (0.0,)),
@@ -84,11 +115,15 @@ PAPER = (
     PaperValue("training.learning_rate_floor", "DPO learning rate at the end", (1e-7,)),
     PaperValue("training.batch_size", "DPO batch", (16,)),
     PaperValue("training.dropout", "DPO dropout", (0.1,)),
+    PaperValue("training.max_gradient_norm", "DPO gradient norm at most", ()),
+    PaperValue("report.optimiser", "optimiser", ()),
     PaperValue("training.beta", "beta", (0.1,)),
     PaperValue("training.weights.kind", "DPO weights", ("full",)),
+    PaperValue("training.early_stopping", "training stops early", ("yes",)),
     PaperValue("training.early_stopping.every_num_steps", "steps between checks", (200,)),
     PaperValue("training.early_stopping.num_prompts", "validation prompts", (253,)),
     PaperValue("training.early_stopping.mode", "how validation is judged", ("free",)),
+    PaperValue("evaluation", "versions meet head to head", ("yes",)),
     PaperValue("evaluation.num_prompts", "head-to-head prompts", (256,)),
     PaperValue("evaluation.mode", "how head to heads are judged", ("free",)),
     PaperValue("report.judges", "judge of the head to heads", ("GPT-4",)),
@@ -96,21 +131,45 @@ PAPER = (
 
 
 def conformance(config: RunConfig, found: Found) -> list[dict[str, Any]]:
-    """One row a value: `key`, `what`, `paper`, `ran` and whether it `deviates`.
-
-    A part of the method that did not run, or has not yet, is a deviation with `ran` None.
-    """
+    """One row a value: `key`, `what`, `paper`, `ran`, the `verdict`, and whether that is that
+    it `deviates`. What does not apply or has not run is no deviation, with `ran` None."""
     tree = _ran(config, found)
-    return [
-        {
-            "key": value.key,
-            "what": value.what,
-            "paper": " or ".join(str(v) for v in value.paper),
-            "ran": (ran := _look_up(tree, value.key)),
-            "deviates": _plain(ran) not in map(_plain, value.paper),
-        }
-        for value in PAPER
-    ]
+    return [_row(value, tree) for value in PAPER]
+
+
+def _row(value: PaperValue, tree: Mapping[str, Any]) -> dict[str, Any]:
+    ran = _look_up(tree, value.key)
+    if value.key in PARTS:
+        ran = "no" if ran is None else "yes"
+    verdict = _verdict(value, ran, tree)
+    return {
+        "key": value.key,
+        "what": value.what,
+        "paper": " or ".join(str(v) for v in value.paper) or "not given",
+        "ran": ran,
+        "verdict": verdict,
+        "deviates": verdict is Verdict.DEVIATES,
+    }
+
+
+def _verdict(value: PaperValue, ran: Any, tree: Mapping[str, Any]) -> Verdict:
+    if not _applies(value.key, tree):
+        return Verdict.NOT_APPLICABLE
+    if ran is None and value.key.startswith("report."):
+        return Verdict.NOT_RUN
+    if not value.paper:
+        return Verdict.NOT_GIVEN
+    return Verdict.SAME if _plain(ran) in map(_plain, value.paper) else Verdict.DEVIATES
+
+
+def _applies(key: str, tree: Mapping[str, Any]) -> bool:
+    if key == "training.beta":  # nothing to SFT on the winners
+        return _look_up(tree, key) is not None
+    return all(
+        _look_up(tree, part) is not None
+        for part, others in PARTS.items()
+        if any(key.startswith(f"{under}.") for under in (part, *others)) or key in others
+    )
 
 
 def _ran(config: RunConfig, found: Found) -> dict[str, Any]:
@@ -126,6 +185,7 @@ def _ran(config: RunConfig, found: Found) -> dict[str, Any]:
     if bootstrap is None:
         ran["base_version"] = None  # it is the run's M1
     else:
+        bootstrap["share_rankings"] = SHARED if bootstrap["share_rankings"] else KEPT_APART
         _note_batch(bootstrap["ift"], found.bootstrap.get("training_baseline", {}))
         _note_batch(bootstrap["ift_and_eft"], found.bootstrap.get("training_model", {}))
     for part in (ran["evaluation"], training["early_stopping"]):
@@ -162,7 +222,21 @@ def _report(found: Found) -> dict[str, Any]:
         "held_out": {"num_prompts": found.num_held_out},
         "prompt_model": (OWN_MODEL if own == {True} else BASE_VERSION) if own else None,
         "judges": ", ".join(found.judges) or None,
+        "optimiser": _optimiser(found),
     }
+
+
+def _optimiser(found: Found) -> str | None:
+    """What the trainer said it used, in all trainings; the config names none of it."""
+    stages = [found.bootstrap.get("training_baseline", {}), found.bootstrap.get("training_model")]
+    stages += [report.get("training_model") for report in found.improvements]
+    told = [stage["optimiser"] for stage in stages if stage and "optimiser" in stage]
+    named = {
+        f"{o['optim']}, betas {o['adam_beta1']} and {o['adam_beta2']}, epsilon "
+        f"{o['adam_epsilon']}, weight decay {o['weight_decay']}, {o['warmup_steps']} warm-up steps"
+        for o in told
+    }
+    return "; ".join(sorted(named)) or None
 
 
 def _learnt_from(report: Mapping[str, Any], subject: str, key: str, stage: str) -> int | None:

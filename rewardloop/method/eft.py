@@ -41,6 +41,8 @@ class JudgedResponse:
     rank: int
     """0 is the best; equal ranks are a human tie."""
     judgements: tuple[Judged, ...]
+    length: int = 0
+    """Characters; of no matter to the selection."""
 
 
 @dataclass(frozen=True, slots=True)

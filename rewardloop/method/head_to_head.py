@@ -12,13 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 
+from rewardloop.method.intervals import over_prompts, paired, wilson
 from rewardloop.records import Preference
-
-NUM_RESAMPLES = 10_000
-"""Of the bootstrap."""
-NUM_DRAWS_AT_ONCE = 2**20
-"""Of its draws that are held in memory: 16 MB."""
-CONFIDENCE = 0.95
 
 
 class Outcome(StrEnum):
@@ -61,10 +56,11 @@ class HeadToHead:
     net_win_rate: float | None
     """(wins - losses) / decided, -1 to 1; above 0, A is ahead."""
     net_low: float | None
-    """Low end of its 95 % interval, by the bootstrap over prompts."""
+    """Low end of its 95 % interval over decided prompts (`intervals.paired`); None where
+    there are fewer than `intervals.MIN_PROMPTS` of them."""
     net_high: float | None
     win_low: float | None
-    """Low end of the win rate's 95 % interval, after Wilson."""
+    """Low end of the win rate's 95 % interval over decided prompts, after Wilson."""
     win_high: float | None
     mean_length_a: float | None
     """Characters, over all prompts."""
@@ -72,6 +68,10 @@ class HeadToHead:
     position_bias: float | None
     """Of the prompts where each order names a response, but not the same one: the part
     where it named the one shown first. 0.5 favours no place."""
+    interval_over: str = "decided prompts"
+    """What both intervals are over."""
+    interval_reason: str | None = None
+    """Why there are none."""
 
 
 def outcome(a_first: Preference | None, b_first: Preference | None) -> Outcome:
@@ -85,68 +85,34 @@ def outcome(a_first: Preference | None, b_first: Preference | None) -> Outcome:
     return Outcome.TIE
 
 
-def head_to_head(rows: Sequence[ComparedPrompt], seed: int = 0) -> HeadToHead:
-    """Count the rows and estimate how sure the rates are; `seed` is the bootstrap's."""
+def head_to_head(rows: Sequence[ComparedPrompt]) -> HeadToHead:
+    """Count the rows and estimate how sure the rates are."""
     outcomes = [outcome(row.a_first, row.b_first) for row in rows]
     count = Counter(outcomes)
     num_decided = len(rows) - count[Outcome.UNDECIDED]
-    net_low, net_high = net_interval(outcomes, seed)
-    win_low, win_high = wilson_interval(count[Outcome.WIN], num_decided)
+    num_wins, num_losses = count[Outcome.WIN], count[Outcome.LOSS]
+    net = over_prompts(num_decided, lambda: paired(num_wins, num_losses, num_decided))
+    win = over_prompts(num_decided, lambda: wilson(num_wins, num_decided))
     return HeadToHead(
         num_prompts=len(rows),
-        num_wins=count[Outcome.WIN],
-        num_losses=count[Outcome.LOSS],
+        num_wins=num_wins,
+        num_losses=num_losses,
         num_ties=count[Outcome.TIE],
         num_undecided=count[Outcome.UNDECIDED],
-        win_rate=_share(count[Outcome.WIN], num_decided),
-        loss_rate=_share(count[Outcome.LOSS], num_decided),
+        win_rate=_share(num_wins, num_decided),
+        loss_rate=_share(num_losses, num_decided),
         tie_rate=_share(count[Outcome.TIE], num_decided),
-        net_win_rate=_share(count[Outcome.WIN] - count[Outcome.LOSS], num_decided),
-        net_low=net_low,
-        net_high=net_high,
-        win_low=win_low,
-        win_high=win_high,
+        net_win_rate=_share(num_wins - num_losses, num_decided),
+        net_low=net.low,
+        net_high=net.high,
+        win_low=win.low,
+        win_high=win.high,
         mean_length_a=_mean([row.length_a for row in rows]),
         mean_length_b=_mean([row.length_b for row in rows]),
         position_bias=_position_bias(rows),
+        interval_over="decided prompts",
+        interval_reason=net.reason,
     )
-
-
-def net_interval(outcomes: Sequence[Outcome], seed: int) -> tuple[float | None, float | None]:
-    """The net win rate's 95 % interval: percentile bootstrap over the decided prompts.
-
-    Each of NUM_RESAMPLES resamples draws as many prompts as there are, with replacement;
-    the interval spans the 2.5th to the 97.5th percentile of their net win rates
-    (wins - losses) / decided (Efron and Tibshirani 1993, chapter 13). It shrinks to a
-    point where all outcomes are the same. Suffixes: P decided prompts, R resamples.
-    """
-    import numpy as np  # a fifth of a second that the API's start spares
-
-    worth = {Outcome.WIN: 1, Outcome.LOSS: -1, Outcome.TIE: 0}
-    values_P = np.array([worth[found] for found in outcomes if found is not Outcome.UNDECIDED])
-    num_decided = len(values_P)
-    if not num_decided:
-        return None, None
-    chance = np.random.default_rng(seed)
-    num_at_once = max(1, NUM_DRAWS_AT_ONCE // num_decided)
-    sums_R: list[int] = []
-    while (num := min(num_at_once, NUM_RESAMPLES - len(sums_R))) > 0:
-        drawn_RP = values_P[chance.integers(num_decided, size=(num, num_decided))]
-        sums_R += drawn_RP.sum(axis=1).tolist()
-    nets_R = np.array(sums_R) / num_decided
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(nets_R, [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def wilson_interval(num_successes: int, num_trials: int) -> tuple[float | None, float | None]:
-    """Wilson's 95 % score interval of a share k / n (Wilson 1927), without correction."""
-    from scipy.stats import binomtest  # as in `agreement`: a second that other commands spare
-
-    if not num_trials:
-        return None, None
-    found = binomtest(num_successes, num_trials).proportion_ci(CONFIDENCE, method="wilson")
-    return float(found.low), float(found.high)
 
 
 def _position_bias(rows: Sequence[ComparedPrompt]) -> float | None:

@@ -2,9 +2,10 @@
 
 A judge collapses when it gives everything the same score, the highest score,
 or no score at all, when it rates length, or when it stops agreeing with
-humans. `score_health` measures an iteration's judgements, `collapse` holds
-them against the config's limits. A figure that nothing defines is None, and
-trips no limit; unparsed judgements are a rate of their own, never a score.
+humans. `score_health` measures an iteration's judgements, `beside_humans` adds
+how much humans go by length themselves, `collapse` holds the figures against
+the config's limits. A figure that nothing defines is None, and trips no limit;
+unparsed judgements are a rate of their own, never a score.
 
 Knows nothing of prompts' texts nor of the store; what to do about a collapse
 is the caller's.
@@ -12,7 +13,7 @@ is the caller's.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log2
 from statistics import fmean, stdev
 
@@ -37,7 +38,8 @@ _WORDS = {
         "they give no pairs; raise judging.num_judgements or sampling.temperature",
     ),
     "max_length_correlation": (
-        "size of the rank correlation between a response's length and its score",
+        "difference between how the judge's scores and how human ranks correlate with length "
+        "(humans count as 0 where the run has no rankings)",
         "length seems to be what is rewarded; read a few judgements, and where longer responses "
         "score higher set pairing.policy.kind to length_control",
     ),
@@ -71,6 +73,14 @@ class ScoreHealth:
     length_correlation: float | None
     """Spearman's rho between a response's characters and its mean score, mean over the
     prompts where both vary."""
+    human_length_correlation: float | None = None
+    """The same of humans: between a ranked response's characters and how good humans found
+    it, mean over the run's ranked prompts; None where it has none."""
+    num_human_prompts: int = 0
+    """Prompts that it is the mean over."""
+    length_excess: float | None = None
+    """|length_correlation - human_length_correlation|, with 0 for humans where it is None.
+    0 is a judge that goes by length as much as humans do; at most 2."""
 
 
 def score_health(prompts: Iterable[Sequence[ScoredResponse]]) -> ScoreHealth:
@@ -81,6 +91,7 @@ def score_health(prompts: Iterable[Sequence[ScoredResponse]]) -> ScoreHealth:
     scores = [score for each in parsed for score in each]
     num_judgements = sum(len(response.scores) for response in responses)
     ties = [len(set(means)) == 1 for means in map(_means, groups) if len(means) > 1]
+    length_rho = _mean([rho for rho in map(_length_rho, groups) if rho is not None])
     return ScoreHealth(
         num_judgements=num_judgements,
         num_scored=len(scores),
@@ -90,7 +101,28 @@ def score_health(prompts: Iterable[Sequence[ScoredResponse]]) -> ScoreHealth:
         entropy_bits=_entropy_bits(scores) if scores else None,
         tie_rate=_mean(ties),
         judge_spread=_mean([stdev(each) for each in parsed if len(each) > 1]),
-        length_correlation=_mean([rho for rho in map(_length_rho, groups) if rho is not None]),
+        length_correlation=length_rho,
+        length_excess=None if length_rho is None else abs(length_rho),
+    )
+
+
+def beside_humans(
+    health: ScoreHealth, rankings: Iterable[tuple[Sequence[int], Sequence[int]]]
+) -> ScoreHealth:
+    """The same, held against (ranks, lengths in characters) of each human-ranked prompt.
+
+    Humans like length too, and a judge that agrees with them must: what counts is by how
+    much its taste for length differs from theirs. The two are measured on different
+    responses, those of the roll-out and those that were ranked.
+    """
+    found = [rank_correlation([-rank for rank in ranks], lengths) for ranks, lengths in rankings]
+    known = [rho for rho in found if rho is not None]
+    judge, humans = health.length_correlation, _mean(known)
+    return replace(
+        health,
+        human_length_correlation=humans,
+        num_human_prompts=len(known),
+        length_excess=None if judge is None else abs(judge - (humans or 0.0)),
     )
 
 
@@ -99,7 +131,6 @@ def collapse(health: ScoreHealth, agreement: Agreement | None, limits: Health) -
 
     A figure equal to its limit is within it.
     """
-    length = health.length_correlation
     accuracy = agreement.pairwise_accuracy if agreement else None
     spearman = agreement.spearman if agreement else None
     checks = [
@@ -108,7 +139,7 @@ def collapse(health: ScoreHealth, agreement: Agreement | None, limits: Health) -
         _above("max_tie_rate", health.tie_rate, limits.max_tie_rate),
         _above(
             "max_length_correlation",
-            None if length is None else abs(length),
+            health.length_excess,
             limits.max_length_correlation,
         ),
         _below("min_pairwise_accuracy", accuracy, limits.min_pairwise_accuracy),

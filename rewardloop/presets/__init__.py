@@ -3,8 +3,7 @@
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
+from rewardloop.config.files import parse_mapping
 from rewardloop.errors import NotFound
 
 
@@ -22,8 +21,8 @@ def load(name: str) -> dict[str, Any]:
     """
     if name not in names():
         raise NotFound(f"there is no preset {name!r}; there are {', '.join(names())}")
-    data: dict[str, Any] = yaml.safe_load(files(__name__).joinpath(f"{name}.yaml").read_text())
-    return data
+    file = f"{name}.yaml"
+    return parse_mapping(files(__name__).joinpath(file).read_text(), file)
 
 
 def merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ _page.globals |= {
     "charts": charts,
     "figures": figures,
     "interval": wording.interval,
+    "range_of": wording.range_of,
     "paper": paper,
     "reading": reading,
     "tables": tables,

@@ -183,7 +183,9 @@ _HEALTH: tuple[tuple[str, str, _Format, str | None], ...] = (
     ("unparsed_rate", "judgements without a score", percent, "max_unparsed_rate"),
     ("top_score_share", "scores that are the highest", percent, "max_top_score_share"),
     ("tie_rate", "prompts whose responses all tie", percent, "max_tie_rate"),
-    ("length_correlation", "correlation of score with length", fixed, "max_length_correlation"),
+    ("length_correlation", "correlation of score with length", fixed, None),
+    ("human_length_correlation", "the same of the humans' ranks", fixed, None),
+    ("length_excess", "difference of the two", fixed, "max_length_correlation"),
     ("mean_score", "mean score, 0 to 5", hundredths, None),
     ("entropy_bits", "entropy of the scores, bits (at most 2.58)", hundredths, None),
     ("judge_spread", "spread of repeated judgements, points", hundredths, None),
@@ -202,7 +204,11 @@ def health(data: Tree) -> list[HealthRow]:
 def _health_of(data: Tree, iteration: Tree) -> dict[str, Any]:
     """The iteration's own scores, and its judge's agreement with humans."""
     measured = held_out_metrics(data, iteration.get("base_version"), judging_mode(data))
-    return {**(measured or {}), **(dig(iteration, "report", "health") or {})}
+    health = dig(iteration, "report", "health") or {}
+    own = finite(health.get("length_correlation"))
+    # Older runs were held against 0 and stored no difference.
+    excess = {} if own is None else {"length_excess": abs(own)}
+    return {**(measured or {}), **excess, **health}
 
 
 def _health_row(
@@ -217,16 +223,21 @@ def _health_row(
     is_floor = bool(limit_key and limit_key.startswith("min_"))
     told = "" if limit is None else f"{'at least' if is_floor else 'at most'} {spelled(limit)}"
     values = [finite(one.get(key)) for one in figures]
-    cells = (Cell(spelled(v), _is_past(key, v, limit, is_floor)) for v in values)
+    cells = (Cell(spelled(v), _is_past(v, limit, is_floor)) for v in values)
     return HealthRow(what, told, tuple(cells))
 
 
-def _is_past(key: str, value: float | None, limit: float | None, is_floor: bool) -> bool:
+def _is_past(value: float | None, limit: float | None, is_floor: bool) -> bool:
     if value is None or limit is None:
         return False
-    if is_floor:
-        return value < limit
-    return (abs(value) if key == "length_correlation" else value) > limit
+    return value < limit if is_floor else value > limit
+
+
+def num_scored_pairs(metrics: Tree) -> int | None:
+    """Pairs whose responses both have a score."""
+    found = [finite(metrics.get(f"num_{how}")) for how in ("agreeing", "reversed", "tied")]
+    known = [int(num) for num in found if num is not None]
+    return sum(known) if len(known) == len(found) else None
 
 
 @dataclass(frozen=True, slots=True)

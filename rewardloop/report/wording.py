@@ -5,6 +5,7 @@ says None or nan. Knows nothing of the page.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -57,6 +58,17 @@ def interval(low: Any, high: Any) -> str:
     if finite(low) is None or finite(high) is None:
         return ""
     return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
+def range_of(found: Any, is_share: bool = True) -> str:
+    """A stored interval, in hundredths or as a correlation, or why there is none; empty
+    where an older version stored neither."""
+    if not isinstance(found, Mapping):
+        return ""
+    low, high = finite(found.get("low")), finite(found.get("high"))
+    if low is None or high is None:
+        return str(plain(found.get("reason") or ""))
+    return interval(low, high) if is_share else f"{low:.2f} to {high:.2f}"
 
 
 def duration(seconds: Any) -> str:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.records import PromptRecord
-from rewardloop.store import iterations, prompts, ranked
+from rewardloop.store import iterations, prompts
 from rewardloop.store.models import CandidatePrompt, Iteration, IterationPrompt, Prompt
 from rewardloop.texts import storable
 
@@ -103,16 +103,15 @@ async def finish(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
 
 
 async def human_shots(
-    session: AsyncSession, dataset: str, run_id: UUID, max_words: int
+    session: AsyncSession, dataset: str, without: Select[str], max_words: int
 ) -> list[str]:
-    """Prompts that may serve as shots: those of one turn that the run does not hold out.
+    """Prompts that may serve as shots: those of one turn whose question is not in `without`.
 
     Long ones crowd the context, and would make the model write what is too long.
     """
-    held_out = await ranked.held_out_digests(session, run_id)
     found = await session.scalars(
         select(Prompt.messages)
-        .where(Prompt.dataset == dataset, Prompt.messages_sha256.not_in(held_out))
+        .where(Prompt.dataset == dataset, Prompt.question_sha256.not_in(without))
         .order_by(Prompt.id)
     )
     texts = [messages[0]["content"] for messages in found if len(messages) == 1]

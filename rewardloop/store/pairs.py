@@ -133,3 +133,16 @@ async def page(
         {"run_id": run_id, "after": after, "iteration": iteration, "limit": limit},
     )
     return [dict(row) for row in rows.mappings()]
+
+
+async def cut_answers(session: AsyncSession, iteration_id: UUID) -> set[int]:
+    """Ids of the responses in the iteration's pairs that `sampling.max_tokens` cut."""
+    found = await session.scalars(
+        text(
+            "SELECT r.id FROM preference_pairs p"
+            " JOIN responses r ON r.id IN (p.chosen_response_id, p.rejected_response_id)"
+            " WHERE p.iteration_id = :iteration_id AND r.finish_reason = 'length'"
+        ),
+        {"iteration_id": iteration_id},
+    )
+    return set(found)

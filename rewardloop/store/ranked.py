@@ -10,26 +10,24 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Bootstrap, Eft, Rubric
 from rewardloop.errors import InvalidInput
 from rewardloop.method import rubric
-from rewardloop.method.agreement import JudgedRanking, agreement
+from rewardloop.method.assessment import assessed
 from rewardloop.method.eft import Judged, JudgedResponse
 from rewardloop.method.eft import select as select_eft
 from rewardloop.records import (
     JudgementMode,
     Message,
     Purpose,
-    RankedPrompt,
     UnscoredReason,
     WrittenJudgement,
-    mean_score,
 )
-from rewardloop.store import prompts
+from rewardloop.store.ift_share import kept_from_ift, left_to_ift
 from rewardloop.store.models import (
     Assessment,
     EftExample,
@@ -55,68 +53,76 @@ class Unjudged:
     """Judge indices that are not settled yet."""
 
 
-async def add(session: AsyncSession, dataset: str, ranked: Sequence[RankedPrompt]) -> int:
-    """Add ranked prompts to a dataset and return how many were new.
-
-    A prompt whose ranked responses are stored already keeps them.
-    """
-    await prompts.add(session, dataset, [item.prompt for item in ranked])
-    ids = await prompts.ids_of(session, dataset, [item.prompt for item in ranked])
-    known = set(
-        await session.scalars(
-            select(RankedResponse.prompt_id).where(RankedResponse.prompt_id.in_(ids)).distinct()
-        )
-    )
-    num_new = 0
-    for prompt_id, item in zip(ids, ranked, strict=True):
-        if prompt_id in known:
-            continue
-        known.add(prompt_id)
-        num_new += 1
-        session.add_all(
-            RankedResponse(prompt_id=prompt_id, position=n, rank=r.rank, text=storable(r.text))
-            for n, r in enumerate(sorted(item.responses, key=lambda r: r.rank))
-        )
-    await session.flush()
-    return num_new
-
-
-async def split(session: AsyncSession, run_id: UUID, config: Bootstrap, seed: int) -> None:
+async def split(
+    session: AsyncSession,
+    run_id: UUID,
+    config: Bootstrap,
+    seed: int,
+    *,
+    without: Select[str] | None = None,
+) -> None:
     """Hold out a part of the dataset's ranked prompts for this run: at least one, never all.
+    The others are judged for EFT, but for those that are left to IFT alone.
+
+    Prompts whose `question_sha256` is in `without` are in neither part. The responses that the
+    prompts have now are the run's; later imports add none to it.
 
     Raises:
         InvalidInput: there are too few ranked prompts.
     """
-    ids = list(
-        await session.scalars(
-            select(RankedResponse.prompt_id)
-            .join(Prompt, Prompt.id == RankedResponse.prompt_id)
-            .where(Prompt.dataset == config.dataset)
-            .distinct()
-            .order_by(RankedResponse.prompt_id)
-        )
-    )
+    responses = await _responses(session, config.dataset, without)
+    ids = list(responses)
     if len(ids) < MIN_PROMPTS:
         raise InvalidInput(
-            f"the dataset {config.dataset!r} has {len(ids)} prompts with human-ranked responses, "
+            f"the dataset {config.dataset!r} has {len(ids)} prompts with human-ranked responses"
+            f"{' that are no evaluation prompts' if without is not None else ''}, "
             f"and a bootstrap needs at least {MIN_PROMPTS}; fill it with "
             f"`rewardloop import-ranked FILE --dataset {config.dataset}`"
         )
     wanted = round(len(ids) * config.eft.held_out_fraction)
-    num_held_out = min(max(1, wanted), len(ids) - 1)
+    num_held_out = min(max(1, wanted), len(ids) - (1 if config.share_rankings else 2))
     held_out = set(random.Random(seed).sample(ids, num_held_out))
-    session.add_all(RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out) for i in ids)
+    left = [i for i in ids if i not in held_out]
+    for_ift = await left_to_ift(session, config, left, seed, without=without)
+    session.add_all(
+        RankedSplit(run_id=run_id, prompt_id=i, held_out=i in held_out, response_ids=responses[i])
+        for i in ids
+        if i not in for_ift
+    )
+
+
+async def _responses(
+    session: AsyncSession, dataset: str, without: Select[str] | None
+) -> dict[int, list[int]]:
+    """The ids of the responses to each ranked prompt of the dataset, by prompt id."""
+    query = (
+        select(RankedResponse.prompt_id, RankedResponse.id)
+        .join(Prompt, Prompt.id == RankedResponse.prompt_id)
+        .where(Prompt.dataset == dataset)
+        .order_by(RankedResponse.prompt_id, RankedResponse.position)
+    )
+    if without is not None:
+        query = query.where(Prompt.question_sha256.not_in(without))
+    found: dict[int, list[int]] = {}
+    for prompt_id, response_id in await session.execute(query):
+        found.setdefault(prompt_id, []).append(response_id)
+    return found
 
 
 async def ift_examples(
-    session: AsyncSession, run_id: UUID, config: Bootstrap
-) -> list[dict[str, Any]]:
-    """(prompt, best human answer) of every prompt of the dataset that is not held out.
+    session: AsyncSession,
+    run_id: UUID,
+    config: Bootstrap,
+    *,
+    without: Select[str] | None = None,
+) -> list[tuple[int, str]]:
+    """(prompt id, best human answer) of every prompt of the dataset that is not held out, and,
+    unless rankings are shared, not judged for EFT.
 
     The best answer is the response that humans ranked best, and where nobody ranked any the
-    prompt's reference. There is at least one example, since a split never holds out all.
+    prompt's reference. Prompts whose `question_sha256` is in `without` give none.
     """
-    held_out = await held_out_digests(session, run_id)
+    kept_away = await kept_from_ift(session, run_id, config)
     best_ranked = (
         select(RankedResponse.text)
         .where(RankedResponse.prompt_id == Prompt.id)
@@ -126,16 +132,17 @@ async def ift_examples(
     )
     answer = func.coalesce(best_ranked, Prompt.reference)
     rows = await session.execute(
-        select(Prompt.messages, answer)
+        select(Prompt.id, answer)
         .where(
             Prompt.dataset == config.dataset,
             answer.is_not(None),
-            Prompt.messages_sha256.not_in(held_out),
+            Prompt.messages_sha256.not_in(kept_away),
+            true() if without is None else Prompt.question_sha256.not_in(without),
         )
         .order_by(Prompt.id)
         .limit(config.max_ift_examples)
     )
-    return [{"prompt": messages, "completion": best} for messages, best in rows]
+    return [(prompt_id, best) for prompt_id, best in rows]
 
 
 async def held_out_digests(session: AsyncSession, run_id: UUID) -> list[str]:
@@ -159,6 +166,24 @@ async def held_out_texts(session: AsyncSession, run_id: UUID) -> list[str]:
         .where(RankedSplit.run_id == run_id, RankedSplit.held_out)
     )
     return [messages[-1]["content"] for messages in rows]
+
+
+async def ranks_and_lengths(
+    session: AsyncSession, run_id: UUID
+) -> list[tuple[list[int], list[int]]]:
+    """(ranks, lengths in characters) of the responses to each of the run's ranked prompts,
+    those that it trains on included."""
+    rows = await session.execute(
+        select(
+            func.array_agg(RankedResponse.rank),
+            func.array_agg(func.length(RankedResponse.text)),
+        )
+        .join(RankedSplit, RankedSplit.prompt_id == RankedResponse.prompt_id)
+        .where(RankedSplit.run_id == run_id, RankedResponse.id == RankedSplit.response_ids.any_())
+        .group_by(RankedResponse.prompt_id)
+        .order_by(RankedResponse.prompt_id)
+    )
+    return [(list(ranks), list(lengths)) for ranks, lengths in rows]
 
 
 async def open_assessments(
@@ -206,6 +231,7 @@ async def unjudged(
         .outerjoin(settled, settled.c.ranked_response_id == RankedResponse.id)
         .where(
             RankedSplit.run_id == run_id,
+            RankedResponse.id == RankedSplit.response_ids.any_(),
             RankedSplit.held_out == (assessment.purpose == Purpose.HEALTH),
         )
         .order_by(RankedResponse.prompt_id, RankedResponse.position)
@@ -248,22 +274,7 @@ async def add_judgements(
 
 async def settle(session: AsyncSession, assessment: Assessment) -> dict[str, Any]:
     """Compute and store the agreement of a complete assessment with the humans."""
-    by_prompt = await _judged(session, assessment.id)
-    rankings = [
-        JudgedRanking(
-            ranks=tuple(r.rank for r in responses),
-            scores=tuple(mean_score(j.score for j in r.judgements) for r in responses),
-        )
-        for responses in by_prompt.values()
-    ]
-    judgements = [j for responses in by_prompt.values() for r in responses for j in r.judgements]
-    num_parsed = sum(j.score is not None for j in judgements)
-    metrics = {
-        **asdict(agreement(rankings)),
-        "num_judgements": len(judgements),
-        "num_parsed": num_parsed,
-        "parse_rate": num_parsed / len(judgements) if judgements else None,
-    }
+    metrics = assessed(await _judged(session, assessment.id))
     await session.execute(
         update(Assessment).where(Assessment.id == assessment.id).values(metrics=metrics)
     )
@@ -277,6 +288,7 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
             RankedResponse.prompt_id,
             RankedResponse.id,
             RankedResponse.rank,
+            func.length(RankedResponse.text),
             RankedJudgement.id,
             RankedJudgement.score,
             RankedJudgement.reason,
@@ -285,18 +297,17 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
         .where(RankedJudgement.assessment_id == assessment_id)
         .order_by(RankedResponse.prompt_id, RankedResponse.position, RankedJudgement.judge_index)
     )
-    ranks: dict[tuple[int, int], int] = {}
+    ranks: dict[tuple[int, int], tuple[int, int]] = {}
     judged: dict[tuple[int, int], list[Judged]] = {}
-    for prompt_id, response_id, rank, judgement_id, score, reason in rows:
-        ranks[prompt_id, response_id] = rank
+    for prompt_id, response_id, rank, length, judgement_id, score, reason in rows:
+        ranks[prompt_id, response_id] = rank, length
         judged.setdefault((prompt_id, response_id), []).append(
             Judged(judgement_id, score, UnscoredReason(reason) if reason else None)
         )
     by_prompt: dict[int, list[JudgedResponse]] = {}
     for (prompt_id, response_id), found in judged.items():
-        by_prompt.setdefault(prompt_id, []).append(
-            JudgedResponse(ranks[prompt_id, response_id], tuple(found))
-        )
+        rank, length = ranks[prompt_id, response_id]
+        by_prompt.setdefault(prompt_id, []).append(JudgedResponse(rank, tuple(found), length))
     return by_prompt
 
 

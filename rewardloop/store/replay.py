@@ -17,8 +17,8 @@ from rewardloop.store.models import Iteration, Run
 _AFTER_ROLLOUT = (Phase.TRAIN, Phase.SWAP, Phase.ASSESS, Phase.DONE)
 
 _SPLIT = (
-    "INSERT INTO ranked_splits (run_id, prompt_id, held_out)"
-    " SELECT :new, prompt_id, held_out FROM ranked_splits WHERE run_id = :old"
+    "INSERT INTO ranked_splits (run_id, prompt_id, held_out, response_ids)"
+    " SELECT :new, prompt_id, held_out, response_ids FROM ranked_splits WHERE run_id = :old"
 )
 
 _COPIES = (

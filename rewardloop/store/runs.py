@@ -9,10 +9,19 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import Anchored, PromptSource, RunConfig
+from rewardloop.config import Anchored, RunConfig
 from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import IterationKind, IterationState
-from rewardloop.store import candidates, events, outbox, prompts, ranked, replay, versions
+from rewardloop.store import (
+    candidates,
+    contamination,
+    events,
+    outbox,
+    prompts,
+    ranked,
+    replay,
+    versions,
+)
 from rewardloop.store.models import IdempotencyKey, Iteration, IterationPrompt, Run
 
 
@@ -91,9 +100,10 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     added = [Iteration(id=uuid4(), run_id=run_id, index=first + n) for n in range(count)]
     if last is None and config.bootstrap is not None:
         bootstrap = Iteration(id=uuid4(), run_id=run_id, index=0, kind=IterationKind.BOOTSTRAP)
-        await ranked.split(session, run_id, config.bootstrap, config.seed)
+        without = contamination.evaluation_questions(config)
+        await ranked.split(session, run_id, config.bootstrap, config.seed, without=without)
         added.insert(0, bootstrap)
-    await _require_shots(session, run_id, config.prompts)
+    await _require_shots(session, run_id, config)
     session.add_all(added)
     await session.flush()
     for iteration in added:
@@ -102,7 +112,8 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         elif iteration.index > 1 and isinstance(config.pairing.policy, Anchored):
             await _take_the_firsts_prompts(session, iteration)
         elif iteration.kind == IterationKind.IMPROVE:
-            await _take_prompts(session, iteration, config.prompts)
+            await _take_prompts(session, iteration, config)
+        await contamination.note(session, iteration, config)
         events.record(session, "iteration.queued", run_id=run_id, iteration_id=iteration.id)
         outbox.add(session, outbox.ADVANCE, iteration.id)
     await session.flush()
@@ -136,27 +147,30 @@ async def _require_what_comes_late(session: AsyncSession, config: RunConfig) -> 
         await prompts.take(session, dataset, 0, 1)
 
 
-async def _require_shots(session: AsyncSession, run_id: UUID, source: PromptSource) -> None:
-    how = source.self_instruct
-    if how is None or await candidates.human_shots(session, source.dataset, run_id, how.max_words):
+async def _require_shots(session: AsyncSession, run_id: UUID, config: RunConfig) -> None:
+    dataset, how = config.prompts.dataset, config.prompts.self_instruct
+    if how is None:
+        return
+    without = contamination.questions(run_id, config)
+    if await candidates.human_shots(session, dataset, without, how.max_words):
         return
     raise InvalidInput(
-        f"the dataset {source.dataset!r} has no prompt of a single turn and at most "
-        f"{how.max_words} words to show to the prompt model; fill it with "
-        f"`rewardloop import FILE --dataset {source.dataset}`"
+        f"the dataset {dataset!r} has no prompt of a single turn and at most {how.max_words} "
+        "words to show to the prompt model, evaluation and held-out prompts aside; fill it with "
+        f"`rewardloop import FILE --dataset {dataset}`"
     )
 
 
-async def _take_prompts(session: AsyncSession, iteration: Iteration, source: PromptSource) -> None:
+async def _take_prompts(session: AsyncSession, iteration: Iteration, config: RunConfig) -> None:
     """The iteration's turn of the dataset, unless its prompts are still to be written.
 
-    What the run holds out is no prompt to train on, even where one dataset serves as both.
+    What the run measures by is no prompt to train on, even where one dataset serves as both.
     """
+    source = config.prompts
     num = source.num_per_iteration
-    held_out = await ranked.held_out_digests(session, iteration.run_id)
-    ids = await prompts.take(
-        session, source.dataset, (iteration.index - 1) * num, num, without=held_out
-    )
+    without = contamination.questions(iteration.run_id, config)
+    start = (iteration.index - 1) * num
+    ids = await prompts.take(session, source.dataset, start, num, without=without)
     if source.self_instruct is None:
         session.add_all(IterationPrompt(iteration_id=iteration.id, prompt_id=i) for i in ids)
 

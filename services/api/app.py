@@ -12,17 +12,19 @@ from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
-from services.api import evaluations, iterations, models, prompts, reports, runs
+from services.api import evaluations, inspection, iterations, models, prompts, reports, runs
 from services.api.context import Context
 from services.api.stored_metrics import refresh
-from services.web import add_common_routes, add_error_handlers, key_guard
+from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
 
 DASHBOARD = Path(__file__).parent / "static" / "index.html"
 
 
 def make_app(settings: Settings) -> FastAPI:
     context = Context(
-        Store(settings.database_url.get_secret_value(), pool_size=10), make_celery(settings)
+        Store(settings.database_url.get_secret_value(), pool_size=10),
+        make_celery(settings),
+        settings,
     )
 
     @asynccontextmanager
@@ -30,7 +32,12 @@ def make_app(settings: Settings) -> FastAPI:
         yield
         await context.store.close()
 
-    app = FastAPI(title="Rewardloop", version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title="Rewardloop",
+        version=__version__,
+        lifespan=lifespan,
+        dependencies=[Depends(keys_given_once)],
+    )
     app.state.context = context
     guard = key_guard(settings.api_key.get_secret_value())
 
@@ -39,7 +46,7 @@ def make_app(settings: Settings) -> FastAPI:
 
     add_common_routes(app, guard, refresh_metrics)
     add_error_handlers(app, RewardloopError.problem)
-    for room in (runs, iterations, prompts, models, evaluations, reports):
+    for room in (runs, iterations, prompts, inspection, models, evaluations, reports):
         app.include_router(room.router, prefix="/v1", dependencies=[Depends(guard)])
 
     @app.get("/", include_in_schema=False)

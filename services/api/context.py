@@ -6,9 +6,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from celery import Celery
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 from pydantic import AfterValidator
 
+from rewardloop.config import Settings
+from rewardloop.datasets.names import DATASET_NAME
 from rewardloop.errors import UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.store import Store
@@ -21,6 +23,7 @@ logger = logging.getLogger("rewardloop.api")
 class Context:
     store: Store
     celery: Celery
+    settings: Settings
     settled: dict[UUID, dict[str, Any]] = field(default_factory=dict)
     """Progress of iterations that ended a while ago; it does not change any more."""
 
@@ -40,3 +43,4 @@ def _context(request: Request) -> Context:
 Ctx = Annotated[Context, Depends(_context)]
 Storable = Annotated[str, AfterValidator(check_storable)]
 """A text that Postgres can hold; another one is answered with 422."""
+DatasetName = Annotated[str, Path(pattern=DATASET_NAME)]

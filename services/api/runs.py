@@ -1,5 +1,6 @@
 """`/v1/runs`: create and list runs, ask them for iterations, list their pairs."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -9,7 +10,8 @@ from fastapi import APIRouter, Body, Header, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from rewardloop.config import parse_run_config
-from rewardloop.store import pairs, runs
+from rewardloop.config.frozen import StrictNumbers
+from rewardloop.store import contamination, pairs, runs
 from rewardloop.store.models import Run
 from services.api.context import Ctx
 
@@ -24,9 +26,11 @@ class RunView(BaseModel):
     config_sha256: str
     base_version: str
     created_at: datetime
+    notes: list[str] = []
+    """What is worth knowing of iterations that were queued just now; never stored."""
 
 
-class IterationsRequest(BaseModel):
+class IterationsRequest(StrictNumbers):
     model_config = ConfigDict(extra="forbid")
     count: int = Field(default=1, ge=1, le=100)
 
@@ -39,6 +43,8 @@ class IterationRef(BaseModel):
 class IterationsCreated(BaseModel):
     run_id: UUID
     iterations: list[IterationRef]
+    notes: list[str] = []
+    """Such as how many prompts are left out because the run is measured by them."""
 
 
 class Pair(BaseModel):
@@ -61,7 +67,7 @@ class PairPage(BaseModel):
     """Pass as `after` to get the next page; null on the last one."""
 
 
-def _view(run: Run) -> RunView:
+def _view(run: Run, notes: Sequence[str] = ()) -> RunView:
     return RunView(
         id=run.id,
         name=run.name,
@@ -69,6 +75,7 @@ def _view(run: Run) -> RunView:
         config_sha256=run.config_sha256,
         base_version=run.base_version_id,
         created_at=run.created_at,
+        notes=list(notes),
     )
 
 
@@ -86,10 +93,9 @@ async def create_run(
     software = {name: version(name) for name in PACKAGES}
     async with ctx.store.transaction() as session:
         run = await runs.create(session, parsed, software)
-        if iterations:
-            await runs.add_iterations(session, run.id, iterations)
+        added = await runs.add_iterations(session, run.id, iterations) if iterations else []
         await session.refresh(run)
-        view = _view(run)
+        view = _view(run, contamination.told(added))
     await ctx.relay()
     return view
 
@@ -124,7 +130,9 @@ async def start_iterations(
                 return IterationsCreated.model_validate(known)
         added = await runs.add_iterations(session, run_id, request.count)
         created = IterationsCreated(
-            run_id=run_id, iterations=[IterationRef(id=i.id, index=i.index) for i in added]
+            run_id=run_id,
+            iterations=[IterationRef(id=i.id, index=i.index) for i in added],
+            notes=contamination.told(added),
         )
         if idempotency_key:
             runs.remember(session, idempotency_key, asked, created.model_dump(mode="json"))

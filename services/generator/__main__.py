@@ -12,11 +12,21 @@ import sys
 from pathlib import Path
 
 from rewardloop.config import load_settings
+from rewardloop.errors import InvalidInput
 from rewardloop.process.exits import known_errors_told
 from services.generator.launch import initial_checkpoint
 from services.generator.machine import cpu_environment, has_gpu
 
 CPU_OPTIONS = ["--dtype", "bfloat16", "--enforce-eager"]
+OF_THE_CHECKPOINT = (
+    "--chat-template",
+    "--chat-template-content-format",
+    "--default-chat-template-kwargs",
+    "--tokenizer",
+    "--tokenizer-mode",
+    "--trust-request-chat-template",
+)
+"""vLLM's options that would show the engine another prompt than the trainer."""
 
 
 def main() -> None:
@@ -24,11 +34,26 @@ def main() -> None:
     parser.add_argument("--max-model-len", default="2048")
     options, vllm_options = parser.parse_known_args()
     with known_errors_told():
+        require_the_checkpoints_own(vllm_options)
         folder = initial_checkpoint(load_settings())
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]
     os.execv(sys.executable, command(folder, options.max_model_len, vllm_options))
+
+
+def require_the_checkpoints_own(vllm_options: list[str]) -> None:
+    """
+    Raises:
+        InvalidInput: an option would replace the checkpoint's tokenizer or chat template.
+    """
+    for option in vllm_options:
+        name = option.partition("=")[0].replace("_", "-")
+        if name in OF_THE_CHECKPOINT:
+            raise InvalidInput(
+                f"{name} is not taken here: engine and trainer must share the checkpoint's own "
+                "tokenizer and chat template; give a base model its template when you import it"
+            )
 
 
 def command(folder: Path, max_model_len: str, vllm_options: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ Owns who may call what, which weights answer, and how weights change. Invariants
 
 - only the routes in `OPEN`, `PUBLIC` and `ADMIN` exist; each but `OPEN` needs its key;
 - one completion is made by one version of the weights, and says which;
+- a conversation's text never becomes control tokens (see `encoding`);
 - requests never meet weights that were not verified: from the moment a swap
   begins until its canaries agree, new requests wait here.
 
@@ -29,6 +30,7 @@ from rewardloop.errors import (
     UpstreamUnavailable,
 )
 from services.generator.admission import Admission
+from services.generator.encoding import encoded
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
@@ -89,6 +91,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         body, dropped = sanitize(await _read_body(receive))
+        body = await encoded(scope["path"], body, scope["app"].state.engine_client)
         async with self._admission.request():
             self._swapper.require_sound()
             version = await self._swapper.announce(scope["app"].state.engine_client)

@@ -7,7 +7,8 @@ OpenAI routes as the gate, the judge and the clients use. Tokens are words. What
 writes follows from a hash of prompt, sample index and weight version, so a test can
 tell which weights answered; what it "loads" is a checkpoint's folder, whose
 `canaries.json` it repeats as its log-probabilities. `Faults` makes it slow, wrong or
-dead. It knows nothing of models.
+dead. It knows nothing of models and has no tokenizer, so it tells no token ids and no text
+can be a control token in it.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from rewardloop import checkpoints
 from rewardloop.config import load_settings
 from rewardloop.method import comparison, rubric
 from services.generator import gate
+from services.generator.chat_request import text_of
 from services.generator.launch import initial_checkpoint
 
 JUDGE_PROMPT_END = "Score: <total>"
@@ -324,9 +326,15 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
 
 def _prompt(body: dict[str, Any]) -> str:
     if "messages" in body:
-        return "\n".join(str(message["content"]) for message in body["messages"])
+        return "\n".join(_content(message["content"]) for message in body["messages"])
     prompt = body["prompt"]
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+
+
+def _content(content: Any) -> str:
+    """Parts are joined as vLLM joins them. The gate lets nothing else than text through."""
+    parts = content if isinstance(content, list) else [content]
+    return "\n".join(str(text_of(part)) for part in parts)
 
 
 def _pattern(body: dict[str, Any]) -> str | None:

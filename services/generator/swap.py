@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rewardloop import checkpoints, telemetry
 from rewardloop.errors import CheckpointInvalid, RewardloopError, SwapFailed, UpstreamUnavailable
 from services.generator.admission import Admission
+from services.generator.read_at_start import read_at_start, require_same
 
 logger = logging.getLogger("rewardloop.generator")
 
@@ -50,6 +51,8 @@ class Swapper:
         self._admission = admission
         self._root = root
         self.version = version
+        self._started = version
+        self._started_with = read_at_start(checkpoints.folder_of(root, version))
         self._announced = False
         self._broken: str | None = None
         self._lock = asyncio.Lock()
@@ -87,7 +90,8 @@ class Swapper:
             CheckpointInvalid, NotFound: before anything was touched.
             UpstreamUnavailable: requests in flight, or a step of the swap, did not finish in
                 time, or this replica is out of service.
-            SwapFailed: the engine is back on the version before.
+            SwapFailed: the engine is back on the version before, or stayed there because vLLM
+                cannot swap what differs.
         """
         async with self._lock:
             self.require_sound()
@@ -96,6 +100,8 @@ class Swapper:
             if version == self.version:
                 canary = await self._check_again(fastapi_app, version, folder)
                 return {**await self.weights(fastapi_app), "canary": canary}
+            new = await asyncio.to_thread(read_at_start, folder)
+            require_same(self._started_with, self._started, new, version)
             async with self._admission.closed(DRAIN_SECONDS):
                 canary = await self._swap(fastapi_app, version, folder)
             return {**await self.weights(fastapi_app), "canary": canary}

@@ -37,7 +37,7 @@ from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import JudgementMode, Message
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
-from services.web import add_common_routes, add_error_handlers, key_guard
+from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
 
 UPSTREAM_SECONDS = 240.0
 UPSTREAM_RETRY_SECONDS = 20.0
@@ -56,7 +56,9 @@ def make_app(settings: Settings) -> FastAPI:
         yield
         await upstream.aclose()
 
-    app = FastAPI(title="Rewardloop judge", lifespan=lifespan)
+    app = FastAPI(
+        title="Rewardloop judge", lifespan=lifespan, dependencies=[Depends(keys_given_once)]
+    )
     add_common_routes(app, guard)
     add_error_handlers(app, RewardloopError.openai)
 

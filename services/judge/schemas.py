@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rewardloop.config import Rubric
+from rewardloop.config.frozen import StrictNumbers
 from rewardloop.records import JudgementMode, Message
 from services.judge.content import Text, refuse_half_surrogates, refuse_unread_fields
 
@@ -28,7 +29,7 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class JudgeRequest(BaseModel):
+class JudgeRequest(StrictNumbers):
     """A conversation that ends in the assistant's response to be judged."""
 
     model_config = ConfigDict(extra="forbid")

@@ -16,6 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardloop import checkpoints
+from rewardloop.chat_tokens import prompt_ids
+from services.trainer.greedy import continuations
 
 PROMPTS = (
     "Name three uses for a paper clip.",
@@ -34,19 +36,15 @@ def write_canaries(folder: Path) -> None:
     """Compute the canaries of the checkpoint in `folder` and write them beside it."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False
-        )
-        for prompt in PROMPTS
-    ]
+    prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in PROMPTS]
+    found = continuations(model, tokenizer, prompts, NUM_TOKENS)
     canaries = [
         {
-            "prompt_token_ids": prompt_ids,
+            "prompt_token_ids": prompt,
             "continuation_token_ids": continuation,
-            "logprobs": continuation_logprobs(model, prompt_ids, continuation),
+            "logprobs": continuation_logprobs(model, prompt, continuation),
         }
-        for prompt_ids, continuation in _continuations(model, tokenizer, texts)
+        for prompt, continuation in zip(prompts, found, strict=True)
     ]
     document = {
         "dtype": "bfloat16",
@@ -71,28 +69,6 @@ def _rounding_nats(folder: Path, canaries: list[dict[str, Any]]) -> float:
         )
     ]
     return sum(differences) / len(differences)
-
-
-def _continuations(
-    model: Any, tokenizer: Any, texts: list[str]
-) -> list[tuple[list[int], list[int]]]:
-    """Token ids of each prompt and of its greedy continuation, generated as one batch."""
-    tokenizer.padding_side = "left"
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-    with torch.inference_mode():
-        whole_BT = model.generate(**batch, do_sample=False, max_new_tokens=NUM_TOKENS)
-    width = batch["input_ids"].shape[1]
-    found = []
-    for row, mask in zip(whole_BT, batch["attention_mask"], strict=True):
-        prompt_ids = row[:width][mask.bool()].tolist()
-        found.append((prompt_ids, _until(row[width:].tolist(), tokenizer.eos_token_id)))
-    return found
-
-
-def _until(tokens: list[int], end: int) -> list[int]:
-    """The tokens up to the first `end`, and with it; what a batch pads behind it goes."""
-    return tokens[: tokens.index(end) + 1] if end in tokens else tokens
 
 
 def continuation_logprobs(

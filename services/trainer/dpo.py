@@ -1,7 +1,8 @@
 """DPO with TRL, in a child process. Yuan et al., section 3.1.2, for the values.
 
-The task names `base`, `output`, `config`, `seed` and `pairs` (TRL's conversational preference
-format), and may name `label_smoothing` and `early_stopping`. The reference is `base`, its
+The task names `base`, `output`, `config`, `seed` and `pairs`, and may name `label_smoothing`
+and `early_stopping`. A pair is TRL's conversational preference format, with `chosen_is_cut`
+and `rejected_is_cut` where `sampling.max_tokens` cut a side. The reference is `base`, its
 log-probabilities computed once before training: that spares a forward pass per step and a
 copy of the weights.
 
@@ -18,7 +19,18 @@ from trl import DPOConfig, DPOTrainer
 
 from services.trainer import early_stopping, optimisation
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.rows import Maker
 from services.trainer.whole_model import save
+
+PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
+
+
+class PairTrainer(DPOTrainer):  # type: ignore[misc]
+    """Takes pairs as token ids. TRL 1.16's SFT takes rows that are tokenised, its DPO does not,
+    so the step that would render and encode them is left out."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
 
 
 def main() -> None:
@@ -38,16 +50,20 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     """TRL's trainer for the task, its pairs tokenised and the reference computed.
 
     Raises:
-        ValueError: no pair leaves a token to learn, or the loss is not one of ours.
+        ValueError: there are no pairs, or the loss is not one of ours. Where no pair is left
+            to learn from, the trainer's `train` raises it.
     """
     config = task["config"]
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
-    pairs = optimisation.with_room(task["pairs"], tokenizer, config["max_length"], channel)
-    return DPOTrainer(
-        model=optimisation.load_model(task["base"], config["dropout"]),
-        args=_arguments(task, len(pairs)),
-        train_dataset=Dataset.from_list(pairs),
+    model = optimisation.load_model(task["base"], config["dropout"])
+    pairs, ledger = optimisation.made_rows(
+        Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], channel
+    )
+    trainer = PairTrainer(
+        model=model,
+        args=_arguments(task, max(1, len(pairs))),
+        train_dataset=Dataset.from_list(pairs or [PLACEHOLDER]),
         processing_class=tokenizer,
         peft_config=optimisation.lora(config["weights"]),
         callbacks=[
@@ -55,6 +71,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
+    return trainer if pairs else optimisation.emptied(trainer, ledger.nothing_left())
 
 
 def _arguments(task: dict[str, Any], num_pairs: int) -> DPOConfig:

@@ -9,12 +9,16 @@ The kept weights lie in main memory: one float32 copy of what is trained. Knows 
 how answers are compared nor what the loss is.
 """
 
+from contextlib import suppress
 from typing import Any, TextIO
 
 import torch
 from transformers import TrainerCallback
 
+from rewardloop.chat_tokens import TemplateRefused, prompt_ids
 from services.trainer.child import ask, report
+from services.trainer.greedy import continuations
+from services.trainer.template import stop_ids
 
 NOTHING_KEPT = (
     "no step was kept: the new version has the weights of the one that it was trained from"
@@ -42,6 +46,11 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
+        refused = len(self._settings["prompts"]) - len(
+            _shown(self._tokenizer, self._settings["prompts"])
+        )
+        if refused:
+            report(self._channel, num_validation_prompts_refused_by_template=refused)
         # There is no check before this one, so its answer can only be to go on.
         self._wins(model, step=0)
         self._keep(model, step=0)
@@ -87,32 +96,39 @@ def _trained(model: Any) -> list[tuple[str, torch.Tensor]]:
 def greedy_answers(
     model: Any, tokenizer: Any, prompts: list[list[dict[str, str]]], max_tokens: int
 ) -> list[str]:
-    """The model's most likely answer to each prompt, token by token; dropout is off."""
+    """The model's most likely answer to each prompt, token by token; dropout is off.
+
+    A prompt that the chat template refuses has an empty answer.
+    """
+    shown = _shown(tokenizer, prompts)
+    places = list(shown)
+    answers = [""] * len(prompts)
     was_training = model.training
     model.eval()
-    answers = []
-    for start in range(0, len(prompts), NUM_PROMPTS_AT_ONCE):
-        chunk = prompts[start : start + NUM_PROMPTS_AT_ONCE]
-        answers += _answer_batch(model, tokenizer, chunk, max_tokens)
+    for start in range(0, len(places), NUM_PROMPTS_AT_ONCE):
+        chunk = places[start : start + NUM_PROMPTS_AT_ONCE]
+        written = _answer_batch(model, tokenizer, [shown[n] for n in chunk], max_tokens)
+        for place, answer in zip(chunk, written, strict=True):
+            answers[place] = answer
     model.train(was_training)
     return answers
 
 
+def _shown(tokenizer: Any, prompts: list[list[dict[str, str]]]) -> dict[int, list[int]]:
+    """Token ids of the prompts that the chat template takes, by their place."""
+    found = {}
+    for place, prompt in enumerate(prompts):
+        with suppress(TemplateRefused):
+            found[place] = prompt_ids(tokenizer, prompt)
+    return found
+
+
 def _answer_batch(
-    model: Any, tokenizer: Any, prompts: list[list[dict[str, str]]], max_tokens: int
+    model: Any, tokenizer: Any, prompts: list[list[int]], max_tokens: int
 ) -> list[str]:
-    batch = tokenizer.apply_chat_template(
-        prompts,
-        add_generation_prompt=True,
-        padding=True,
-        tokenizer_kwargs={"padding_side": "left"},
-        return_tensors="pt",
-        return_dict=True,
-    ).to(model.device)
-    with torch.no_grad():
-        whole_BT = model.generate(
-            **batch, do_sample=False, max_new_tokens=max_tokens, use_cache=True
-        )
-    answers_BT = whole_BT[:, batch["input_ids"].shape[1] :]
-    decoded: list[str] = tokenizer.batch_decode(answers_BT, skip_special_tokens=True)
+    """The answers' texts as an engine writes them: without special tokens, and without the end."""
+    stops = stop_ids(model, tokenizer)
+    found = continuations(model, tokenizer, prompts, max_tokens)
+    ended = [tokens[:-1] if tokens and tokens[-1] in stops else tokens for tokens in found]
+    decoded: list[str] = tokenizer.batch_decode(ended, skip_special_tokens=True)
     return decoded

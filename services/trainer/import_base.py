@@ -21,18 +21,34 @@ def main() -> None:
     parser.add_argument(
         "--source", help="folder in the transformers format; left out: SmolLM2-135M-Instruct"
     )
+    parser.add_argument(
+        "--chat-template",
+        metavar="FILE|chatml",
+        help="a chat template in Jinja, or the word chatml; left out: the model's own",
+    )
     options = parser.parse_args()
     with known_errors_told():
-        asyncio.run(import_base(load_settings(), options.version, options.source))
+        asyncio.run(
+            import_base(load_settings(), options.version, options.source, options.chat_template)
+        )
 
 
-async def import_base(settings: Settings, version: str, source: str | None) -> None:
+async def import_base(
+    settings: Settings, version: str, source: str | None, chat_template: str | None = None
+) -> None:
     store = Store(settings.database_url.get_secret_value())
     async with store.transaction() as session:
         if await versions.serving(session) is not None:
             return
-    task = {"root": str(settings.checkpoint_root), "version": version, "source": source}
+    task = {
+        "root": str(settings.checkpoint_root),
+        "version": version,
+        "source": source,
+        "chat_template": chat_template,
+    }
     async for report in run_child("services.trainer.base_model", task):
+        for told in report["manifest"].get("chat_template", []):
+            print(f"{version}: {told}")
         async with store.transaction() as session:
             await versions.add(
                 session, version, kind="base", parent=None, manifest=report["manifest"]

@@ -139,6 +139,8 @@ async def _run_and_record(
         # TRL closes with a summary that is no step and has no loss.
         telemetry.TRAIN_STEPS.inc(int("loss" in report.get("metrics", {})))
         await _record(store, job, report)
+        if "num_dropped" in report:  # else the manifest would claim rows that taught nothing
+            plan.about["num_dropped"] = report["num_dropped"]
 
 
 async def _record(store: Store, job: TrainingJob, report: dict[str, Any]) -> None:

@@ -5,13 +5,18 @@ What TRL would do unasked, and we undo or say:
   bf16 autocast in the forward pass;
 - its schedule decays to zero: ours ends at `learning_rate_floor`;
 - `max_length` 1024: taken from the config;
-- it drops a row whose prompt alone fills `max_length`, and says nothing: we drop it first
-  and report it.
+- gradients are clipped at a norm of 1.0: taken from the config;
+- AdamW's constants: named in `ADAMW`, and told with each training;
+- it renders and encodes the rows with the chat template, which may alter what was sampled and
+  makes control tokens of texts that spell them: it is given token ids (`rows`);
+- it drops rows that `max_length` leaves nothing of, and says nothing: `rows` does it first
+  and counts them.
 
 Knows nothing of losses.
 """
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,7 +24,19 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
+from services.trainer import rows, template
 from services.trainer.child import report
+
+ADAMW = {
+    "optim": "adamw_torch_fused",
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "adam_epsilon": 1e-8,
+    "weight_decay": 0.0,
+    "warmup_steps": 0,
+}
+"""TRL's own values, named so that no release of it changes a training unnoticed. The paper
+gives none of them."""
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -31,6 +48,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         report(self._channel, num_steps=state.max_steps)
         report(self._channel, batch_size=args.train_batch_size * args.gradient_accumulation_steps)
+        told = ("max_grad_norm", "lr_scheduler_type", "bf16", *ADAMW)
+        report(self._channel, optimiser={name: getattr(args, name) for name in told})
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -104,6 +123,9 @@ def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) ->
         "gradient_accumulation_steps": accumulation,
         "num_train_epochs": config["num_epochs"],
         "max_length": config["max_length"],
+        # 0 clips nothing. A config that was stored before the key was clipped at TRL's 1.0.
+        "max_grad_norm": config.get("max_gradient_norm", 1.0) or 0.0,
+        **ADAMW,
         "bf16": True,
         "gradient_checkpointing": torch.cuda.is_available(),
         "logging_steps": 1,
@@ -116,29 +138,42 @@ def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) ->
     }
 
 
-def with_room(
-    rows: list[dict[str, Any]], tokenizer: Any, max_length: int, channel: TextIO
-) -> list[dict[str, Any]]:
-    """The rows whose prompt leaves at least one of `max_length` tokens to learn from.
+def made_rows(
+    make: Callable[[rows.Maker, list[dict[str, Any]]], list[dict[str, Any]]],
+    given: list[dict[str, Any]],
+    model: Any,
+    tokenizer: Any,
+    max_length: int,
+    channel: TextIO,
+) -> tuple[list[dict[str, Any]], rows.Ledger]:
+    """The task's rows as token ids; what the template does to them, and what was left out, cut
+    or changed, is reported.
 
     Raises:
-        ValueError: none does, or there are no rows.
+        ValueError: there are no rows, or the model's chat template takes no conversation.
     """
-    if not rows:
+    if not given:
         raise ValueError("there is nothing to train on: the task has no rows")
-    kept = [row for row in rows if _num_tokens(tokenizer, row["prompt"]) < max_length]
-    num_dropped = len(rows) - len(kept)
-    why = f"the prompt alone fills max_length, {max_length} tokens"
-    if not kept:
-        raise ValueError(
-            f"nothing is left to train on: in all {num_dropped} rows {why}; "
-            "raise max_length or take shorter prompts"
-        )
-    if num_dropped:
-        report(channel, num_dropped=num_dropped, why=why)
-    return kept
+    told: dict[str, Any] = {}
+    if notes := template.check_and_mend(model, tokenizer, template.FATAL_IN_TRAINING):
+        told["chat_template"] = "; ".join(notes)
+    ledger = rows.Ledger()
+    maker = rows.maker(tokenizer, max_length, template.stop_ids(model, tokenizer), ledger)
+    made = make(maker, given)
+    if told := {**told, **ledger.told()}:
+        report(channel, **told)
+    return made, ledger
 
 
-def _num_tokens(tokenizer: Any, prompt: list[dict[str, str]]) -> int:
-    rendered = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
-    return len(rendered["input_ids"])
+def emptied(trainer: Any, why: str) -> Any:
+    """The trainer without its rows; it says why when it is asked to train.
+
+    TRL makes no trainer of an empty dataset, so this one was made of a row that goes.
+    """
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError(why)
+
+    trainer.train_dataset = trainer.train_dataset.select([])
+    trainer.train = refuse
+    return trainer

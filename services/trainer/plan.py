@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import RunConfig, Training, WinnersOnly
 from rewardloop.records import IterationKind, Stage
-from rewardloop.store import iterations, pairs, prompts, ranked, runs
+from rewardloop.store import ift, iterations, pairs, prompts, ranked, runs
 from rewardloop.store.models import Iteration, Run, TrainingJob
 
 SFT = "services.trainer.sft"
@@ -74,10 +74,11 @@ async def _child_and_data(
     if iteration.kind == IterationKind.BOOTSTRAP:
         return SFT, await _human_examples(session, iteration, config, stage)
     rows = await pairs.page(session, iteration.run_id, iteration=iteration.index, limit=10**7)
+    cut = await pairs.cut_answers(session, iteration.id)
     training = config.training
     if isinstance(training.loss, WinnersOnly):
         winners = {row["chosen_response_id"]: row for row in rows}.values()
-        examples = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in winners]
+        examples = [_winner(row, cut) for row in winners]
         settings = training.model_dump(mode="json", exclude={"loss", "beta", "early_stopping"})
         return SFT, {
             "config": settings,
@@ -87,7 +88,7 @@ async def _child_and_data(
         }
     return DPO, {
         "config": training.model_dump(mode="json", exclude={"early_stopping"}),
-        "pairs": [_pair(row) for row in rows],
+        "pairs": [_pair(row, cut) for row in rows],
         "label_smoothing": await pairs.label_smoothing_of(session, iteration, config.pairing),
         "early_stopping": await _early_stopping(session, training),
     }
@@ -97,10 +98,12 @@ async def _human_examples(
     session: AsyncSession, iteration: Iteration, config: RunConfig, stage: Stage
 ) -> dict[str, Any]:
     assert config.bootstrap is not None
-    examples = await ranked.ift_examples(session, iteration.run_id, config.bootstrap)
+    imitated = await ift.examples(session, iteration, config)
+    examples = [{**example, "kind": "ift"} for example in imitated]
     settings = config.bootstrap.ift
     if stage is Stage.MODEL:
-        examples += await ranked.eft_examples(session, iteration.id, config.judging.rubric)
+        eft = await ranked.eft_examples(session, iteration.id, config.judging.rubric)
+        examples += [{**example, "kind": "eft"} for example in eft]
         settings = config.bootstrap.ift_and_eft
     return {
         "config": settings.model_dump(mode="json"),
@@ -121,10 +124,21 @@ async def _early_stopping(session: AsyncSession, training: Training) -> dict[str
     }
 
 
-def _pair(row: dict[str, Any]) -> dict[str, Any]:
-    """One row in TRL's conversational preference format."""
+def _winner(row: dict[str, Any], cut: set[int]) -> dict[str, Any]:
+    return {
+        "prompt": row["prompt"],
+        "completion": row["chosen"],
+        "kind": "winner",
+        "is_cut": row["chosen_response_id"] in cut,
+    }
+
+
+def _pair(row: dict[str, Any], cut: set[int]) -> dict[str, Any]:
+    """One row in TRL's conversational preference format, and whether each side was cut."""
     return {
         "prompt": row["prompt"],
         "chosen": [{"role": "assistant", "content": row["chosen"]}],
         "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        "chosen_is_cut": row["chosen_response_id"] in cut,
+        "rejected_is_cut": row["rejected_response_id"] in cut,
     }

@@ -1,13 +1,14 @@
 """Supervised fine-tuning with TRL, in a child process. Yuan et al., section 3.1.2, for the values.
 
 The task names `base`, `output`, `config`, `seed` and `examples`, each a `prompt` (messages)
-and a `completion` (text); and may name `schedule`, "cosine" as in the paper's SFT (left out)
+and a `completion` (text), with a `kind` ("ift", "eft", "winner") and `is_cut` where
+`sampling.max_tokens` cut it; and may name `schedule`, "cosine" as in the paper's SFT (left out)
 or "linear" as in its DPO, for SFT on the winners in DPO's place, and `early_stopping`.
 
-The loss is the negative log-likelihood of the completion, and of the end-of-turn tokens that
-the chat template puts behind it, given the prompt: over the N tokens of completions in one
-optimizer step, L = -(1/N) sum log pi(token | what stands before it), in nats per token. A
-completion that `max_length` cuts has no end-of-turn token and teaches none.
+The loss is the negative log-likelihood of the completion, and of the token that ends a turn
+behind it, given the prompt: over the N tokens of completions in one optimizer step,
+L = -(1/N) sum log pi(token | what stands before it), in nats per token. A completion that
+was cut, by `max_tokens` or by `max_length`, has no end and teaches none.
 
 Of each step's random batch, examples of like length share a forward pass: on a CPU padding
 costs as much as text. The batch and its loss stay what they are, but for the last step of
@@ -23,7 +24,10 @@ from trl import SFTConfig, SFTTrainer
 
 from services.trainer import early_stopping, optimisation
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.rows import Maker
 from services.trainer.whole_model import save
+
+PLACEHOLDER = {"input_ids": [0], "labels": [0]}
 
 
 def main() -> None:
@@ -43,16 +47,20 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
     """TRL's trainer for the task, its examples tokenised.
 
     Raises:
-        ValueError: no example leaves a token to learn.
+        ValueError: there are no examples. Where none is left to learn from, the trainer's
+            `train` raises it.
     """
     config = task["config"]
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
-    examples = optimisation.with_room(task["examples"], tokenizer, config["max_length"], channel)
-    return SFTTrainer(
-        model=optimisation.load_model(task["base"], config["dropout"]),
-        args=_arguments(task, len(examples)),
-        train_dataset=Dataset.from_list([_conversational(example) for example in examples]),
+    model = optimisation.load_model(task["base"], config["dropout"])
+    examples, ledger = optimisation.made_rows(
+        Maker.examples, task["examples"], model, tokenizer, config["max_length"], channel
+    )
+    trainer = SFTTrainer(
+        model=model,
+        args=_arguments(task, max(1, len(examples))),
+        train_dataset=Dataset.from_list(examples or [PLACEHOLDER]),
         processing_class=tokenizer,
         peft_config=optimisation.lora(config["weights"]),
         callbacks=[
@@ -60,6 +68,7 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
+    return trainer if examples else optimisation.emptied(trainer, ledger.nothing_left())
 
 
 def _arguments(task: dict[str, Any], num_examples: int) -> SFTConfig:
@@ -73,14 +82,6 @@ def _arguments(task: dict[str, Any], num_examples: int) -> SFTConfig:
         # That strategy's own seed is fixed; this one is `seed`.
         shuffle_dataset=True,
     )
-
-
-def _conversational(example: dict[str, Any]) -> dict[str, Any]:
-    """One example in TRL's conversational prompt-completion format."""
-    return {
-        "prompt": example["prompt"],
-        "completion": [{"role": "assistant", "content": example["completion"]}],
-    }
 
 
 if __name__ == "__main__":

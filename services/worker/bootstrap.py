@@ -3,7 +3,7 @@
 from rewardloop.config import Bootstrap
 from rewardloop.errors import NoExamples
 from rewardloop.records import Phase, Purpose, Stage
-from rewardloop.store import iterations, outbox, ranked, training
+from rewardloop.store import ift, iterations, outbox, ranked, training
 from services.worker.steps import Step, Steps, health_modes
 
 
@@ -23,7 +23,7 @@ class Bootstrapping(Steps):
 
     async def _train_baseline(self) -> bool:
         async with self.store.transaction() as session:
-            examples = await ranked.ift_examples(session, self.iteration.run_id, self._how)
+            examples = await ift.examples(session, self.iteration, self.config)
             await training.add(session, self.iteration.id, Stage.BASELINE)
             found = {"num_examples": len(examples)}
             await iterations.add_to_report(session, self.iteration.id, "ift", found)

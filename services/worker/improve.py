@@ -1,11 +1,10 @@
 """From M_t to M_t+1: new prompts, roll-out, pairs, DPO (Yuan et al., section 2.3)."""
 
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict
 
 from rewardloop.errors import JudgeCollapsed, NoPairs
 from rewardloop.method.agreement import Agreement
-from rewardloop.method.judge_health import collapse
+from rewardloop.method.judge_health import beside_humans, collapse
 from rewardloop.records import Phase, Stage
 from rewardloop.store import iterations, outbox, pairs, ranked, rollouts, runs, training
 from services.worker.steps import Step, Steps
@@ -86,11 +85,13 @@ class Improving(Steps):
         """
         assert self.iteration.base_version_id is not None
         async with self.store.transaction() as session:
-            found = await pairs.health(session, self.iteration)
+            rankings = await ranked.ranks_and_lengths(session, self.iteration.run_id)
+            found = beside_humans(await pairs.health(session, self.iteration), rankings)
             measured = await ranked.health_of(
                 session, self.iteration.base_version_id, self.config.judging.mode
             )
-            reasons = collapse(found, _agreement(measured), self.config.health)
+            humans = None if measured is None else Agreement.from_metrics(measured)
+            reasons = collapse(found, humans, self.config.health)
             await iterations.add_to_report(
                 session, self.iteration.id, "health", {**asdict(found), "collapse": reasons}
             )
@@ -98,9 +99,3 @@ class Improving(Steps):
             raise JudgeCollapsed(
                 "the judge's scores are not worth training on: " + " ".join(reasons)
             )
-
-
-def _agreement(measured: dict[str, Any] | None) -> Agreement | None:
-    if measured is None:
-        return None
-    return Agreement(**{field.name: measured[field.name] for field in fields(Agreement)})

@@ -28,7 +28,15 @@ from rewardloop.method.self_instruct import (
 )
 from rewardloop.queue import relay
 from rewardloop.records import Phase
-from rewardloop.store import Store, candidates, iterations, outbox, prompts, ranked
+from rewardloop.store import (
+    Store,
+    candidates,
+    contamination,
+    iterations,
+    outbox,
+    prompts,
+    ranked,
+)
 from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
@@ -67,6 +75,7 @@ def prompt_model(settings: Settings) -> GeneratorClient:
         [settings.prompt_upstream_url],
         key.get_secret_value() if key else "none",  # ours is nobody else's business
         model=settings.prompt_upstream_model,
+        ours=False,
     )
 
 
@@ -100,15 +109,16 @@ class Writing:
     async def _load(self) -> None:
         """The shots to choose from, and a filter that knows everything so far."""
         async with self.store.transaction() as session:
+            without = contamination.questions(self.iteration.run_id, self.config)
             self.human = await candidates.human_shots(
-                session, self.config.prompts.dataset, self.iteration.run_id, self.how.max_words
+                session, self.config.prompts.dataset, without, self.how.max_words
             )
             known = []
             for dataset in _training_datasets(self.config):
                 known += await prompts.texts(session, dataset)
             self.generated = await candidates.accepted_texts(session, self.iteration.run_id)
             evaluation = await ranked.held_out_texts(session, self.iteration.run_id)
-            for dataset in _evaluation_datasets(self.config):
+            for dataset in contamination.evaluation_datasets(self.config):
                 evaluation += await prompts.texts(session, dataset)
             so_far = await candidates.progress(session, self.iteration.id)
         self.filter = PromptFilter(self.how, [*known, *self.generated], evaluation)
@@ -180,10 +190,3 @@ class Writing:
 def _training_datasets(config: RunConfig) -> set[str]:
     """Where shots and IFT examples come from."""
     return {config.prompts.dataset} | ({config.bootstrap.dataset} if config.bootstrap else set())
-
-
-def _evaluation_datasets(config: RunConfig) -> list[str]:
-    found = [] if config.evaluation is None else [config.evaluation.dataset]
-    if config.training.early_stopping is not None:
-        found.append(config.training.early_stopping.dataset)
-    return found

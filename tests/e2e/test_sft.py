@@ -86,7 +86,7 @@ def test_only_the_completion_and_its_end_are_learnt(tiny: Path, tmp_path: Path) 
         assert torch.equal(labels[labels != -100], ids[labels != -100])
         learnt.add(tokenizer.decode(ids[labels != -100]))
         masked.add(tokenizer.decode(ids[(labels == -100) & mask.bool()]))
-    assert learnt == {f"{completion}<|im_end|>\n" for _, completion in TEXTS}
+    assert learnt == {f"{completion}<|im_end|>" for _, completion in TEXTS}
     assert masked == {as_prompt(prompt) for prompt, _ in TEXTS}
 
 
@@ -207,7 +207,7 @@ def test_each_step_is_a_random_batch_with_like_lengths_side_by_side(
     def passes_of(seed: int) -> list[list[int]]:
         trainer = sft.build(task_of(tiny, tmp_path, texts, seed, batch_size=8), io.StringIO())
         return [
-            sorted(int((labels != -100).sum()) - 2 for labels in batch["labels"])
+            sorted(int((labels != -100).sum()) - 1 for labels in batch["labels"])
             for batch in trainer.get_train_dataloader()
         ]
 

@@ -68,7 +68,7 @@ def response_logprobs(model: Any, content: str, response: str) -> torch.Tensor:
     """log p of each token of the response and of its end, given the prompt: no batch, no pad."""
     tokenizer = byte_tokenizer()
     prompt_ids = tokenizer(as_prompt(content))["input_ids"]
-    response_ids = tokenizer(f"{response}<|im_end|>\n")["input_ids"]
+    response_ids = tokenizer(f"{response}<|im_end|>")["input_ids"]
     logits_TV = model(torch.tensor([prompt_ids + response_ids])).logits[0]
     logps_TV = torch.log_softmax(logits_TV, dim=-1)
     first = len(prompt_ids) - 1

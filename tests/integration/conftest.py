@@ -31,7 +31,7 @@ from rewardloop.embedded.home import Home
 from rewardloop.embedded.process import free_port
 from rewardloop.queue import make_app
 from rewardloop.records import PromptRecord, RankedPrompt, RankedText
-from rewardloop.store import Store, iterations, prompts, ranked, runs, training, versions
+from rewardloop.store import Store, iterations, prompts, rankings, runs, training, versions
 from rewardloop.store.models import Base, Iteration, Judgement, Response
 from services.api.app import make_app as make_api
 from services.generator import gate
@@ -220,7 +220,7 @@ class World:
 
     async def add_ranked(self, *prompts: RankedPrompt, dataset: str = "ranked") -> None:
         async with self.store.transaction() as session:
-            await ranked.add(session, dataset, prompts)
+            await rankings.add(session, dataset, prompts)
 
     async def new_run(self, count: int = 1, **config: Any) -> list[UUID]:
         """Create a run and return the ids of its `count` iterations."""

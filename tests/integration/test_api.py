@@ -44,6 +44,33 @@ async def new_run(api: httpx.AsyncClient, **config: Any) -> str:
     return answer.json()["id"]
 
 
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        ("/v1/runs", '{"seed": 1, "training": {"beta": 0.1, "beta": 0.5}}'),
+        ("/v1/runs", '{"training": {"beta": 0.1}, "training": {}}'),
+        (
+            "/v1/datasets/seed/prompts",
+            '{"prompts": [{"messages": [{"role": "user", "role": "system", "content": "a"}]}]}',
+        ),
+        ("/v1/evaluations", '{"version_a": "base", "version_b": "base", "version_b": "m1"}'),
+    ],
+)
+async def test_a_body_that_gives_a_key_twice_is_refused(
+    api: httpx.AsyncClient, world: Any, url: str, body: str
+) -> None:
+    answer = await api.post(url, content=body, headers={"content-type": "application/json"})
+    assert "is given twice" in assert_problem(answer, 422, "invalid-input")
+    assert await world.value("SELECT count(*) FROM runs") == 0
+
+
+@pytest.mark.parametrize("count", [True, "3", 3.0])
+async def test_a_count_is_a_whole_number(api: httpx.AsyncClient, count: Any) -> None:
+    run = await new_run(api)
+    answer = await api.post(f"/v1/runs/{run}/iterations", json={"count": count})
+    assert "body.count: " in assert_problem(answer, 422, "invalid-input")
+
+
 async def test_a_run_is_stored_with_its_resolved_config(api: httpx.AsyncClient, world: Any) -> None:
     answer = await api.post("/v1/runs", json={"name": "mine", "sampling": {"num_samples": 8}})
     assert answer.status_code == 201
@@ -333,8 +360,9 @@ async def test_prompts_are_added_once(api: httpx.AsyncClient) -> None:
     url = "/v1/datasets/mine/prompts"
     new = [{"messages": [{"role": "user", "content": text}]} for text in ("a", "b", "a")]
     first = await api.post(url, json={"prompts": new})
-    assert (first.status_code, first.json()) == (201, {"added": 2, "known": 1})
-    assert (await api.post(url, json={"prompts": new})).json() == {"added": 0, "known": 3}
+    assert (first.status_code, first.json()["added"], first.json()["known"]) == (201, 2, 1)
+    again = (await api.post(url, json={"prompts": new})).json()
+    assert (again["added"], again["known"]) == (0, 3)
     assert (await api.get("/v1/datasets")).json() == {"mine": 2, "seed": 5}
 
 
@@ -367,7 +395,7 @@ async def test_a_ranked_response_that_cannot_be_stored_is_refused(
     prompt = {"messages": [{"role": "user", "content": "a"}], "responses": responses}
     answer = await post_raw(api, "/v1/datasets/mine/ranked", {"prompts": [prompt]})
     told = assert_problem(answer, 422, "invalid-input")
-    assert "prompts.0.responses.1.text" in told
+    assert "1 unstorable (first prompts.0)" in told
     assert (await api.get("/v1/datasets")).json() == {"seed": 5}
 
 

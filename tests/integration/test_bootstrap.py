@@ -19,7 +19,10 @@ from services.trainer.plan import plan_of
 from tests.integration.conftest import ranked_prompt
 
 NUM_JUDGEMENTS = 4
-BOOTSTRAP = {"eft": {"judging": {"num_judgements": NUM_JUDGEMENTS}, "held_out_fraction": 0.25}}
+BOOTSTRAP = {
+    "share_rankings": True,
+    "eft": {"judging": {"num_judgements": NUM_JUDGEMENTS}, "held_out_fraction": 0.25},
+}
 TOPICS = ["tides", "bread", "chess", "rivers", "clocks", "bees", "glass"]
 
 
@@ -205,13 +208,19 @@ async def test_a_held_out_conversation_is_kept_away_whatever_dataset_it_is_in(re
 
 
 async def test_some_ranked_prompts_are_always_left_to_learn_from(world: Any) -> None:
-    """90 % of 4 are 4, rounded."""
+    """90 % of 4 are 4, rounded. Of two that are left, EFT and IFT take one each."""
     await world.with_base()
     await world.add_prompts("one")
     await world.add_ranked(*(ranked_prompt(t, "a", "b") for t in TOPICS[:4]))
-    await world.new_run(bootstrap={"eft": {"held_out_fraction": 0.9}})
-    parts = await world.rows("SELECT held_out, count(*) AS num FROM ranked_splits GROUP BY 1")
-    assert {row["held_out"]: row["num"] for row in parts} == {True: 3, False: 1}
+    for shared, num_held_out in ((True, 3), (False, 2)):
+        await world.new_run(bootstrap={"share_rankings": shared, "eft": {"held_out_fraction": 0.9}})
+        parts = await world.rows(
+            "SELECT held_out, count(*) AS num FROM ranked_splits s JOIN runs r ON r.id = s.run_id"
+            " WHERE r.config->'bootstrap'->'share_rankings' = to_jsonb(:s) GROUP BY 1",
+            s=shared,
+        )
+        found = {row["held_out"]: row["num"] for row in parts}
+        assert found == {True: num_held_out, False: 1}
 
 
 async def test_eft_examples_agree_with_the_human_order(ready: Any) -> None:
@@ -219,7 +228,7 @@ async def test_eft_examples_agree_with_the_human_order(ready: Any) -> None:
     equally many, and the k-th highest ones fall with the human rank, for each k."""
     ready.serve()
     eft = {**BOOTSTRAP["eft"], "max_score_share": 1.0}
-    bootstrap, _ = await ready.new_run(bootstrap={"eft": eft})
+    bootstrap, _ = await ready.new_run(bootstrap={**BOOTSTRAP, "eft": eft})
     await until_judged(ready, bootstrap)
     await ready.assess(bootstrap)
     await ready.advance(bootstrap)
@@ -250,7 +259,7 @@ async def test_eft_examples_agree_with_the_human_order(ready: Any) -> None:
 async def test_the_report_adds_up(ready: Any) -> None:
     ready.serve(Faults(unscored_rate=0.1))
     eft = {**BOOTSTRAP["eft"], "max_score_share": 0.25, "max_examples": 8}
-    bootstrap, _ = await ready.new_run(bootstrap={"eft": eft})
+    bootstrap, _ = await ready.new_run(bootstrap={**BOOTSTRAP, "eft": eft})
     await until_judged(ready, bootstrap)
     await ready.assess(bootstrap)
     report = (await ready.advance(bootstrap)).report
@@ -423,7 +432,7 @@ async def test_ift_imitates_the_best_ranked_answer(world: Any) -> None:
     await world.add_prompts("one")
     await world.add_prompts(*TOPICS[:3], dataset="ranked")
     await world.add_ranked(*(ranked_prompt(t, f"best {t}", "poor") for t in TOPICS))
-    bootstrap, _ = await world.new_run(bootstrap={})
+    bootstrap, _ = await world.new_run(bootstrap={"share_rankings": True})
     assert stands(await world.advance(bootstrap)) == ("running", "train_baseline")
     async with world.store.transaction() as session:
         plan = await plan_of(session, await training.of(session, bootstrap, Stage.BASELINE))

@@ -1,5 +1,6 @@
 """What Postgres itself refuses, and that migrations and models say the same."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from sqlalchemy import create_engine, insert
 from sqlalchemy.exc import IntegrityError
 
 import rewardloop.store
+from rewardloop.records import Message
 from rewardloop.store import Store
 from rewardloop.store.models import (
     Assessment,
@@ -24,6 +26,7 @@ from rewardloop.store.models import (
     EftExample,
     Evaluation,
     EvaluationAnswer,
+    IftExample,
     Iteration,
     IterationPrompt,
     Judgement,
@@ -36,6 +39,7 @@ from rewardloop.store.models import (
     Serving,
     TrainingJob,
 )
+from rewardloop.store.prompts import conversation_digest, question_digest
 
 VIEWS = {
     "response_scores": "run_id iteration prompt_id response_id sample_index response "
@@ -277,6 +281,7 @@ async def ranked(world: Any, iteration_id: UUID) -> dict[type[Base], dict[str, A
         Assessment: {**assessment, "purpose": "health"},
         RankedJudgement: {**judged, "judge_index": 1},
         EftExample: {"iteration_id": iteration_id, "ranked_judgement_id": 1},
+        IftExample: {"iteration_id": iteration_id, "prompt_id": 1, "answer": "an answer"},
         CandidatePrompt: {
             "iteration_id": iteration_id,
             "attempt": 0,
@@ -333,6 +338,7 @@ REFUSED: dict[type[Base], list[tuple[dict[str, Any], str]]] = {
         ({"ranked_response_id": 99}, "foreign key"),
     ],
     EftExample: [({"ranked_judgement_id": 99}, "foreign key")],
+    IftExample: [({"prompt_id": 99}, "foreign key")],
     CandidatePrompt: [
         ({"reason": "duplicate"}, "kept_or_reason"),
         ({"prompt_id": None}, "kept_or_reason"),
@@ -368,6 +374,7 @@ AGAIN: dict[type[Base], dict[str, Any]] = {
     Comparison: {"preference": "first"},
     CandidatePrompt: {"text": "another", "prompt_id": None, "reason": "too_short"},
     RankedSplit: {"held_out": False},
+    IftExample: {"answer": "another"},
     Evaluation: {"config": {"num_prompts": 3}},
 }
 """What else may differ in a row that is nevertheless the same."""
@@ -483,3 +490,30 @@ def test_downgrading_leaves_nothing(
     alembic.command.downgrade(alembic_config, "base")
     assert relations() <= {"alembic_version", "alembic_version_pkc"}
     alembic.command.upgrade(alembic_config, "head")
+
+
+def test_prompts_and_splits_of_before_are_filled_in(
+    empty_database: str, alembic_config: alembic.config.Config
+) -> None:
+    """Of two rows that have become one conversation the later one keeps its digest."""
+    alembic.command.upgrade(alembic_config, "0003")
+    engine = create_engine(empty_database)
+    asked = ["Caf\u00e9 ", " CAFE\u0301", "caf\u00e9", "cafe\u0301\n"]
+    with engine.begin() as connection:
+        for number, content in enumerate(asked):
+            connection.exec_driver_sql(
+                "INSERT INTO prompts (dataset, messages, messages_sha256, source)"
+                " VALUES ('d', %s::jsonb, %s, 'test')",
+                (json.dumps([{"role": "user", "content": content}]), f"old {number}"),
+            )
+    alembic.command.upgrade(alembic_config, "head")
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT messages_sha256, question_sha256 FROM prompts ORDER BY id"
+        ).all()
+    engine.dispose()
+    turns = [[Message(role="user", content=content)] for content in asked]
+    digests = [conversation_digest(messages) for messages in turns]
+    assert digests[2] == digests[3]
+    assert [row[0] for row in rows] == [*digests[:3], "old 3"]
+    assert {row[1] for row in rows} == {question_digest(turns[0])}

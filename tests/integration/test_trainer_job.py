@@ -196,6 +196,8 @@ async def test_what_a_child_says_of_its_data_and_its_end_is_kept(
         "stopped_at": 200,
         "kept_step": 0,
     }
+    told = "SELECT manifest ->> 'num_dropped' FROM model_versions WHERE manifest ? 'num_dropped'"
+    assert await world.value(told) == "2"
 
 
 VALIDATES = """

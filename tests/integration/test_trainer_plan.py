@@ -70,16 +70,17 @@ async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
     assert second.task["config"]["weights"]["kind"] == "full"
 
     ift = first.task["examples"]
-    assert len(ift) == 5  # of 6 ranked ones 2 are held out
+    assert len(ift) == 3  # of 6 ranked ones 2 are held out and 2 are judged for EFT
     assert ift[-1]["completion"] == "best of ferns"
     for example in ift:
         topic = example["prompt"][0]["content"].removeprefix("about ")
         assert example == {
             "prompt": [{"role": "user", "content": f"about {topic}"}],
             "completion": f"best of {topic}",
+            "kind": "ift",
         }
-    assert second.task["examples"][:5] == ift
-    eft = second.task["examples"][5:]
+    assert second.task["examples"][:3] == ift
+    eft = second.task["examples"][3:]
     assert len(eft) == iteration.report["eft"]["num_kept"] > 0
     rows = await ready.rows(
         "SELECT p.messages, r.text, j.raw_text FROM eft_examples e"
@@ -92,6 +93,7 @@ async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
         assert example == {
             "prompt": rubric.render([*row["messages"], answer], JudgementMode.FREE),
             "completion": row["raw_text"],
+            "kind": "eft",
         }
 
 
@@ -136,11 +138,44 @@ async def test_dpo_on_pairs(ready: Any) -> None:
         "prompt": [{"role": "user", "content": "one"}],
         "chosen": [{"role": "assistant", "content": "answer 1 to prompt 1 and on"}],
         "rejected": [{"role": "assistant", "content": "answer 0 to prompt 1"}],
+        "chosen_is_cut": False,
+        "rejected_is_cut": False,
     }
     assert len(made.task["pairs"]) == made.about["num_pairs"] == 2
     assert (made.task["config"]["beta"], made.task["config"]["loss"]) == (0.3, {"kind": "dpo"})
     assert (made.task["seed"], made.task["early_stopping"]) == (6, None)
     assert "early_stopping" not in made.task["config"]
+
+
+async def cut(world: Any, *texts: str) -> None:
+    """As if `sampling.max_tokens` had cut these responses."""
+    for answer in texts:
+        await world.rows(
+            "UPDATE responses SET finish_reason = 'length' WHERE text = :t RETURNING 1", t=answer
+        )
+
+
+async def test_the_trainer_is_told_which_sides_were_cut(ready: Any) -> None:
+    (only,) = await ready.new_run()
+    await ready.judged(only, SCORES)
+    await cut(ready, "answer 1 to prompt 1 and on", "answer 1 to prompt 2 and on")
+    await ready.advance(only)
+    made = await plan(ready, only)
+    flags = [(pair["chosen_is_cut"], pair["rejected_is_cut"]) for pair in made.task["pairs"]]
+    assert flags == [(True, False), (False, True)]
+
+
+async def test_the_trainer_is_told_which_winners_were_cut(ready: Any) -> None:
+    (only,) = await ready.new_run(training={"loss": {"kind": "sft_winners"}})
+    await ready.judged(only, SCORES)
+    await cut(ready, "answer 1 to prompt 1 and on")
+    await ready.advance(only)
+    examples = (await plan(ready, only)).task["examples"]
+    assert {example["completion"]: example["is_cut"] for example in examples} == {
+        "answer 1 to prompt 1 and on": True,
+        "answer 0 to prompt 2": False,
+    }
+    assert {example["kind"] for example in examples} == {"winner"}
 
 
 async def test_dpo_with_likelihood(ready: Any) -> None:

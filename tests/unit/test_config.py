@@ -92,7 +92,9 @@ def test_an_unknown_key_is_named(data: dict[str, Any], key: str) -> None:
             {"bootstrap": {"ift": {"weights": {"kind": "lora", "rank": 0}}}},
             "bootstrap.ift.weights.rank",
         ),
-        ({"training": {"weights": {"kind": "qlora"}}}, "training.weights"),
+        ({"training": {"weights": {"kind": "qlora"}}}, "training.weights.kind"),
+        ({"training": {"weights": {"rank": 4}}}, "training.weights.kind"),
+        ({"health": {"also_assess": ["fre"]}}, "health.also_assess.0"),
     ],
 )
 def test_a_key_is_named_as_a_file_spells_it(data: dict[str, Any], key: str) -> None:
@@ -141,8 +143,61 @@ def test_the_micro_batch_must_divide_the_batch() -> None:
     assert config.training.batch_size == 12
 
 
-def test_a_number_that_yaml_reads_as_text_is_still_a_number() -> None:
-    assert parse_run_config({"training": {"beta": "1e-1"}}).training.beta == 0.1
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ({"sampling": {"temprature": 1}}, "there is no such key; did you mean 'temperature'?"),
+        ({"trainning": {}}, "there is no such key; did you mean 'training'?"),
+        ({"training": {"weights": {"kind": "lora", "ranks": 1}}}, "did you mean 'rank'?"),
+        ({"beta": 0.1}, "there is no such key; did you mean training.beta?"),
+        ({"zzz": 1}, "there is no such key; remove it or correct its spelling."),
+        (
+            {"pairing": {"policy": {"kind": "lengthcontrol"}}},
+            "pairing.policy.kind: unknown 'lengthcontrol'; use one of best_worst, length_control, "
+            "several, consistency, anchored.",
+        ),
+        (
+            {"training": {"weights": {"rank": 4}}},
+            "training.weights.kind: is missing; use one of full, lora.",
+        ),
+        ({"judging": {"mode": "strict"}}, "unknown 'strict'; use one of free, constrained."),
+        ({"judging": None}, "judging: null is no value of this key"),
+        ({"bootstrap": {"eft": [1]}}, "bootstrap.eft: must be a mapping of keys; got [1]."),
+        ({"sampling": {"num_samples": 1}}, "sampling.num_samples: must be at least 2; got 1."),
+        ({"name": "x" * 5000}, "name: must have at most 200 characters; got 'xxx"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_mends_it(data: dict[str, Any], told: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse_run_config(data)
+    assert told in caught.value.message
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("training.beta", word) for word in ("yes", "1e-1", "0.1", "", True, False, [0.1])),
+        *(("judging.num_judgements", word) for word in ("3", True, 3.0, 3e0)),
+        *(("seed", word) for word in ("010", "17:04", 1.0, False)),
+        *(("health.max_tie_rate", word) for word in ("~", "0.5", True)),
+        *(("prompts.self_instruct.min_words", word) for word in ("3", True)),
+        *(("name", word) for word in (3, True, 1.5)),
+    ],
+)
+def test_a_word_is_no_number_and_a_number_no_word(key: str, value: Any) -> None:
+    """However the config is made: from a file, over REST or in code."""
+    data: Any = value
+    for part in reversed(key.split(".")):
+        data = {part: data}
+    with pytest.raises(InvalidInput, match=rf"^{key}: must be a "):
+        parse_run_config(data)
+    with pytest.raises(ValidationError):
+        RunConfig.model_validate_json(json.dumps(data))
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert parse_run_config({"sampling": {"temperature": 1}}).sampling.temperature == 1.0
 
 
 def test_lora_is_chosen_by_its_kind() -> None:

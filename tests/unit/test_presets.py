@@ -1,18 +1,32 @@
 """Every shipped preset loads, and `paper` is the paper."""
 
+import json
 from typing import Any
 
 import pytest
+import yaml
 
 from rewardloop import presets
 from rewardloop.config import BestWorst, parse_run_config
-from rewardloop.errors import NotFound
+from rewardloop.config.files import parse_mapping
+from rewardloop.errors import InvalidInput, NotFound
 
 
 @pytest.mark.parametrize("name", ["8b-80gb", "demo", "paper", "paper-cpu"])
 def test_each_preset_is_a_valid_config_of_its_name(name: str) -> None:
     assert name in presets.names()
     assert parse_run_config(presets.load(name)).name == name
+
+
+@pytest.mark.parametrize("name", ["8b-80gb", "demo", "paper", "paper-cpu"])
+def test_a_preset_written_out_reads_back_as_itself(name: str) -> None:
+    """Every number, text and null of a config means the same in YAML and in JSON."""
+    whole = parse_run_config(presets.load(name)).model_dump(mode="json")
+    for text in (yaml.safe_dump(whole), json.dumps(whole), json.dumps(whole, indent="\t")):
+        assert parse_mapping(text, "run.yaml") == whole
+    again = yaml.safe_dump({"name": "again"})
+    with pytest.raises(InvalidInput, match="the key 'name' is given twice"):
+        parse_mapping(yaml.safe_dump(whole) + again, "run.yaml")
 
 
 def test_there_is_no_preset_without_a_test() -> None:

@@ -1,8 +1,8 @@
-"""What Postgres can hold."""
+"""What Postgres can hold, and which texts are the same."""
 
 import pytest
 
-from rewardloop.texts import check_storable, storable
+from rewardloop.texts import canonical, check_storable, folded, storable
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,19 @@ def test_a_models_text_is_stored_visibly(text: str, stored: str) -> None:
 def test_what_cannot_be_stored_is_named(text: str, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         check_storable(text)
+
+
+def test_one_text_may_be_written_in_several_ways() -> None:
+    composed, decomposed = "caf\u00e9", " cafe\u0301\n"
+    assert canonical(decomposed) == canonical(composed) == composed
+    assert canonical("Tea") != canonical("tea")
+    assert canonical("a  b") != canonical("a b")
+
+
+@pytest.mark.parametrize("text", ["stra\u00dfe  \n1", " STRASSE 1", "Strasse\u00a01"])
+def test_one_question_may_be_asked_in_more(text: str) -> None:
+    assert folded(text) == "strasse 1"
+
+
+def test_other_words_are_another_question() -> None:
+    assert folded("How many bees?") != folded("How many bees")

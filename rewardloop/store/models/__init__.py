@@ -4,7 +4,7 @@ runs 1--n iterations 1--n iteration_prompts n--1 prompts
 iteration_prompts 1--n responses 1--n judgements
 iterations 1--n preference_pairs, 1--n training_jobs 1--n training_metrics
 prompts 1--n ranked_responses; iterations 1--n assessments 1--n ranked_judgements
-iterations 1--n candidate_prompts (self-instruct), 1--n eft_examples
+iterations 1--n candidate_prompts (self-instruct), 1--n ift_examples, 1--n eft_examples
 evaluations 1--n comparisons; evaluation_answers belong to a version and a prompt
 model_versions: parent -> child; serving names the one that is served
 """
@@ -17,6 +17,7 @@ from rewardloop.store.models.method import (
     EftExample,
     Evaluation,
     EvaluationAnswer,
+    IftExample,
     RankedJudgement,
     RankedResponse,
     RankedSplit,
@@ -51,6 +52,7 @@ __all__ = [
     "EvaluationAnswer",
     "Event",
     "IdempotencyKey",
+    "IftExample",
     "Iteration",
     "IterationPrompt",
     "Judgement",

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, func
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from rewardloop.records import EvaluationState, Preference
@@ -34,6 +34,17 @@ class RankedSplit(Base):
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"), primary_key=True)
     prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
     held_out: Mapped[bool]
+    response_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default="{}")
+    """The responses that the prompt had then; those that were imported later are other runs'."""
+
+
+class IftExample(Base):
+    """What a bootstrap imitates, fixed when it begins: imports go on meanwhile."""
+
+    __tablename__ = "ift_examples"
+    iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"), primary_key=True)
+    prompt_id: Mapped[int] = mapped_column(ForeignKey("prompts.id"), primary_key=True)
+    answer: Mapped[str]
 
 
 class Assessment(Base):

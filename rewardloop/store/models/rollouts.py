@@ -24,10 +24,17 @@ class Prompt(Base):
     dataset: Mapped[str]
     messages: Mapped[list[Json]]
     messages_sha256: Mapped[str]
+    """Of the turns in Unicode's composed form and without outer blanks."""
+    question_sha256: Mapped[str]
+    """Of the last turn, besides without letter case and with single blanks: what overlap with
+    evaluation is found by."""
     reference: Mapped[str | None]
     source: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    __table_args__ = (UniqueConstraint("dataset", "messages_sha256"),)
+    __table_args__ = (
+        UniqueConstraint("dataset", "messages_sha256"),
+        Index("prompts_by_question", "question_sha256"),
+    )
 
 
 class IterationPrompt(Base):

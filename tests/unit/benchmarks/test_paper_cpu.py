@@ -77,7 +77,9 @@ def test_a_number_of_iterations_that_no_run_takes_is_refused(
 def test_table_and_last_line_are_printed_of_a_failed_run_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failed: bool
 ) -> None:
-    metrics = dict.fromkeys(paper_cpu.METRICS, 0.25)
+    ends = {"low": 0.125, "high": 0.5, "over": "prompts", "num": 18, "reason": None}
+    metrics = dict.fromkeys(paper_cpu.METRICS, 0.25) | dict.fromkeys(paper_cpu.COUNTS, 1021)
+    metrics |= {"exact_order": None, "intervals": {"spearman": ends}}
     judge = {"label": "M1", "mode": "free", "purpose": "health", "metrics": metrics}
     views = [{"index": 0, "state": "succeeded", "error": None}]
     if failed:
@@ -92,7 +94,9 @@ def test_table_and_last_line_are_printed_of_a_failed_run_too(
 
     monkeypatch.setattr(paper_cpu, "chain", chain)
     code, out, err = ended(monkeypatch, capsys)
-    assert "pairwise accuracy" in out
+    table = [" ".join(line.split()) for line in out.splitlines()]
+    assert {"pairwise accuracy 0.250", "exact order -", "num pairs needed 1,021"} <= set(table)
+    assert table[table.index("spearman 0.250") + 1] == "95 % interval 0.12 to 0.50"
     last = json.loads(out.splitlines()[-1])
     assert last == {"m1_free_parse_rate": 0.25, "judge": {"m1": metrics}}
     assert code == int(failed)

@@ -14,7 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from rewardloop.cli import demo, doctor, main, remote
-from rewardloop.datasets import Format
+from rewardloop.config import parse_run_config
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.embedded.process import free_port
 from rewardloop.errors import BrokenFile, Conflict, InvalidInput, NotFound
@@ -190,8 +190,9 @@ def test_a_running_home_is_not_started_twice(stack: Home) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("sampling: [", "neither YAML nor JSON"),
-        ("a: b: c", "neither YAML nor JSON"),
+        ("sampling: [", ":1: '[' is not closed"),
+        ("seed: 1\nseed: 2", ":2: the key 'seed' is given twice, here and in line 1"),
+        ("", "is empty"),
         ("- sampling", "must hold a mapping"),
         ("just words", "must hold a mapping"),
     ],
@@ -245,33 +246,38 @@ class FakeApi:
         return web.json_response(self.answers[request.path.rpartition("/")[2]])
 
 
+def made_run(**config: Any) -> dict[str, Any]:
+    """What the API answers to a new run."""
+    whole = parse_run_config(config).model_dump(mode="json")
+    return {"id": "r1", "base_version": "base", "config": whole}
+
+
+async def test_a_bare_start_says_what_it_begins(
+    stack: Home, serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api = FakeApi(runs=made_run(bootstrap={}, prompts={"num_per_iteration": 4000}))
+    await remote.start(with_api(stack, await serve(api)), None, None, 1)
+    told = capsys.readouterr()
+    assert told.out == "r1\n"
+    assert "a bootstrap and 1 iteration of 4000 prompts" in told.err
+    assert "48,000 judgements in each" in told.err
+    assert "No preset and no file was given" in told.err
+
+
 async def test_start_asks_for_run_and_iterations_at_once_and_prints_the_runs_id(
     stack: Home, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    api = FakeApi(runs={"id": "r1"})
+    api = FakeApi(runs=made_run())
     path = tmp_path / "run.yaml"
     path.write_text("seed: 3")
     await remote.start(with_api(stack, await serve(api)), None, path, 2)
-    assert capsys.readouterr().out == "r1\n"
+    told = capsys.readouterr()
+    assert told.out == "r1\n"
+    assert told.err == (
+        "begins with base; 2 iterations of 32 prompts x 4 answers x 3 judgements: "
+        "384 judgements in each\n"
+    )
     assert api.requests == [("POST", "/v1/runs?iterations=2", {"seed": 3})]
-
-
-async def test_import_sends_prompts_and_counts(
-    stack: Home, serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    api = FakeApi(prompts={"added": 1})
-    path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "Write."}\nnot json\n{"prompt": "Add."}\n')
-    home = with_api(stack, await serve(api))
-    with pytest.raises(BrokenFile):
-        await remote.import_file(home, path, "mine", Format.AUTO, False, "en")
-    assert api.requests == []
-    await remote.import_file(home, path, "mine", Format.AUTO, True, "en")
-    ((_, sent_to, body),) = api.requests
-    assert sent_to == "/v1/datasets/mine/prompts"
-    assert [row["messages"][0]["content"] for row in body["prompts"]] == ["Write.", "Add."]
-    told = capsys.readouterr().out.replace("\n", " ")
-    assert "1 prompts added, 1 known already, 0 filtered, 1 broken lines left out" in told
 
 
 COUNTS = [

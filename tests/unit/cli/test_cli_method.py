@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from rewardloop.cli import main, remote
 from rewardloop.config import RunConfig
-from rewardloop.errors import BrokenFile, EvaluationFailed, NotFound
+from rewardloop.errors import EvaluationFailed, NotFound
 from rewardloop.method.conformance import Found, conformance
 
 Answers = dict[tuple[str, str], Any]
@@ -45,31 +45,9 @@ def test_wrong_arguments_are_refused(arguments: list[str]) -> None:
     assert runner.invoke(main.app, arguments).exit_code == 2
 
 
-async def test_ranked_responses_are_sent_and_what_was_left_out_is_told(
-    stack: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    home, api = await stack({("POST", "/v1/datasets/mine/ranked"): {"added": 1}})
-    good = {"prompt": "Q", "responses": [{"text": "a", "rank": 1}, {"text": "b", "rank": 0}]}
-    alone = {"prompt": "R", "responses": [{"text": "a", "rank": 0}]}
-    path = tmp_path / "ranked.jsonl"
-    path.write_text(f"{json.dumps(good)}\n{json.dumps(alone)}\nnot json\n")
-    with pytest.raises(BrokenFile):
-        await remote.import_ranked(home, path, "mine", False, "en")
-    assert api.requests == []
-    await remote.import_ranked(home, path, "mine", True, "en")
-    ((_, _, body),) = api.requests
-    (sent,) = body["prompts"]
-    assert sent["messages"] == [{"role": "user", "content": "Q"}]
-    assert sent["reference"] == "b"
-    assert sent["responses"] == [{"text": "b", "rank": 0}, {"text": "a", "rank": 1}]
-    told = capsys.readouterr().out
-    assert "1 ranked prompts added" in told
-    assert "1 broken lines left out" in told
-    assert "fewer_than_two" in told
-
-
 async def test_a_preset_lies_under_the_files_keys(stack: Any, tmp_path: Path) -> None:
-    home, api = await stack({("POST", "/v1/runs"): {"id": "r1"}})
+    made = {"id": "r1", "base_version": "base", "config": RunConfig().model_dump(mode="json")}
+    home, api = await stack({("POST", "/v1/runs"): made})
     path = tmp_path / "mine.yaml"
     path.write_text("training: {beta: 0.2}")
     await remote.start(home, "demo", path, 1)
@@ -175,8 +153,16 @@ async def test_conformance_counts_what_deviates(
     home, _ = await stack({**RUNS, ("GET", "/v1/runs/r1/conformance"): {"items": rows}})
     await remote.show_conformance(home, None)
     told = capsys.readouterr().out
-    assert f"{sum(row['deviates'] for row in rows)} of {len(rows)} values deviate" in told
-    assert "not run" in told
+    verdicts = [row["verdict"] for row in rows]
+    counted = verdicts.count("same") + verdicts.count("deviates")
+    assert f"{verdicts.count('deviates')} of {counted} values deviate; " in told
+    for verdict, words in (
+        ("does not apply", "belong to parts that this run leaves out"),
+        ("not run", "have not run"),
+        ("not given", "are not given by the paper"),
+    ):
+        assert verdicts.count(verdict) > 0
+        assert f"; {verdicts.count(verdict)} {words}" in told
 
 
 async def test_every_policy_is_compared_on_stored_scores(

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
-from rewardloop.cli import listing, remote
+from rewardloop.cli import importing, listing, remote
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, UpstreamUnavailable
@@ -106,8 +106,9 @@ async def test_a_wrong_name_of_a_dataset_is_told_before_the_file_is_read(
     dead: Home, name: str
 ) -> None:
     for asks in (
-        remote.import_file(dead, Path("absent"), name, Format.AUTO, False, "en"),
-        remote.import_ranked(dead, Path("absent"), name, False, "en"),
+        importing.import_file(dead, Path("absent"), name, Format.AUTO, False, "en"),
+        importing.import_ranked(dead, Path("absent"), name, Format.AUTO, False, "en"),
+        importing.inspect(dead, Path("absent"), name, Format.AUTO, False, "en", False),
     ):
         with pytest.raises(InvalidInput, match="letters, digits, dots, dashes and underscores"):
             await asks

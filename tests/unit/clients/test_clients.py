@@ -18,7 +18,7 @@ from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.http import call, connect
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.replicas import ReplicaAdmin
-from rewardloop.config import Judging, Sampling
+from rewardloop.config import Judging, Sampling, SelfInstruct
 from rewardloop.embedded.process import free_port
 from rewardloop.method.comparison import COMPARISON_VERSION
 from rewardloop.records import (
@@ -199,6 +199,31 @@ async def test_samples(serve: Serve) -> None:
     asked = {"n": 2, "temperature": 0.7, "top_p": 0.9, "max_tokens": 9}
     body = {"model": "policy", "messages": [HI], **asked}
     assert script.requests == [("POST", "/v1/chat/completions", body)]
+
+
+@pytest.mark.parametrize("ids", [[1, 5, 2], None])
+async def test_an_engine_is_asked_for_the_ids_of_a_prompt(serve: Serve, ids: Any) -> None:
+    script = Script((200, {**completion("a"), "prompt_token_ids": ids}))
+    async with GeneratorClient([await serve(script)], KEY) as client:
+        assert await client.prompt_token_ids([HI]) == ids
+    body = {"model": "policy", "messages": [HI], "max_tokens": 1, "return_token_ids": True}
+    assert script.requests == [("POST", "/v1/chat/completions", body)]
+
+
+async def test_an_engine_that_tells_no_ids_has_none(serve: Serve) -> None:
+    async with GeneratorClient([await serve(Script((200, completion("a"))))], KEY) as client:
+        assert await client.prompt_token_ids([HI]) is None
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_only_our_engine_is_told_that_a_text_is_plain(serve: Serve, ours: bool) -> None:
+    """A foreign one may refuse a field that it does not know."""
+    answer = {"choices": [{"index": 0, "text": "b", "finish_reason": "stop"}]}
+    script = Script((200, answer))
+    async with GeneratorClient([await serve(script)], KEY, ours=ours) as client:
+        assert await client.complete("a", SelfInstruct(), ["\n"]) == ("b", "stop")
+    ((_, _, body),) = script.requests
+    assert body.get("split_special_tokens") == (True if ours else None)
 
 
 async def test_a_server_that_counts_no_tokens_is_read_all_the_same(serve: Serve) -> None:
@@ -519,10 +544,20 @@ async def test_a_failed_swap_is_not_tried_again(serve: Serve) -> None:
 
 async def test_prompts_are_sent_in_chunks(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rewardloop.clients.api._PROMPTS_PER_REQUEST", 2)
-    script = Script((200, {"added": 2}), (200, {"added": 0}))
+    left_out = {"empty": {"count": 1, "first": "prompts.1", "detail": "x"}}
+    script = Script(
+        (200, {"added": 2, "known": 0, "left_out": left_out, "elsewhere": {"evaluation": 2}}),
+        (200, {"added": 0, "known": 1, "left_out": left_out, "elsewhere": {"other": 1}}),
+    )
     prompts = [PromptRecord((HI,), None, f"seed:{i}") for i in range(3)]
     async with ApiClient(await serve(script), KEY) as api:
-        assert await api.add_prompts("my set", prompts) == 2
+        added = await api.add_prompts("my set", prompts)
+    assert added == {
+        "added": 2,
+        "known": 1,
+        "left_out": {"empty": {"count": 2, "first": "prompts.1", "detail": "x"}},
+        "elsewhere": {"evaluation": 2, "other": 1},
+    }
     assert [path for _, path, _ in script.requests] == ["/v1/datasets/my set/prompts"] * 2
     sent = [[row["source"] for row in body["prompts"]] for _, _, body in script.requests]
     assert sent == [["seed:0", "seed:1"], ["seed:2"]]

@@ -171,7 +171,7 @@ def test_a_file_without_a_good_line_is_refused_in_any_case(
 
 
 def test_lines_that_are_no_objects_hint_at_the_ending(tmp_path: Path) -> None:
-    path = jsonl(tmp_path, ["[", "]"])
+    path = jsonl(tmp_path, ["]", "["])
     with pytest.raises(BrokenFile, match=r"no good one; nothing was imported") as caught:
         read_prompts(path)
     assert "one that holds a JSON array .json" in caught.value.message
@@ -290,7 +290,7 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_a_folder(tmp_path: Path) -> None:
     path = tmp_path / "folder.jsonl"
     path.mkdir()
-    with pytest.raises(InvalidInput, match=r"is a folder\. Name one file in it\."):
+    with pytest.raises(InvalidInput, match=r"is a folder without data files .* Name one file\."):
         read_prompts(path)
 
 
@@ -302,22 +302,25 @@ def test_a_file_that_the_system_refuses(tmp_path: Path) -> None:
 
 
 def test_an_unknown_ending(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"a\.parquet has an unknown ending\. Convert it"):
-        read_prompts(tmp_path / "a.parquet")
+    with pytest.raises(InvalidInput, match=r"a\.xlsx has an unknown ending\. Convert it"):
+        read_prompts(tmp_path / "a.xlsx")
 
 
-def test_lines_in_a_json_file(tmp_path: Path) -> None:
+def test_lines_in_a_json_file_are_read(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [SEED, SEED], "a.json")
-    with pytest.raises(BrokenFile, match=r"not valid JSON at line 2, column 1") as caught:
+    assert len(read_prompts(path).prompts) == 2
+
+
+def test_broken_json_in_a_json_file(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, ["[", "", '{"prompt": }]'], "a.json")
+    with pytest.raises(BrokenFile, match=r"not valid JSON at line 3, column 12") as caught:
         read_prompts(path, skip_broken=True)
-    assert caught.value.context == {"lines": [2]}
-    assert "must be named .jsonl" in caught.value.message
+    assert caught.value.context == {"lines": [3]}
 
 
-def test_an_object_in_a_json_file(tmp_path: Path) -> None:
+def test_an_object_in_a_json_file_is_one_row(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [SEED], "a.json")
-    with pytest.raises(InvalidInput, match="holds an object, not one JSON array"):
-        read_prompts(path)
+    assert [p.source for p in read_prompts(path).prompts] == ["seed:s1"]
 
 
 def test_absurd_json_in_a_json_file(tmp_path: Path) -> None:

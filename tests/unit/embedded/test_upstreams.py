@@ -51,6 +51,19 @@ def test_another_name_is_refused_with_those_that_may_stand_there(file: Path, nam
     assert "hunter2" not in caught.value.message
 
 
+def test_a_name_that_is_given_twice_is_refused_with_both_lines(file: Path) -> None:
+    name = "REWARDLOOP_PROMPT_UPSTREAM_URL"
+    file.write_text(f"# engines\n{name}=http://a\n\nexport {name}='http://b'\n")
+    with pytest.raises(InvalidInput, match=rf":4: {name} is given twice, here and in line 2;"):
+        read_upstreams(file)
+
+
+def test_a_line_that_cannot_be_read_is_refused(file: Path) -> None:
+    file.write_text("REWARDLOOP_PROMPT_UPSTREAM_MODEL: chat\n")
+    with pytest.raises(InvalidInput, match=r":1: no `NAME=value` line"):
+        read_upstreams(file)
+
+
 def test_a_file_that_cannot_be_read_is_named(file: Path, tmp_path: Path) -> None:
     for path in (file, tmp_path):
         with pytest.raises(InvalidInput, match=f"{path} cannot be read"):

@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from services.generator.__main__ import command
+import pytest
+
+from rewardloop.errors import InvalidInput
+from services.generator.__main__ import command, require_the_checkpoints_own
 
 
 def test_a_models_own_sampling_defaults_do_not_apply() -> None:
@@ -19,3 +22,22 @@ def test_a_models_own_sampling_defaults_do_not_apply() -> None:
 def test_options_of_the_caller_come_last_and_so_win() -> None:
     words = command(Path("m1"), "2048", ["--port", "8001", "--generation-config", "auto"])
     assert words[-4:] == ["--port", "8001", "--generation-config", "auto"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--chat-template", "x.jinja"],
+        ["--chat_template=x.jinja"],
+        ["--port", "1", "--tokenizer=other"],
+        ["--trust-request-chat-template"],
+        ["--default-chat-template-kwargs", "{}"],
+    ],
+)
+def test_the_prompt_is_the_checkpoints_own_matter(options: list[str]) -> None:
+    with pytest.raises(InvalidInput, match="the checkpoint's own tokenizer and chat template"):
+        require_the_checkpoints_own(options)
+
+
+def test_other_options_are_vllms() -> None:
+    require_the_checkpoints_own(["--port", "8001", "--tokenizer-pool-size", "2", "tokenizer"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rewardloop import checkpoints
 from rewardloop.errors import CheckpointInvalid, SwapFailed
 from services.generator import swap
 from services.generator.admission import Admission
@@ -253,6 +254,26 @@ async def test_changed_files_are_not_loaded(replica: Any, name: str) -> None:
     assert refused.json()["type"] == "urn:rewardloop:error:checkpoint-invalid"
     assert name in refused.json()["detail"]
     assert "pause" not in replica.engine.events
+
+
+async def test_a_version_with_other_stop_ids_than_the_engines_is_not_loaded(
+    replica: Any,
+) -> None:
+    """Measured against the version that the server was started with, not the last one."""
+    assert (await replica.activate("m1")).status_code == 200
+
+    def write(folder: Any) -> None:
+        for name in ("model.safetensors", "canaries.json"):
+            (folder / name).write_bytes((replica.root / "m0" / name).read_bytes())
+        (folder / "generation_config.json").write_text('{"eos_token_id": 7}')
+
+    checkpoints.publish(replica.root, "m2", write, {})
+    replica.engine.events.clear()
+    refused = await replica.activate("m2")
+    assert refused.status_code == 502
+    assert "m2 differs from m0 in its stop ids ([7], not [])" in refused.json()["detail"]
+    assert replica.engine.events == []
+    assert (await replica.chat()).json()["weight_version"] == "m1"
 
 
 async def test_a_broken_manifest_is_told_as_such(replica: Any) -> None:

@@ -276,6 +276,17 @@ async def test_a_wrong_key_is_refused(judge: Judge) -> None:
     assert (await judge.client.get("/health")).json() == {"status": "ok"}
 
 
+async def test_a_body_that_gives_a_key_twice_is_refused(judge: Judge) -> None:
+    turns = json.dumps([REQUEST, RESPONSE])
+    body = f'{{"model": "judge", "temperature": 0, "messages": {turns}, "temperature": 1}}'
+    answer = await judge.client.post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == 422
+    assert "the key 'temperature' is given twice" in answer.json()["error"]["message"]
+    assert judge.engine.requests == []
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -288,6 +299,11 @@ async def test_a_wrong_key_is_refused(judge: Judge) -> None:
         ({"max_tokens": 1}, "max_tokens"),
         ({"judgement_mode": "strict"}, "judgement_mode"),
         ({"compare_with": 5}, "compare_with"),
+        ({"n": True}, "n"),
+        ({"n": "3"}, "n"),
+        ({"n": 3.0}, "n"),
+        ({"temperature": "0.7"}, "temperature"),
+        ({"stream": 1}, "stream"),
         ({"seeds": 1}, "seeds"),
         ({"messages": [REQUEST, {"role": "tool", "content": "x"}]}, "role"),
     ],

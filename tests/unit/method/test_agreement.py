@@ -1,7 +1,7 @@
 """A judge held against human rankings, by hand and against SciPy."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from math import sqrt
 
@@ -33,7 +33,7 @@ def test_three_prompts_by_hand() -> None:
         # Tied, and both 5: one on the best, one not; no correlation.
         ((1, 0), (5.0, 5.0)),
     )
-    assert found == Agreement(
+    assert replace(found, intervals={}) == Agreement(
         num_prompts=3,
         num_responses=8,
         num_scored=8,
@@ -50,12 +50,17 @@ def test_three_prompts_by_hand() -> None:
         exact_order=1 / 3,
         spearman=pytest.approx(0.75),
         kendall_tau=pytest.approx(2 / 3),
+        pairwise_accuracy_ties_half=5.5 / 7,
     )
 
 
 def test_nothing_to_measure_is_none_and_never_nan() -> None:
     found = agreement([])
-    assert set(asdict(found).values()) == {0, None}
+    figures = asdict(found)
+    assert {each["reason"] for each in figures.pop("intervals").values()} == {
+        "fewer than 10 prompts"
+    }
+    assert set(figures.values()) == {0, None}
     assert json.loads(json.dumps(asdict(found), allow_nan=False))["pairwise_accuracy"] is None
 
 
@@ -159,6 +164,88 @@ def test_the_rank_correlation_needs_two_sides_that_vary() -> None:
     assert rank_correlation([1, 2], [3, 3]) is None
     assert rank_correlation([3, 3], [1, 2]) is None
     assert rank_correlation([1, 2, 3], [10, 30, 20]) == pytest.approx(0.5)
+
+
+def test_what_length_alone_would_say_of_the_same_pairs() -> None:
+    """Prompt 1: best longest; pairs (0,1) right, (0,2) right, (1,2) tied; the better is the
+    longer in all three. Prompt 2: (0,1) is right and its better one shorter, (0,2) has no
+    score, (1,2) neither. Prompt 3: one length, and wrong."""
+    found = agreement(
+        [
+            JudgedRanking((0, 1, 2), (4.0, 2.0, 2.0), (90, 60, 30)),
+            JudgedRanking((0, 1, 2), (4.0, 2.0, None), (10, 20, 900)),
+            JudgedRanking((1, 0), (5.0, 3.0), (50, 50)),
+        ]
+    )
+    assert pairs(found) == (3, 1, 1, 2)
+    assert (found.pairwise_accuracy, found.pairwise_accuracy_ties_half) == (3 / 5, 3.5 / 5)
+    assert found.longer_is_better == 3.5 / 5
+    assert (found.num_longer_better, found.num_shorter_better) == (3, 1)
+    assert found.accuracy_longer_better == pytest.approx(2.5 / 3)
+    assert found.accuracy_shorter_better == 1.0
+    assert found.accuracy_balanced == pytest.approx((2.5 / 3 + 1) / 2)
+
+
+def test_a_judge_of_length_alone_is_at_chance_when_balanced() -> None:
+    lengths = [(30, 20, 10), (10, 30, 20), (20, 10, 30)]
+    found = agreement(JudgedRanking((0, 1, 2), tuple(map(float, n)), n) for n in lengths)
+    assert found.pairwise_accuracy == found.longer_is_better == 5 / 9
+    assert found.accuracy_balanced == 0.5
+
+
+def test_without_lengths_there_is_no_baseline() -> None:
+    found = of(((0, 1), (4.0, 2.0)))
+    assert (found.longer_is_better, found.accuracy_balanced) == (None, None)
+    with pytest.raises(ValueError, match="2 ranks do not fit 1 lengths"):
+        JudgedRanking((0, 1), (3.0, 2.0), (5,))
+
+
+def test_the_pairs_needed_grow_with_how_much_a_prompts_pairs_depend_on_each_other() -> None:
+    """Twelve prompts of one pair each, half of them right: independent, so that
+    (1.959964 + 0.841621)^2 / 4 / 0.05^2 = 784.9 pairs are needed, but for the jackknife's
+    n / (n - 1): 784.9 * 12 / 11 = 856.2. Three pairs a prompt that agree all or not at all
+    say no more than one: 3 * 856.2 = 2568.7."""
+    single = of(*[((0, 1), (4.0, 2.0)), ((0, 1), (2.0, 4.0))] * 6)
+    assert single.design_effect == pytest.approx(12 / 11)
+    assert (single.num_pairs_needed, single.num_prompts_needed) == (857, 857)
+    right, wrong = (3.0, 2.0, 1.0), (1.0, 2.0, 3.0)
+    triple = of(*[((0, 1, 2), right), ((0, 1, 2), wrong)] * 6)
+    assert triple.design_effect == pytest.approx(36 / 11)
+    assert (triple.num_pairs_needed, triple.num_prompts_needed) == (2569, 857)
+
+
+def test_a_judge_that_ties_everything_or_few_prompts_tell_no_need() -> None:
+    tied = of(*[((0, 1), (3.0, 3.0))] * 12)
+    assert (tied.pairwise_accuracy, tied.pairwise_accuracy_ties_half) == (0.0, 0.5)
+    few = of(*[((0, 1), (4.0, 2.0)), ((0, 1), (2.0, 4.0))] * 4)
+    for found in (tied, few):
+        assert (found.design_effect, found.num_pairs_needed, found.num_prompts_needed) == (
+            *(None, None),
+            None,
+        )
+
+
+def test_an_interval_is_over_the_prompts_that_have_a_say() -> None:
+    """Eleven prompts with a pair, and one that humans tied: by hand, each a whole of its own,
+    6 of 11 right, v = p (1 - p) / 10, so Wilson's for 10 answers with t(10) = 2.228139."""
+    found = of(*[((0, 1), (4.0, 2.0))] * 6, *[((0, 1), (2.0, 4.0))] * 5, ((0, 0), (1.0, 2.0)))
+    interval = found.intervals["pairwise_accuracy"]
+    assert (interval.over, interval.num, interval.reason) == ("prompts", 11, None)
+    p, square = 6 / 11, 2.228139**2 / 10
+    middle, half = p + square / 2, sqrt(square * p * (1 - p) + square**2 / 4)
+    ends = ((middle - half) / (1 + square), (middle + half) / (1 + square))
+    assert (interval.low, interval.high) == pytest.approx(ends, abs=1e-6)
+    assert found.intervals["five_best"].reason == "fewer than 10 prompts"
+
+
+def test_what_an_older_version_stored_can_be_read() -> None:
+    found = of(*[((0, 1), (4.0, 2.0))] * 12)
+    whole = json.loads(json.dumps(asdict(found)))
+    assert Agreement.from_metrics({**whole, "parse_rate": 1.0}) == found
+    new = ("intervals", "accuracy_balanced", "longer_is_better", "num_longer_better")
+    old = {key: value for key, value in whole.items() if key not in new}
+    assert Agreement.from_metrics(old).pairwise_accuracy == 1.0
+    assert Agreement.from_metrics(old).intervals == {}
 
 
 def rankings() -> st.SearchStrategy[JudgedRanking]:

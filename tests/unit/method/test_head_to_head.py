@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import pairwise
-from math import comb
 
 import pytest
 from hypothesis import given, settings
@@ -13,10 +12,9 @@ from rewardloop.method.head_to_head import (
     HeadToHead,
     Outcome,
     head_to_head,
-    net_interval,
     outcome,
-    wilson_interval,
 )
+from rewardloop.method.intervals import wilson
 from rewardloop.records import Preference
 
 FIRST, SECOND, TIE = Preference
@@ -103,6 +101,7 @@ def test_nothing_decided_has_no_rates(rows: list[ComparedPrompt]) -> None:
         mean_length_a=4 if rows else None,
         mean_length_b=6 if rows else None,
         position_bias=None,
+        interval_reason="fewer than 10 prompts",
     )
 
 
@@ -113,13 +112,17 @@ def test_position_bias_is_of_the_orders_that_contradict_each_other() -> None:
     assert head_to_head(compared(*beside_it)).position_bias is None
 
 
-@given(st.lists(prompts, max_size=12))
+DECIDED = compared(*[WIN, LOSS, DRAW] * 4)
+"""Enough for intervals."""
+
+
+@given(st.lists(prompts, max_size=12).map(lambda rows: [*rows, *DECIDED]))
 @settings(max_examples=8)
 def test_swapping_a_and_b_swaps_wins_and_losses_and_nothing_else(
     rows: list[ComparedPrompt],
 ) -> None:
     ours, theirs = head_to_head(rows), head_to_head([swapped(row) for row in rows])
-    low, high = wilson_interval(ours.num_losses, len(rows) - ours.num_undecided)
+    low, high = wilson(ours.num_losses, len(rows) - ours.num_undecided)
     expected = replace(
         ours,
         num_wins=ours.num_losses,
@@ -129,8 +132,8 @@ def test_swapping_a_and_b_swaps_wins_and_losses_and_nothing_else(
         net_win_rate=negative(ours.net_win_rate),
         net_low=theirs.net_low,
         net_high=theirs.net_high,
-        win_low=low,
-        win_high=high,
+        win_low=float(low),
+        win_high=float(high),
         mean_length_a=ours.mean_length_b,
         mean_length_b=ours.mean_length_a,
     )
@@ -146,7 +149,7 @@ def negative(value: float | None) -> float | None:
 @given(st.lists(prompts, max_size=12))
 @settings(max_examples=8)
 def test_rates_are_in_their_intervals(rows: list[ComparedPrompt]) -> None:
-    found = head_to_head([*rows, ComparedPrompt(TIE, TIE, 1, 1)])
+    found = head_to_head([*rows, *DECIDED])
     shares = [found.win_rate, found.loss_rate, found.tie_rate]
     assert sum(share for share in shares if share is not None) == pytest.approx(1)
     assert_ordered(0, found.win_low, found.win_rate, found.win_high, 1)
@@ -159,34 +162,6 @@ def assert_ordered(*values: float | None) -> None:
     assert all(left <= right + 1e-12 for left, right in pairwise(known))
 
 
-def test_wilsons_interval_by_hand() -> None:
-    """z^2 = 3.841459: (0.5 + 0.192073 -+ 1.959964 sqrt(0.025 + 0.00960365)) / 1.3841459."""
-    assert wilson_interval(5, 10) == pytest.approx((0.236593, 0.763407), abs=1e-6)
-    # Of 142 of 256: (0.5546875 + 0.00750285 -+ 1.959964 sqrt(0.0009648800 + 0.0000146540))
-    # / 1.0150057, where p (1 - p) / n = 0.5546875 * 0.4453125 / 256.
-    assert wilson_interval(142, 256) == pytest.approx((0.493444, 0.614314), abs=1e-6)
-    assert wilson_interval(0, 10) == pytest.approx((0, 3.841459 / 13.841459), abs=1e-6)
-    assert wilson_interval(0, 0) == (None, None)
-
-
-def test_the_bootstrap_interval_is_that_of_the_exact_distribution() -> None:
-    """400 prompts without ties: a resample's wins are binomial(400, 0.7), whose 2.5th and
-    97.5th percentiles, 262 and 298, follow from summing it. One win is 0.005."""
-    outcomes = [Outcome.WIN] * 280 + [Outcome.LOSS] * 120
-    wins = [binomial_quantile(400, 0.7, tail) for tail in (0.025, 0.975)]
-    assert wins == [262, 298]
-    low, high = (2 * num_wins / 400 - 1 for num_wins in wins)
-    assert net_interval(outcomes, 0) == pytest.approx((low, high), abs=0.0051)
-
-
-def binomial_quantile(n: int, p: float, tail: float) -> int:
-    below, k = 0.0, -1
-    while below < tail:
-        k += 1
-        below += comb(n, k) * p**k * (1 - p) ** (n - k)
-    return k
-
-
 def test_more_prompts_make_a_narrower_interval() -> None:
     def width(times: int) -> float:
         found = head_to_head(compared(*[WIN, WIN, LOSS, DRAW] * times))
@@ -197,27 +172,25 @@ def test_more_prompts_make_a_narrower_interval() -> None:
     assert width(64) == pytest.approx(width(16) / 2, rel=0.1)
 
 
-def test_undecided_prompts_do_not_touch_the_interval() -> None:
-    decided = [Outcome.WIN, Outcome.LOSS, Outcome.TIE, Outcome.WIN]
-    with_others = [Outcome.UNDECIDED, *decided, Outcome.UNDECIDED]
-    assert net_interval(with_others, 0) == net_interval(decided, 0)
+def test_undecided_prompts_do_not_touch_the_intervals() -> None:
+    decided = compared(*[WIN] * 12, *[LOSS] * 5, *[DRAW] * 7)
+    found, with_others = head_to_head(decided), head_to_head([*decided, *compared((None, TIE))])
+    assert (found.net_low, found.net_high, found.win_low, found.win_high) == (
+        *(with_others.net_low, with_others.net_high),
+        *(with_others.win_low, with_others.win_high),
+    )
 
 
-def test_one_outcome_only_is_a_point() -> None:
-    assert net_interval([Outcome.LOSS] * 7, 0) == (-1, -1)
+def test_ties_alone_do_not_give_a_width_of_nothing() -> None:
+    """24 ties: -+ z^2 / (24 + z^2), z^2 = 3.841459."""
+    found = head_to_head(compared(*[DRAW] * 24))
+    assert (found.net_low, found.net_high) == pytest.approx((-0.137976, 0.137976), abs=1e-6)
+    assert found.interval_over == "decided prompts"
 
 
-def test_how_many_draws_are_held_at_once_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes = [Outcome.WIN] * 9 + [Outcome.LOSS] * 5 + [Outcome.TIE] * 7
-    at_once = net_interval(outcomes, 0)
-    monkeypatch.setattr(
-        f"{net_interval.__module__}.NUM_DRAWS_AT_ONCE", 1000
-    )  # 47 resamples, then 36 at last
-    assert net_interval(outcomes, 0) == at_once
-
-
-def test_the_seed_decides_the_resamples() -> None:
-    rows = compared(*[WIN] * 501, *[LOSS] * 313, *[DRAW] * 183)
-    first, again, other = (head_to_head(rows, seed) for seed in (3, 3, 4))
-    assert first == again
-    assert (first.net_low, first.net_high) != (other.net_low, other.net_high)
+def test_few_prompts_have_no_interval_but_the_reason() -> None:
+    """Of ten prompts nine are decided."""
+    found = head_to_head(compared(*[WIN] * 9, (None, FIRST)))
+    assert (found.net_low, found.net_high, found.win_low, found.win_high) == (None,) * 4
+    assert found.interval_reason == "fewer than 10 prompts"
+    assert head_to_head(compared(*[WIN] * 10)).interval_reason is None

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rewardloop.config import Health
 from rewardloop.method.agreement import JudgedRanking, agreement
-from rewardloop.method.judge_health import ScoreHealth, collapse, score_health
+from rewardloop.method.judge_health import ScoreHealth, beside_humans, collapse, score_health
 from rewardloop.records import ScoredResponse
 
 
@@ -30,6 +30,7 @@ FIT = ScoreHealth(
     tie_rate=0.2,
     judge_spread=0.5,
     length_correlation=0.1,
+    length_excess=0.1,
 )
 
 
@@ -102,6 +103,44 @@ def test_length_counts_where_it_and_the_score_vary() -> None:
     assert found.length_correlation == pytest.approx(0.5)
 
 
+LIKES_LENGTH = [[response(1.0, text="a"), response(3.0, text="bb"), response(2.0, text="ccc")]]
+"""Spearman 0.5."""
+
+
+@pytest.mark.parametrize(
+    ("rankings", "humans", "num_prompts", "excess"),
+    [
+        ([], None, 0, 0.5),
+        # Of one length, of one rank, or a single response: they say nothing of length.
+        ([([0, 1], [5, 5]), ([0, 0], [5, 9]), ([0], [7])], None, 0, 0.5),
+        # Humans found the longer better: as much as can be, and then as this judge does.
+        ([([0, 1], [9, 5])], 1.0, 1, 0.5),
+        ([([2, 0, 1], [1, 2, 3])], 0.5, 1, 0.0),
+        # They found the shorter better, so the judge is further from them than from 0.
+        ([([0, 1], [5, 9])], -1.0, 1, 1.5),
+        ([([0, 1], [9, 5]), ([0, 1], [5, 9]), ([2, 0, 1], [1, 2, 3])], 0.5 / 3, 3, 1 / 3),
+    ],
+)
+def test_a_judge_may_like_length_as_much_as_humans_do(
+    rankings: list[tuple[list[int], list[int]]],
+    humans: float | None,
+    num_prompts: int,
+    excess: float,
+) -> None:
+    found = beside_humans(score_health(LIKES_LENGTH), rankings)
+    assert found.length_correlation == pytest.approx(0.5)
+    expected = humans if humans is None else pytest.approx(humans)
+    assert found.human_length_correlation == expected
+    assert found.num_human_prompts == num_prompts
+    assert found.length_excess == pytest.approx(excess)
+
+
+def test_without_a_correlation_of_its_own_a_judge_exceeds_nothing() -> None:
+    found = beside_humans(score_health([[response(3.0), response(3.0)]]), [([0, 1], [9, 5])])
+    assert (found.human_length_correlation, found.length_excess) == (pytest.approx(1.0), None)
+    assert collapse(found, None, Health(max_tie_rate=None, max_length_correlation=0.0)) == []
+
+
 def test_no_judgement_at_all_counts_as_none_parsed() -> None:
     found = score_health([])
     assert found == ScoreHealth(0, 0, 1.0, None, None, None, None, None, None)
@@ -132,13 +171,7 @@ HUMANS_AGAINST = agreement([JudgedRanking((0, 1), (1.0, 2.0))])
         ({"tie_rate": 1.0}, {}, "1", "max_tie_rate = 0.95"),
         ({"tie_rate": 0.85}, {"max_tie_rate": 0.8}, "0.85", "max_tie_rate = 0.8"),
         (
-            {"length_correlation": 0.7},
-            {"max_length_correlation": 0.6},
-            "0.7",
-            "max_length_correlation = 0.6",
-        ),
-        (
-            {"length_correlation": -0.7},
+            {"length_excess": 0.7},
             {"max_length_correlation": 0.6},
             "0.7",
             "max_length_correlation = 0.6",
@@ -158,7 +191,7 @@ def test_each_limit_has_its_sentence(
 
 
 def test_a_figure_at_its_limit_is_within_it() -> None:
-    at = replace(FIT, unparsed_rate=0.5, top_score_share=0.9, tie_rate=0.8, length_correlation=-0.6)
+    at = replace(FIT, unparsed_rate=0.5, top_score_share=0.9, tie_rate=0.8, length_excess=0.6)
     limits = Health(
         max_top_score_share=0.9,
         max_tie_rate=0.8,
@@ -177,9 +210,7 @@ def test_without_held_out_rankings_the_humans_are_not_asked() -> None:
 
 
 def test_limits_of_none_ask_nothing() -> None:
-    broken = replace(
-        FIT, unparsed_rate=1.0, top_score_share=1.0, tie_rate=1.0, length_correlation=1.0
-    )
+    broken = replace(FIT, unparsed_rate=1.0, top_score_share=1.0, tie_rate=1.0, length_excess=1.0)
     nothing = Health(max_unparsed_rate=None, max_top_score_share=None, max_tie_rate=None)
     assert collapse(broken, HUMANS_AGAINST, nothing) == []
     assert len(collapse(broken, HUMANS_AGAINST, Health())) == 3

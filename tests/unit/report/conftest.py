@@ -54,10 +54,26 @@ def assessment(label: str, version: str, mode: str, *, right: int, parsed: int) 
         **{"num_missing_pairs": 6, "pairwise_accuracy": right / 114, "five_best": 0.41},
         **{"exact_order": 0.12, "spearman": right / 200 - 0.1, "kendall_tau": right / 250 - 0.1},
         **{"num_judgements": 160, "num_parsed": parsed, "parse_rate": parsed / 160},
+        **{"pairwise_accuracy_ties_half": (right + 7) / 114, "longer_is_better": 0.671},
+        **{"num_longer_better": 70, "num_shorter_better": 44, "accuracy_balanced": 0.515},
+        **{"accuracy_longer_better": 0.75, "accuracy_shorter_better": 0.28},
+        **{"design_effect": 1.3, "num_pairs_needed": 1021, "num_prompts_needed": 162},
+        "intervals": {
+            "pairwise_accuracy_ties_half": ends(right / 114 - 0.1, right / 114 + 0.2),
+            "spearman": ends(-0.125, 0.5),
+            "five_best": ends(None, None, 3, "fewer than 10 prompts"),
+        },
     }
     return {"label": label, "version": version, "mode": mode, "purpose": "health"} | {
         "metrics": metrics
     }
+
+
+def ends(
+    low: float | None, high: float | None, num: int = 18, reason: str | None = None
+) -> dict[str, Any]:
+    """A stored interval."""
+    return {"low": low, "high": high, "over": "prompts", "num": num, "reason": reason}
 
 
 def head_to_head(a: str, b: str, wins: int, losses: int) -> dict[str, Any]:

@@ -99,21 +99,49 @@ def test_the_header_names_the_run(html: str, sample: dict[str, Any]) -> None:
 
 def test_versions_stand_side_by_side(html: str) -> None:
     text = section(html, "summary").text
-    # M2 won 11 of 23 against M1; it judges 66 of 114 pairs as humans did.
+    # M2 won 11 of 23 against M1; it judges 66 of 114 pairs as humans did, and ties 14.
     assert "47.8 % 29.8 to 66.8, vs M1" in text
-    assert "57.9 %" in text
+    assert "64.0 % 47.9 to 77.9 0.230 -0.12 to 0.50" in text
     assert "3.4" in text  # M2's own roll-out is iteration 2: 2.9 + 2 / 4
     assert "432" in text  # characters against M1, 431.5 rounded
 
 
 def test_every_figure_of_a_head_to_head_has_its_unit(html: str) -> None:
-    for name, lengths in (
-        ("summary", "Characters, head to head"),
-        ("wins", "Length of each, char"),
+    over = " over prompts"
+    for name, lengths, what in (
+        ("summary", "Characters, head to head", ""),
+        ("wins", "Length of each, char", over),
     ):
         text = section(html, name).text
-        for told in ("Won, % (95 % interval)", "Net, points (95 % interval)", lengths):
+        for told in (f"Won, % (95 % interval{what})", f"Net, points (95 % interval{what})"):
             assert told in text
+        assert lengths in text
+
+
+def test_an_interval_that_is_not_given_says_why(data: dict[str, Any]) -> None:
+    ends = dict.fromkeys(("net_low", "net_high", "win_low", "win_high"))
+    data["evaluations"][1]["result"] |= {**ends, "interval_reason": "fewer than 10 prompts"}
+    html = render(data)
+    assert "47.8 % fewer than 10 prompts 26.1 %" in section(html, "wins").text
+    assert "47.8 % fewer than 10 prompts, vs M1" in section(html, "summary").text
+
+
+def test_judges_stand_beside_what_length_alone_says(html: str) -> None:
+    text = section(html, "agreement").text
+    # M2, free: (66 + 7) / 114 with ties as half; 66 + 34 + 14 pairs.
+    told = "64.0 % 47.9 to 77.9 67.1 % 51.5 % 75.0 % 70 pairs 28.0 % 44 pairs 114 1,021 162"
+    assert told in text
+    assert "41.0 % fewer than 10 prompts 12.0 %" in text
+
+
+def test_a_run_of_an_older_version_has_no_such_figures(data: dict[str, Any]) -> None:
+    """It stored neither intervals nor baselines."""
+    for assessment in data["assessments"]:
+        for key in ("intervals", "pairwise_accuracy_ties_half", "longer_is_better"):
+            assessment["metrics"].pop(key, None)
+    text = section(render(data), "agreement").text
+    assert "57.9 % 41.0 % 12.0 % 0.230" in text
+    assert "\N{EN DASH} \N{EN DASH} 51.5 %" in text
 
 
 def test_the_software_is_said_to_be_the_apis(html: str) -> None:
@@ -188,6 +216,19 @@ def test_length_may_be_rewarded_either_way(
     assert ("past its limit" in render(data)) is is_past
 
 
+def test_a_judge_may_like_length_as_humans_do(data: dict[str, Any]) -> None:
+    """The limit is held against the difference that was stored."""
+    data["run"]["config"]["health"]["max_length_correlation"] = 0.3
+    data["iterations"] = data["iterations"][:2]
+    data["iterations"][1]["report"]["health"] |= {
+        **{"length_correlation": 0.5, "human_length_correlation": 0.3, "length_excess": 0.2}
+    }
+    text = section(render(data), "health").text
+    assert "the same of the humans' ranks \N{EN DASH} 0.300" in text
+    assert "difference of the two at most 0.300 0.200" in text
+    assert "past its limit" not in text
+
+
 def test_a_judge_below_its_floor_is_marked(data: dict[str, Any]) -> None:
     # M1 judges iteration 1 and orders 61 of 114 pairs, M2 iteration 2 and 66 of 114.
     data["run"]["config"]["health"]["min_pairwise_accuracy"] = 0.55
@@ -201,9 +242,11 @@ def test_deviations_are_said_in_words(html: str, sample: dict[str, Any]) -> None
     deviating = [row for row in sample["conformance"] if row["deviates"]]
     assert deviating
     assert text.count("≠ deviates") == len(deviating)
-    assert f"{len(deviating)} of {len(sample['conformance'])} values deviate." in text
+    compared = [row for row in sample["conformance"] if row["verdict"] in ("same", "deviates")]
+    assert 0 < len(compared) < len(sample["conformance"])
+    assert f"{len(deviating)} of {len(compared)} values deviate." in text
     assert "training.learning_rate 1e-06 1e-05 ≠ deviates" in text
-    assert "not in this run" in text  # early stopping
+    assert "training.early_stopping.every_num_steps 200 \N{EN DASH} does not apply" in text
 
 
 def test_timings_are_summed(html: str) -> None:

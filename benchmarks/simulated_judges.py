@@ -1,0 +1,113 @@
+"""Simulated experiments of the sizes that the product uses, to see what intervals cover.
+
+Every experiment draws its own truth from the range that occurs, since a share of a few
+discrete outcomes is covered more often at one truth and less at the next.
+Suffixes: E experiments, P prompts, R responses of a prompt, J judgements of a response.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+NUM_EXPERIMENTS = 2_000
+MAX_RESPONSES = 6
+NUM_JUDGEMENTS = 3
+
+
+def covered(low: Any, high: Any, truth: Any) -> float:
+    """The part of the experiments whose interval holds the truth."""
+    return float(np.mean((low <= truth + 1e-9) & (truth <= high + 1e-9)))
+
+
+@dataclass(frozen=True)
+class Judges:
+    """How a kind of judge scores: latent score = taste * merit + by_length * length + noise."""
+
+    taste: float
+    by_length: float = 0.0
+    unparsed: float = 0.03
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Judged prompts: per prompt sums of what `Agreement` counts."""
+
+    shares: dict[str, tuple[Any, Any]]
+    """(parts, wholes), each of shape (..., P)."""
+    rho: Any
+    has_rho: Any
+
+    def shaped(self, *shape: int) -> "Prompts":
+        shares = {n: (a.reshape(shape), b.reshape(shape)) for n, (a, b) in self.shares.items()}
+        return Prompts(shares, self.rho.reshape(shape), self.has_rho.reshape(shape))
+
+    def first(self, num_prompts: int) -> "Prompts":
+        """Of every experiment."""
+        shares = {n: (a[:, :num_prompts], b[:, :num_prompts]) for n, (a, b) in self.shares.items()}
+        return Prompts(shares, self.rho[:, :num_prompts], self.has_rho[:, :num_prompts])
+
+
+def judged(random: Any, num_prompts: int, judges: Judges) -> Prompts:
+    """Prompts of 2 to 6 responses with distinct human ranks, judged three times each.
+
+    Humans like length somewhat (correlation 0.37); judges differ in taste from prompt to
+    prompt, and some prompts are harder to judge in form than others.
+    """
+    exists_PR = np.arange(MAX_RESPONSES) < random.integers(2, MAX_RESPONSES + 1, (num_prompts, 1))
+    length_PR = random.normal(size=exists_PR.shape)
+    merit_PR = random.normal(size=exists_PR.shape) + 0.4 * length_PR
+    taste_P1 = judges.taste + random.normal(0, 0.5, size=(num_prompts, 1))
+    latent_PR = taste_P1 * merit_PR + judges.by_length * length_PR
+    latent_PR += random.normal(size=exists_PR.shape)
+    noise_PRJ = random.normal(0, 0.8, (*exists_PR.shape, NUM_JUDGEMENTS))
+    points_PRJ = np.clip(np.round(latent_PR[..., None] + noise_PRJ + 3), 0, 5)
+    rate_P11 = np.minimum(1, judges.unparsed * random.exponential(size=(num_prompts, 1, 1)))
+    parsed_PRJ = (random.random(points_PRJ.shape) > rate_P11) & exists_PR[..., None]
+    num_PR = parsed_PRJ.sum(-1)
+    score_PR = (points_PRJ * parsed_PRJ).sum(-1) / np.maximum(num_PR, 1)
+    return _counted(merit_PR, length_PR, score_PR, exists_PR, num_PR)
+
+
+def _counted(merit_PR: Any, length_PR: Any, score_PR: Any, exists_PR: Any, num_PR: Any) -> Prompts:
+    scored_PR = num_PR > 0
+    first, second = np.triu_indices(MAX_RESPONSES, 1)
+    way = np.sign(merit_PR[:, first] - merit_PR[:, second])
+    counts = (scored_PR[:, first] & scored_PR[:, second]).astype(float)
+    gap = (score_PR[:, first] - score_PR[:, second]) * way
+    right, tied = (gap > 1e-9) * counts, (np.abs(gap) <= 1e-9) * counts
+    worth = right + tied / 2
+    longer = ((length_PR[:, first] - length_PR[:, second]) * way > 0) * counts
+    shorter = counts - longer
+    top_PR = scored_PR & (score_PR == 5)
+    best_PR = merit_PR == np.where(exists_PR, merit_PR, -np.inf).max(-1, keepdims=True)
+    whole_P = (scored_PR | ~exists_PR).all(-1).astype(float)
+    rho_P, has_rho_P = _rank_correlation(merit_PR, score_PR, scored_PR)
+    shares = {
+        "parse_rate": (num_PR.sum(-1), NUM_JUDGEMENTS * exists_PR.sum(-1)),
+        "pairwise_accuracy": (right.sum(-1), counts.sum(-1)),
+        "pairwise_accuracy_ties_half": (worth.sum(-1), counts.sum(-1)),
+        "longer_is_better": (longer.sum(-1), counts.sum(-1)),
+        "accuracy_longer_better": ((worth * longer).sum(-1), longer.sum(-1)),
+        "accuracy_shorter_better": ((worth * shorter).sum(-1), shorter.sum(-1)),
+        "five_best": ((top_PR & best_PR).sum(-1), top_PR.sum(-1)),
+        "exact_order": ((right == counts).all(-1) * whole_P, whole_P),
+    }
+    shares = {n: (np.asarray(a, float), np.asarray(b, float)) for n, (a, b) in shares.items()}
+    return Prompts(shares, rho_P, has_rho_P)
+
+
+def _rank_correlation(x_PR: Any, y_PR: Any, counted_PR: Any) -> tuple[Any, Any]:
+    """Spearman's rho within each prompt, and whether both sides vary."""
+    both = counted_PR[:, :, None] & counted_PR[:, None, :]
+    ranks = []
+    for values in (x_PR, y_PR):
+        below = (values[:, None, :] < values[:, :, None]) * both
+        same = (values[:, None, :] == values[:, :, None]) * both
+        rank = (below + same / 2).sum(-1)
+        mean = (rank * counted_PR).sum(-1) / np.maximum(counted_PR.sum(-1), 1)
+        ranks.append((rank - mean[:, None]) * counted_PR)
+    x, y = ranks
+    size = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+    varies = size > 1e-9
+    return (x * y).sum(-1) / np.where(varies, size, 1) * varies, varies.astype(float)

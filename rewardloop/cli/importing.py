@@ -1,0 +1,131 @@
+"""`inspect`, `import` and `import-ranked`: what a file holds, before and after it is stored."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rewardloop.cli import account
+from rewardloop.cli.remote import client
+from rewardloop.clients.api import Imported
+from rewardloop.datasets import Format, inspection, read_prompts, read_ranked
+from rewardloop.datasets.files import unit_of
+from rewardloop.datasets.inspection import Inspected, Measured
+from rewardloop.datasets.names import check_dataset_name
+from rewardloop.embedded.home import Home
+from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
+
+console = Console(markup=False)
+
+
+async def inspect(
+    home: Home,
+    file: Path,
+    dataset: str,
+    format: Format,
+    strict: bool,
+    language: str,
+    as_json: bool,
+) -> None:
+    """Show what both imports would take of the file; store nothing."""
+    check_dataset_name(dataset)
+    found = inspection.inspect(file, format, strict=strict, language=language)
+    measured = await _measured(home, found, dataset)
+    report = inspection.report(found, dataset, measured)
+    if as_json:
+        print(json.dumps(report, indent=1, ensure_ascii=False))
+    else:
+        _tell([f"{file}:", *account.inspection_lines(report, unit_of(file))])
+
+
+async def _measured(home: Home, found: Inspected, dataset: str) -> Measured:
+    """By the stack that runs in the home; without one, in characters."""
+    rows = [{"messages": item.messages, "answers": item.answers} for item in found.items]
+    if not rows:
+        return inspection.in_characters([])
+    try:
+        async with client(home) as api:
+            return Measured(**await api.compare(dataset, rows))
+    except (NotFound, UpstreamUnavailable):
+        return inspection.in_characters(found.items)
+
+
+async def import_file(
+    home: Home, file: Path, dataset: str, format: Format, strict: bool, language: str
+) -> None:
+    check_dataset_name(dataset)
+    read = read_prompts(file, format, strict=strict, language=language)
+    if not read.prompts:
+        raise InvalidInput(
+            f"{file}: no prompt is left after the filters ({read.num_filtered} filtered); "
+            "try another --language"
+        )
+    async with client(home) as api:
+        added = await api.add_prompts(dataset, read.prompts)
+    told = f"{dataset}: {added['added']} prompts added, {added['known']} known already"
+    _tell(
+        [
+            f"{file}:",
+            *account.account_lines(read.account.as_json(), unit_of(file)),
+            "",
+            told + _references(added),
+            *_refused(added),
+            *account.overlap_lines(added),
+        ]
+    )
+
+
+async def import_ranked(
+    home: Home, file: Path, dataset: str, format: Format, strict: bool, language: str
+) -> None:
+    check_dataset_name(dataset)
+    read = read_ranked(file, format, strict=strict, language=language)
+    async with client(home) as api:
+        added = await api.add_ranked(dataset, read.prompts)
+    told = f"{dataset}: {added['added']} ranked prompts added, {added['known']} known already"
+    _tell(
+        [
+            f"{file}:",
+            *account.account_lines(read.account.as_json(), unit_of(file)),
+            "",
+            told + _responses(added) + _references(added),
+            *_refused(added),
+            *account.overlap_lines(added),
+        ]
+    )
+
+
+def _references(added: Imported) -> str:
+    parts = []
+    if added.get("references_added"):
+        parts.append(f", {added['references_added']} known prompts got a reference")
+    if added.get("references_kept"):
+        parts.append(
+            f", {added['references_kept']} prompts keep the reference that they have; the file "
+            "has another"
+        )
+    return "".join(parts)
+
+
+def _responses(added: Imported) -> str:
+    parts = []
+    if added.get("extended"):
+        parts.append(
+            f", of which {added['extended']} got {added['responses_added']} more responses"
+        )
+    for reason, count in added.get("unplaced", {}).items():
+        parts.append(f", {count} responses not added to known rankings ({reason})")
+    return "".join(parts)
+
+
+def _refused(added: Imported) -> list[str]:
+    """What the server left out though the reader took it; counted within its request."""
+    left_out: dict[str, Any] = added.get("left_out", {})
+    return ["the server left out more:", *account.left_out_lines(left_out)[1:]] if left_out else []
+
+
+def _tell(lines: Sequence[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,99 @@
+"""What is asked: the prompt of a row, with its system turn, history and input.
+
+Owns the columns that change what a prompt is. A prompt's text that holds a
+rendered conversation is split into turns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from rewardloop.datasets import fields, marks, turns
+from rewardloop.datasets.reasons import Reason, RowLeftOut
+from rewardloop.datasets.row import Row, parsed
+from rewardloop.records import Message
+
+SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+INPUT = ("input", "context", "passage", "document")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt, and whether its text held turn marks."""
+
+    messages: list[Message]
+    was_rendered: bool = False
+
+
+def user(content: str) -> list[Message]:
+    """A conversation of one turn."""
+    return [{"role": "user", "content": content}]
+
+
+def prompt(row: Row, column: str) -> Asked:
+    """The prompt in a column, a text or turns, with the row's system turn and history."""
+    value = row.listed(column) if column in row.filled else row[column]
+    if isinstance(value, list | dict):
+        found = Asked([turn.message for turn in turns.read(value, column)])
+    else:
+        found = _of_text(fields.text(row, column))
+    return Asked(in_context(row, found.messages), found.was_rendered)
+
+
+def instruction(row: Row, column: str) -> Asked:
+    """A prompt and, after a blank line, what it is about."""
+    said = fields.text(row, column)
+    about = row.first(*INPUT)
+    if about is None:
+        return prompt(row, column)
+    if not said.strip():
+        raise RowLeftOut(Reason.PROMPT_EMPTY, "the prompt has no text beside its input")
+    if not isinstance(about, str):
+        raise ValueError(f"what the prompt is about is {fields.kind_of(about)}, not a text")
+    return Asked(in_context(row, user(f"{said}\n\n{about}")))
+
+
+def _of_text(text: str) -> Asked:
+    split = marks.split(text)
+    return Asked(user(text)) if split is None else Asked(split, was_rendered=True)
+
+
+def in_context(row: Row, messages: Sequence[Message]) -> list[Message]:
+    """The messages behind the row's own system turn and history, where it has them."""
+    return [*_system(row, messages), *_history(row), *messages]
+
+
+def _system(row: Row, messages: Sequence[Message]) -> list[Message]:
+    named = [key for key in SYSTEM if key in row.filled]
+    if not named:
+        return []
+    text = turns.content(row[named[0]], named[0])
+    if messages and messages[0]["role"] == "system":
+        if messages[0]["content"].strip() == text.strip():
+            return []
+        raise RowLeftOut(
+            Reason.COLUMNS_DISAGREE, f'"{named[0]}" is not the conversation\'s own system turn'
+        )
+    return [{"role": "system", "content": text}]
+
+
+def _history(row: Row) -> list[Message]:
+    value = row.listed("history")
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise RowLeftOut(Reason.COLUMN_NOT_READ, '"history" is no list of turns')
+    messages: list[Message] = []
+    for element in cast(list[object], value):
+        messages += _exchange(parsed(element))
+    return messages
+
+
+def _exchange(element: object) -> list[Message]:
+    """LLaMA-Factory has [question, answer] pairs, others have turns."""
+    if isinstance(element, dict):
+        return [turn.message for turn in turns.read([element], "history")]
+    if not isinstance(element, list) or len(element) != 2:
+        raise RowLeftOut(Reason.COLUMN_NOT_READ, '"history" holds what is no pair of turns')
+    said, answered = (turns.content(part, "history") for part in element)
+    return [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]

@@ -1,0 +1,247 @@
+"""Answers that carry their own rank or rating: UltraFeedback, Nectar, HelpSteer, Prometheus,
+Stack Exchange, OpenAI's summaries, and our own rankings.
+"""
+
+from collections.abc import Mapping
+from typing import cast
+
+from rewardloop.datasets import fields, labels, marks
+from rewardloop.datasets.fields import Raw
+from rewardloop.datasets.form import (
+    Candidate,
+    Conversation,
+    Grade,
+    Ranked,
+    Rated,
+    Scale,
+    Ungraded,
+)
+from rewardloop.datasets.formats import asked
+from rewardloop.datasets.formats.asked import Asked
+from rewardloop.datasets.formats.pairs import by_index, judged
+from rewardloop.datasets.formats.shape import RowFormat, conversation, has
+from rewardloop.datasets.reasons import Reason, RowLeftOut
+from rewardloop.datasets.row import Row, is_filled
+
+_ULTRAFEEDBACK = Scale("ultrafeedback_overall", 1, 10)
+_FINE_GRAINED = Scale("ultrafeedback_fine_grained", 1, 5)
+_HELPSTEER = Scale("helpsteer_helpfulness", 0, 4)
+_PROMETHEUS = Scale("prometheus", 1, 5)
+_DISTILABEL = Scale("distilabel", 1, 5)
+_STACK_EXCHANGE = Scale("stack_exchange_pm_score")
+_SUMMARY = Scale("summary_overall", 1, 7)
+_HELPSTEER_OTHERS = ("correctness", "coherence", "complexity", "verbosity")
+
+
+def _ranked(row: Row) -> list[Conversation]:
+    """Rewardloop's own: `{"prompt", "responses": [{"rank", "text"}]}`."""
+    found = asked.prompt(row, "prompt")
+    answers = (
+        fields.children({"responses": row.listed("responses")}, "responses")
+        if ("responses" in row.filled)
+        else fields.children(row, "responses")
+    )
+    candidates = [
+        c
+        for number, raw in enumerate(answers, start=1)
+        if (c := ranked_answer(row, raw, "text", f"reply {number}", found.was_rendered))
+    ]
+    return conversation(row, "ranked", found.messages, candidates)
+
+
+def ranked_answer(row: Row, raw: Raw, key: str, whose: str, after_marks: bool) -> Candidate | None:
+    """One ranked answer; None where it has no rank, or is marked as deleted.
+
+    Raises:
+        ValueError: the rank or the text is malformed.
+    """
+    value = raw.get("rank")
+    rank = labels.rank(value, whose) if is_filled(value) else None
+    if raw.get("deleted") is True:
+        row.leave_out(Reason.DELETED)
+        return None
+    text = fields.text(raw, key)
+    if rank is None:
+        row.leave_out(Reason.UNRANKED)
+        return None
+    return Candidate(marks.answer(text, after_marks), Ranked(rank))
+
+
+def _nectar(row: Row) -> list[Conversation]:
+    found = asked.prompt(row, "prompt")
+    answers = fields.children({"answers": row.listed("answers")}, "answers")
+    candidates = [
+        c
+        for number, raw in enumerate(answers, start=1)
+        if (c := ranked_answer(row, raw, "answer", f"answer {number}", found.was_rendered))
+    ]
+    return conversation(row, "nectar", found.messages, candidates)
+
+
+def _is_nectar(filled: frozenset[str], row: Row) -> bool:
+    answers = row.peek("answers")
+    return "prompt" in filled and isinstance(answers, list) and "rank" in _first(answers)
+
+
+def _first(values: list[object]) -> Mapping[str, object]:
+    first = values[0] if values else None
+    return cast(Mapping[str, object], first) if isinstance(first, dict) else {}
+
+
+def _ultrafeedback(row: Row) -> list[Conversation]:
+    found = asked.instruction(row, "instruction")
+    completions = fields.children({"completions": row.listed("completions")}, "completions")
+    candidates = [_completion(row, raw) for raw in completions]
+    return conversation(row, "ultrafeedback", found.messages, candidates)
+
+
+def _completion(row: Row, raw: Raw) -> Candidate:
+    text = fields.text(raw, "response")
+    overall, fine = raw.get("overall_score"), raw.get("fine-grained_score")
+    grade: Grade = Ungraded()
+    if is_filled(overall):
+        grade = Rated(labels.number(overall, "overall_score"), _ULTRAFEEDBACK)
+    elif is_filled(fine):
+        grade = Rated(labels.number(fine, "fine-grained_score"), _FINE_GRAINED)
+    if is_filled(overall) and is_filled(fine) and _contradict(overall, fine):
+        row.leave_out(Reason.SCORES_CONTRADICT)
+        grade = Ungraded()
+    return Candidate(text, grade)
+
+
+def _contradict(overall: object, fine: object) -> bool:
+    """The raw set has answers that fail on every aspect and stand at 10: a slip of a decimal."""
+    return labels.number(overall, "overall_score") >= 9 and labels.number(fine, "fine") <= 2
+
+
+def _distilabel(row: Row) -> list[Conversation]:
+    """distilabel's UltraFeedback task: `generations` and `ratings` of equal length."""
+    column = next(key for key in ("instruction", "prompt", "input") if key in row.filled)
+    found = asked.prompt(row, column)
+    texts, ratings = row.listed("generations"), row.listed("ratings")
+    if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
+        raise ValueError('"generations" and "ratings" are not two lists of equal length')
+    numbers = [None if not is_filled(r) else labels.number(r, "ratings") for r in ratings]
+    known = all(number is None or 1 <= number <= 5 for number in numbers)
+    scale = _DISTILABEL if known else Scale("distilabel_unknown")
+    candidates = [
+        Candidate(_text(text, "generations"), Ungraded() if n is None else Rated(n, scale))
+        for text, n in zip(texts, numbers, strict=True)
+    ]
+    row.pass_over("prompt", "input")
+    return conversation(row, "distilabel", found.messages, candidates)
+
+
+def _text(value: object, column: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f'"{column}" holds {fields.kind_of(value)}, not a text')
+    return value
+
+
+def _helpsteer(row: Row) -> list[Conversation]:
+    found = asked.prompt(row, "prompt")
+    text = marks.answer(fields.text(row, "response"), found.was_rendered)
+    rating = labels.number(row["helpfulness"], "helpfulness")
+    return conversation(
+        row, "helpsteer", found.messages, [Candidate(text, Rated(rating, _HELPSTEER))]
+    )
+
+
+def _prometheus(row: Row) -> list[Conversation]:
+    """The reference answer is by its definition one that gets the full score, 5."""
+    messages = asked.prompt(row, "orig_instruction").messages
+    candidates = []
+    if "orig_reference_answer" in row.filled:
+        text = fields.text(row, "orig_reference_answer")
+        candidates.append(Candidate(text, Rated(5, _PROMETHEUS)))
+    score = labels.number(row.value("orig_score"), "orig_score")
+    candidates.append(Candidate(fields.text(row, "orig_response"), Rated(score, _PROMETHEUS)))
+    return conversation(row, "prometheus", messages, candidates)
+
+
+def _stack_exchange(row: Row) -> list[Conversation]:
+    """`pm_score` is log2(1 + votes), one more where the asker accepted; negative votes are -1."""
+    found = Asked(asked.user(fields.text(row, "question")))
+    answers = fields.children({"answers": row.listed("answers")}, "answers")
+    candidates = []
+    for raw in answers:
+        score = labels.number(raw.get("pm_score"), "pm_score")
+        candidates.append(Candidate(fields.text(raw, "text"), Rated(score, _STACK_EXCHANGE)))
+    return conversation(row, "stack_exchange", found.messages, candidates)
+
+
+def _is_stack_exchange(filled: frozenset[str], row: Row) -> bool:
+    answers = row.peek("answers")
+    return "question" in filled and isinstance(answers, list) and "pm_score" in _first(answers)
+
+
+def _post(row: Row) -> list[Conversation]:
+    info = fields.child(row, "info")
+    key = next((key for key in ("post", "article") if is_filled(info.get(key))), "post")
+    title = info.get("title")
+    text = fields.text(info, key)
+    titled = f"{title}\n\n{text}" if isinstance(title, str) and title.strip() else text
+    messages = asked.user(f"Summarize the following text.\n\n{titled}")
+    return conversation(row, "summarize", messages)
+
+
+def _summarize(row: Row) -> list[Conversation]:
+    (found,) = _post(row)
+    summaries = fields.children(row, "summaries")
+    if len(summaries) != 2:
+        raise ValueError(f'"summaries" holds {len(summaries)} summaries, not two')
+    first, second = (fields.text(summary, "text") for summary in summaries)
+    verdict = by_index(row.value("choice"), "choice")
+    return conversation(row, "summarize", found.messages, judged(row, (first, second), verdict))
+
+
+def _summary_axis(row: Row) -> list[Conversation]:
+    (found,) = _post(row)
+    summary = fields.child(row, "summary")
+    axes = summary.get("axes")
+    overall = axes.get("overall") if isinstance(axes, dict) else None
+    if not is_filled(overall):
+        raise RowLeftOut(Reason.NOT_ANNOTATED, "the summary has no overall score")
+    grade = Rated(labels.number(overall, "overall"), _SUMMARY)
+    return conversation(
+        row, "summarize", found.messages, [Candidate(fields.text(summary, "text"), grade)]
+    )
+
+
+FORMATS: tuple[RowFormat, ...] = (
+    RowFormat(
+        "ultrafeedback",
+        has("instruction", "completions"),
+        _ultrafeedback,
+        passes_over=("correct_answers", "incorrect_answers", "models"),
+    ),
+    RowFormat(
+        "distilabel",
+        lambda filled, _: (
+            {"generations", "ratings"} <= filled
+            and bool({"instruction", "prompt", "input"} & filled)
+        ),
+        _distilabel,
+        passes_over=("rationales", "generation_models", "generation_prompt", "raw_generation"),
+    ),
+    RowFormat("nectar", _is_nectar, _nectar),
+    RowFormat("helpsteer", has("prompt", "response", "helpfulness"), _helpsteer, _HELPSTEER_OTHERS),
+    RowFormat(
+        "prometheus",
+        has("orig_instruction", "orig_response"),
+        _prometheus,
+        passes_over=(
+            "instruction",
+            "input",
+            "output",
+            "orig_feedback",
+            "orig_criteria",
+            *(f"orig_score{n}_description" for n in range(1, 6)),
+            "messages",
+        ),
+    ),
+    RowFormat("stack_exchange", _is_stack_exchange, _stack_exchange),
+    RowFormat("summarize", has("info", "summaries"), _summarize, passes_over=("extra",)),
+    RowFormat("summarize", has("info", "summary"), _summary_axis),
+    RowFormat("ranked", has("prompt", "responses"), _ranked),
+)

@@ -1,0 +1,181 @@
+"""Which columns change what a row means, which add nothing, and which nobody knows.
+
+Owns the lists, and the rule that a filled column that means something is read
+or its row is left out. Marks of deletion and review are looked at for every
+format alike, as is a column that names a human language.
+"""
+
+import re
+
+from rewardloop.datasets.fields import names
+from rewardloop.datasets.reasons import Reason, RowLeftOut
+from rewardloop.datasets.row import Row, says_something
+
+_MEDIA = names("image images audio audios video videos files attachments")
+_TOOLS = names("tools functions tool_calls function_call")
+_MEANINGFUL = (
+    _MEDIA
+    | _TOOLS
+    | names(
+        """
+    label labels kto_tag liked is_liked disliked desirable is_desirable thumbs_up thumbs_down
+    thumbs thumb vote feedback accepted rejected_by is_good good preferred is_preferred rating
+    ratings score scores reward rewards stars quality grade overall_score rank ranks ranking
+    winner winner_model_a winner_model_b winner_tie preference preferences overall_preference
+    preference_strength choice better_response_id safer_response_id is_safe is_response_0_safe
+    is_response_1_safe is_correct correct system system_prompt system_message system_instruction
+    history input context contexts passage document documents prompt instruction question query
+    chosen rejected messages conversations conversation dialog dialogue chat response responses
+    output outputs completion completions answer answers generation generations target reference
+    references preferred_output non_preferred_output score_chosen score_rejected chosen_score
+    rejected_score chosen_rating rejected_rating chosen_reward rejected_reward tree_state weight
+    train reasoning reasoning_content thinking incorrect_answers helpfulness choices options
+    """
+    )
+)
+_NUMBERED = re.compile(
+    r"^(response|answer|completion|generation|output|score|rating|rank|conversation|chosen|rejected)"
+    r"[-_ ]?[0-9a-d]$"
+)
+_DELETED = names("deleted is_deleted removed hidden archived")
+_BAD_MARKS = names(
+    """
+    spam is_spam is_rejected discarded cancelled was_cancelled aborted
+    """
+)
+_REVIEWS = names(
+    """
+    review_result reviewed_ok approved is_approved accepted_by_reviewer
+    """
+)
+_MODERATIONS = names("openai_moderation toxic_chat_tag moderation")
+_STATUS = names("status review_status record_status annotation_status")
+_STATUS_OUT = names(
+    """
+    discarded rejected deleted removed cancelled canceled skipped draft spam invalid failed
+    """
+)
+_STATUS_FINE = names(
+    """
+    submitted completed complete done approved accepted validated valid published active ok
+    pending ready ready_for_export default success finished
+    """
+)
+_PASSED_OVER = names(
+    """
+    id ids idx index uid uuid key hash md5 sha sha1 sha256 category categories task tasks
+    task_type subcategory topic topics domain domains subset split source sources dataset
+    dataset_name origin url urls link links model models model_a model_b model_name model_names
+    generator generators language lang languages timestamp tstamp date time created_at
+    updated_at inserted_at created_date created updated name title author authors license
+    licence turn turns num_turns num_responses difficulty tag tags metadata meta extra annotator
+    annotators annotator_id worker worker_id batch batch_id good_natured project version seed
+    prompt_source anony judge openai_moderation detoxify emojis toxic_chat_tag redacted toxic
+    state country hashed_ip header user_id message_tree_id external_id post_id comment_id
+    _server_id lead_time file_upload project_id total_annotations cancelled_annotations
+    total_predictions comment_count unresolved_comment_count last_comment_updated_at updated_by
+    comment_authors rank_source system_source individual_preference preference_statement
+    preference_elaboration three_most_similar_preferences all_preferences_unprocessed severity
+    prompt_response_group response_0_harm_category response_1_harm_category
+    response_0_severity_level response_1_severity_level response_0_source response_1_source
+    response_0_sha256 response_1_sha256 vote_count review_count parent_id message_id role
+    inner_id allow_upload
+    """
+)
+_PASSED_OVER_ENDS = ("_id", "_ids", "_at", "_date", "_count", "_model", "_hash", "_tokens", "_len")
+_LANGUAGES = {
+    "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it",
+    "portuguese": "pt", "russian": "ru", "chinese": "zh", "japanese": "ja", "korean": "ko",
+    "arabic": "ar", "dutch": "nl", "polish": "pl", "turkish": "tr", "vietnamese": "vi",
+    "ukrainian": "uk", "swedish": "sv", "indonesian": "id", "hindi": "hi", "czech": "cs",
+    "catalan": "ca", "thai": "th", "hungarian": "hu", "persian": "fa", "hebrew": "he",
+}  # fmt: skip
+"""The commonest; a value that is none of them ("python", "code") is no human language."""
+
+
+def check_marks(row: Row) -> None:
+    """Looks at marks of deletion, review and language, before the row is read.
+
+    Raises:
+        RowLeftOut: the row is marked as not to be used.
+    """
+    for column in sorted(row.filled):
+        name = column.lower()
+        value = str(row.peek(column)).strip().lower()
+        if name in _DELETED | _BAD_MARKS | _REVIEWS:
+            row.used.add(column)
+            _check_mark(name, value)
+        elif name in _STATUS:
+            _check_status(row, column, value)
+        elif name in _MODERATIONS:
+            _check_moderation(row, column)
+        elif name in ("language", "lang"):
+            _check_language(row, column, value)
+
+
+def _check_mark(name: str, value: str) -> None:
+    is_true = value in ("true", "1", "1.0", "yes")
+    if name in _DELETED and is_true:
+        raise RowLeftOut(Reason.PROMPT_DELETED, f'its "{name}" is {value}')
+    if is_true if name in _BAD_MARKS else name in _REVIEWS and not is_true:
+        raise RowLeftOut(Reason.REJECTED_BY_REVIEWERS, f'its "{name}" is {value}')
+
+
+def _check_status(row: Row, column: str, value: str) -> None:
+    row.used.add(column)
+    if value in _STATUS_OUT:
+        raise RowLeftOut(Reason.REJECTED_BY_REVIEWERS, f'its "{column}" is {value}')
+    if value not in _STATUS_FINE:
+        raise RowLeftOut(Reason.LABEL_NOT_UNDERSTOOD, f'its "{column}" is {value}')
+
+
+def _check_moderation(row: Row, column: str) -> None:
+    row.used.add(column)
+    if _is_flagged(row.peek(column)):
+        raise RowLeftOut(Reason.FLAGGED, f'its "{column}" flags it')
+
+
+def _is_flagged(moderation: object) -> bool:
+    """OpenAI's form: objects with `flagged`, alone, in a list or by the moderator's name."""
+    if isinstance(moderation, dict):
+        return moderation.get("flagged") is True or any(map(_is_flagged, moderation.values()))
+    return isinstance(moderation, list) and any(map(_is_flagged, moderation))
+
+
+def _check_language(row: Row, column: str, value: str) -> None:
+    code = _LANGUAGES.get(value, value.split("-")[0].split("_")[0])
+    if row.language is None or code not in _LANGUAGES.values():
+        return
+    row.used.add(column)
+    if code != row.language:
+        raise RowLeftOut(Reason.PROMPT_OTHER_LANGUAGE, f'its "{column}" is {value}')
+
+
+def unread(row: Row) -> list[str]:
+    """Filled columns that were neither read nor are known to add nothing.
+
+    Raises:
+        RowLeftOut: one of them changes what the row means.
+    """
+    unknown = []
+    for column in sorted(row.filled - row.used):
+        name = column.lower()
+        if column in row.passed_over or not says_something(row.peek(column)):
+            continue
+        if name in _MEDIA:
+            raise RowLeftOut(Reason.MEDIA, f'the column "{column}" holds what is no text')
+        if name in _TOOLS:
+            raise RowLeftOut(Reason.TOOL_TURNS, f'the column "{column}" holds tools')
+        if name in _MEANINGFUL or _NUMBERED.match(name):
+            raise RowLeftOut(
+                Reason.COLUMN_NOT_READ, f'the column "{column}" is not read in a row of its format'
+            )
+        if not is_passed_over(column):
+            unknown.append(column)
+    return unknown
+
+
+def is_passed_over(column: str) -> bool:
+    """Whether a column is known to hold nothing that is trained on."""
+    name = column.lower()
+    return name in _PASSED_OVER or name.endswith(_PASSED_OVER_ENDS) or name.startswith("num_")

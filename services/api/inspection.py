@@ -1,0 +1,145 @@
+"""`/v1/datasets`: what of a file or of prompts is known, before anything is stored."""
+
+import asyncio
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from rewardloop.datasets import Format, inspection
+from rewardloop.datasets.inspection import Item, Measured
+from rewardloop.errors import InvalidInput, RewardloopError, TooLarge
+from rewardloop.records import Message, PromptRecord
+from rewardloop.store import overlap, versions
+from services.api import token_lengths
+from services.api.context import Context, Ctx, DatasetName, Storable
+
+router = APIRouter(tags=["datasets"])
+
+MAX_FILE_BYTES = 64 * 2**20
+ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
+"""Not compressed ones: nobody knows how large they are before they are unpacked."""
+
+
+class Asked(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    messages: list[Message] = Field(min_length=1)
+    answers: list[str] = []
+
+
+class AskedPrompts(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    prompts: list[Asked] = Field(min_length=1, max_length=10_000)
+
+
+class Comparison(BaseModel):
+    known: int
+    """Prompts that the dataset holds already."""
+    elsewhere: dict[str, int]
+    """Prompts whose question stands in another dataset, by its name."""
+    held_out: int
+    """Prompts whose question some run holds out to measure its judges by."""
+    unit: str
+    """What lengths count: `tokens` of the served model, or `characters`."""
+    version: str | None
+    """The model version whose tokens are counted."""
+    context: int | None
+    """Tokens that the engine's context holds; null where it does not say."""
+    lengths: list[tuple[int, list[int]]]
+    """Of each prompt, and of each of its answers, in the request's order."""
+
+
+@router.post("/datasets/{dataset}/compare")
+async def compare(ctx: Ctx, dataset: DatasetName, request: AskedPrompts) -> Comparison:
+    """How prompts stand to what is stored, and how long they are. Stores nothing."""
+    measured = await _measured(ctx, dataset, [Item(a.messages, a.answers) for a in request.prompts])
+    return Comparison.model_validate(measured, from_attributes=True)
+
+
+@router.post("/datasets/inspect")
+async def inspect(
+    ctx: Ctx,
+    request: Request,
+    filename: Annotated[Storable, Query(min_length=1, max_length=255)],
+    dataset: Annotated[str, Query(max_length=100)] = "seed",
+    format: Format = Format.AUTO,
+    language: str = "en",
+) -> dict[str, Any]:
+    """What `import` and `import-ranked` would take of a file, which is the request's body.
+
+    Stores nothing. The file's name says how it is read.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / _checked_name(filename)
+        await _save(request, path)
+        try:
+            found = await asyncio.to_thread(inspection.inspect, path, format, language=language)
+        except RewardloopError as error:
+            error.message = error.message.replace(f"{folder}/", "")
+            raise
+    measured = await _measured(ctx, dataset, found.items)
+    return inspection.report(found, dataset, measured)
+
+
+def _checked_name(filename: str) -> str:
+    """
+    Raises:
+        InvalidInput: the name is a path, or of a kind of file that is not taken over REST.
+    """
+    if PurePath(filename).name != filename or not filename.lower().endswith(ENDINGS):
+        raise InvalidInput(
+            f"filename {filename!r} must be a name without a folder that ends in one of "
+            f"{', '.join(ENDINGS)}; `rewardloop inspect` reads the other kinds of files"
+        )
+    return filename
+
+
+async def _save(request: Request, path: Path) -> None:
+    """
+    Raises:
+        TooLarge: the body has more than `MAX_FILE_BYTES`.
+    """
+    num_bytes = 0
+    with path.open("wb") as file:
+        async for chunk in request.stream():
+            num_bytes += len(chunk)
+            if num_bytes > MAX_FILE_BYTES:
+                raise TooLarge(
+                    f"the file has more than {MAX_FILE_BYTES // 2**20} MiB; "
+                    "inspect it with `rewardloop inspect`, or send a part of it"
+                )
+            file.write(chunk)
+
+
+async def _measured(ctx: Context, dataset: str, items: list[Item]) -> Measured:
+    records = [PromptRecord(tuple(item.messages), None, "") for item in items]
+    async with ctx.store.transaction() as session:
+        found = await overlap.overlap(session, dataset, records)
+        version = await versions.serving(session)
+    texts = [[*(m["content"] for m in item.messages), *item.answers] for item in items]
+    counts = await token_lengths.lengths(ctx.settings, version, [t for of in texts for t in of])
+    plain = inspection.in_characters(items)
+    if counts is None:
+        unit, lengths, version = plain.unit, plain.lengths, None
+    else:
+        unit, lengths = "tokens", _regrouped(items, iter(counts))
+    return Measured(
+        unit=unit,
+        version=version,
+        context=await token_lengths.context(ctx.settings),
+        lengths=lengths,
+        known=found.num_known,
+        elsewhere=found.others,
+        held_out=found.num_held_out,
+    )
+
+
+def _regrouped(items: list[Item], counts: Iterator[int]) -> list[tuple[int, list[int]]]:
+    """The flat counts of turns and answers, back under their prompts."""
+    return [
+        (sum(next(counts) for _ in item.messages), [next(counts) for _ in item.answers])
+        for item in items
+    ]

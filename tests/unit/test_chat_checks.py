@@ -1,0 +1,97 @@
+from typing import Any
+
+import pytest
+
+from rewardloop.chat_checks import Trouble, check_template
+from tests.unit.small_tokenizers import CHATML, FAMILIES, base_without_template
+
+ALTERNATING = {Trouble.REFUSES_SYSTEM, Trouble.WANTS_ALTERNATION, Trouble.WRITES_BEFORE_ANSWERS}
+TRIMMING = {Trouble.ALTERS_ANSWERS, Trouble.ALTERS_QUESTIONS}
+
+
+def kinds(tokenizer: Any, *stop_ids: int) -> set[Trouble]:
+    return {problem.kind for problem in check_template(tokenizer, stop_ids or None)}
+
+
+@pytest.mark.parametrize(
+    ("family", "expected"),
+    {
+        "chatml": set(),
+        "llama_2": ALTERNATING | TRIMMING,
+        "unigram": ALTERNATING | TRIMMING,
+        "llama_3": TRIMMING,
+        "gemma": {
+            Trouble.END_IS_NO_STOP,
+            Trouble.FOLDS_SYSTEM,
+            Trouble.WANTS_ALTERNATION,
+            *TRIMMING,
+        },
+        "qwen_3": {Trouble.WRITES_BEFORE_ANSWERS},
+        "mistral": ALTERNATING,
+        "qwen_base": {Trouble.END_IS_NO_STOP},
+        "not_special": set(),
+        "phi_3": set(),
+        "words": set(),
+        "slow": set(),
+    }.items(),
+)
+def test_each_familys_troubles(family: str, expected: set[Trouble]) -> None:
+    assert kinds(FAMILIES[family]()) == expected
+
+
+def test_a_base_without_a_template_is_told_how_to_get_one() -> None:
+    (problem,) = check_template(base_without_template())
+    assert problem.kind is Trouble.NO_TEMPLATE
+    assert problem.is_fatal
+    assert "--chat-template" in problem.text
+
+
+@pytest.mark.parametrize(
+    ("family", "end"), [("gemma", "<end_of_turn>"), ("qwen_base", "<|im_end|>")]
+)
+def test_the_end_of_a_turn_mends_the_engines_stops(family: str, end: str) -> None:
+    tokenizer = FAMILIES[family]()
+    (problem,) = (p for p in check_template(tokenizer) if p.kind is Trouble.END_IS_NO_STOP)
+    stop = tokenizer.convert_tokens_to_ids(end)
+    assert (problem.add_stop_id, problem.is_fatal) == (stop, False)
+    assert end in problem.text
+    assert tokenizer.eos_token in problem.text
+    assert Trouble.END_IS_NO_STOP not in kinds(tokenizer, tokenizer.eos_token_id, stop)
+
+
+def with_template(template: str) -> Any:
+    tokenizer = FAMILIES["llama_3"]()
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def test_a_template_without_an_end_is_fatal() -> None:
+    plain = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+    (problem, *_) = check_template(with_template(plain))
+    assert (problem.kind, problem.is_fatal) == (Trouble.NO_END, True)
+    assert "<|eot_id|>" in problem.text
+
+
+def test_a_template_that_takes_nothing_is_fatal() -> None:
+    (problem,) = check_template(with_template("{{ raise_exception('tools only') }}"))
+    assert (problem.kind, problem.is_fatal) == (Trouble.REFUSES_USER, True)
+    assert "tools only" in problem.text
+
+
+def test_two_beginnings() -> None:
+    family = FAMILIES["llama_3"]().chat_template
+    assert kinds(with_template("{{ bos_token }}" + family)) == {Trouble.TWO_BEGINNINGS, *TRIMMING}
+
+
+def test_a_generation_prompt_that_no_answer_follows() -> None:
+    asks = CHATML.replace("<|im_end|>", "<|eot_id|>").replace(
+        "<|im_start|>assistant\n{%", "<|im_start|>assistant\n<think>\n{%"
+    )
+    assert kinds(with_template(asks)) >= {Trouble.PROMPT_IS_NO_PREFIX}
+
+
+def test_a_system_turn_that_is_left_out() -> None:
+    drops = "{% for message in messages if message['role'] != 'system' %}" + CHATML.partition("%}")[
+        2
+    ].replace("<|im_end|>", "<|eot_id|>")
+    assert kinds(with_template(drops)) == {Trouble.DROPS_SYSTEM}
