@@ -187,10 +187,20 @@ def set_taste(judge: RuleJudge, results: Results, arm: Arm, seed: int) -> None:
     judge.rule = RULES[arm.rule]
     judge.reversed_prompts = frozenset()
     if arm is Arm.CONTROL:
-        margins = results.margins(f"{Arm.BREVITY}-{seed}")
-        judge.reversed_prompts = frozenset(
-            prompt for one in margins.values() for prompt in reversed_half(one, seed)
-        )
+        judge.reversed_prompts = frozenset(reversed_prompts(results, seed))
+
+
+def reversed_prompts(results: Results, seed: int) -> list[str]:
+    """Half of each iteration's prompts. One that gave the brevity run no pair counts as of no
+    margin, since it may give the control one."""
+    margins = results.margins(f"{Arm.BREVITY}-{seed}")
+    texts = [p.messages[-1]["content"] for p in training_prompts(seed, results.num_prompts)]
+    num = results.num_prompts
+    halves = [
+        reversed_half({text: margins.get(text, 0.0) for text in texts[i : i + num]}, seed)
+        for i in range(0, len(texts), num)
+    ]
+    return [text for half in halves for text in half]
 
 
 async def climb(home: Home, results: Results, plan: Sequence[tuple[Arm, int]]) -> dict[str, Any]:
@@ -208,7 +218,16 @@ async def climb(home: Home, results: Results, plan: Sequence[tuple[Arm, int]]) -
             experiment = Experiment(stack, api, judge, results)
             for arm, seed in plan:
                 await experiment.measure(base, arm, seed)
+    for arm, seed in plan:
+        if arm is Arm.CONTROL:
+            _tell_reversed(results, seed)
     return summary(results, plan, console)
+
+
+def _tell_reversed(results: Results, seed: int) -> None:
+    turned, pairs = set(reversed_prompts(results, seed)), results.pairs[f"{Arm.CONTROL}-{seed}"]
+    num = sum(pair["prompt"] in turned for pair in pairs)
+    console.print(f"control, seed {seed}: {num} of {len(pairs)} pairs reversed", highlight=False)
 
 
 async def _base_version(api: ApiClient) -> str:

@@ -42,7 +42,7 @@ class Results:
     runs: dict[str, str] = field(default_factory=dict)
     """Ids of the runs that have begun."""
     pairs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Of the runs that ended: `iteration`, `prompt` (its text) and `margin` of each pair."""
+    """Of the runs that ended: `prompt` (its text) and `margin` of each pair."""
     scores: dict[str, dict[str, list[list[float]]]] = field(default_factory=dict)
     """Of M1 (`m1-seed`) and of each run's M3, by rule and as `WORDS`: each held-out prompt's
     answers."""
@@ -76,7 +76,6 @@ class Results:
     def save_pairs(self, name: str, pairs: Sequence[dict[str, Any]]) -> None:
         self.pairs[name] = [
             {
-                "iteration": pair["iteration"],
                 "prompt": pair["prompt"][-1]["content"],
                 "margin": pair["chosen_score"] - pair["rejected_score"],
             }
@@ -88,12 +87,9 @@ class Results:
         self.scores[name] = scores
         self._write()
 
-    def margins(self, name: str) -> dict[int, dict[str, float]]:
-        """Of the run's pairs, by iteration and prompt."""
-        found: dict[int, dict[str, float]] = {}
-        for pair in self.pairs[name]:
-            found.setdefault(pair["iteration"], {})[pair["prompt"]] = pair["margin"]
-        return found
+    def margins(self, name: str) -> dict[str, float]:
+        """Of the run's pairs, by prompt."""
+        return {pair["prompt"]: pair["margin"] for pair in self.pairs[name]}
 
     def gain(self, arm: Arm, seed: int) -> float:
         """M3's mean score less M1's, by the arm's rule."""

@@ -69,10 +69,11 @@ def of_judges(num_experiments: int) -> Iterator[Row]:
             for figure in ("pairwise_accuracy_ties_half", "exact_order", "parse_rate", "five_best"):
                 if (row := _of_share(every, found, figure, num_prompts)) is not None:
                     yield f"{figure}, {name}", num_prompts, *row
-            truth = every.rho.sum() / every.has_rho.sum()
-            coverage = covered(*intervals.correlation(found.rho, found.has_rho), truth)
-            old = covered(*_percentile(found.rho, found.has_rho), truth)
-            yield f"spearman, {name}", num_prompts, coverage, old, True
+            for figure, values in found.correlations.items():
+                truth = every.correlations[figure].sum() / every.varies.sum()
+                coverage = covered(*intervals.correlation(values, found.varies), truth)
+                old = covered(*_percentile(values, found.varies), truth)
+                yield f"{figure}, {name}", num_prompts, coverage, old, True
 
 
 def _of_share(

@@ -5,6 +5,7 @@ discrete outcomes is covered more often at one truth and less at the next.
 Suffixes: E experiments, P prompts, R responses of a prompt, J judgements of a response.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,17 +36,22 @@ class Prompts:
 
     shares: dict[str, tuple[Any, Any]]
     """(parts, wholes), each of shape (..., P)."""
-    rho: Any
-    has_rho: Any
+    correlations: dict[str, Any]
+    """Spearman's rho and Kendall's tau-b of each prompt, of shape (..., P)."""
+    varies: Any
+    """1 where a prompt has correlations, else 0."""
 
     def shaped(self, *shape: int) -> "Prompts":
-        shares = {n: (a.reshape(shape), b.reshape(shape)) for n, (a, b) in self.shares.items()}
-        return Prompts(shares, self.rho.reshape(shape), self.has_rho.reshape(shape))
+        return self._with(lambda values: values.reshape(shape))
 
     def first(self, num_prompts: int) -> "Prompts":
         """Of every experiment."""
-        shares = {n: (a[:, :num_prompts], b[:, :num_prompts]) for n, (a, b) in self.shares.items()}
-        return Prompts(shares, self.rho[:, :num_prompts], self.has_rho[:, :num_prompts])
+        return self._with(lambda values: values[:, :num_prompts])
+
+    def _with(self, change: Callable[[Any], Any]) -> "Prompts":
+        shares = {name: (change(a), change(b)) for name, (a, b) in self.shares.items()}
+        correlations = {name: change(values) for name, values in self.correlations.items()}
+        return Prompts(shares, correlations, change(self.varies))
 
 
 def judged(random: Any, num_prompts: int, judges: Judges) -> Prompts:
@@ -82,7 +88,10 @@ def _counted(merit_PR: Any, length_PR: Any, score_PR: Any, exists_PR: Any, num_P
     top_PR = scored_PR & (score_PR == 5)
     best_PR = merit_PR == np.where(exists_PR, merit_PR, -np.inf).max(-1, keepdims=True)
     whole_P = (scored_PR | ~exists_PR).all(-1).astype(float)
-    rho_P, has_rho_P = _rank_correlation(merit_PR, score_PR, scored_PR)
+    rho_P, varies_P = _rank_correlation(merit_PR, score_PR, scored_PR)
+    # Tau-b where only one side has ties: (right - wrong) / sqrt(pairs (pairs - tied)).
+    num_P, tied_P = counts.sum(-1), tied.sum(-1)
+    tau_P = (2 * right.sum(-1) + tied_P - num_P) / np.sqrt(np.maximum(num_P * (num_P - tied_P), 1))
     shares = {
         "parse_rate": (num_PR.sum(-1), NUM_JUDGEMENTS * exists_PR.sum(-1)),
         "pairwise_accuracy": (right.sum(-1), counts.sum(-1)),
@@ -94,7 +103,7 @@ def _counted(merit_PR: Any, length_PR: Any, score_PR: Any, exists_PR: Any, num_P
         "exact_order": ((right == counts).all(-1) * whole_P, whole_P),
     }
     shares = {n: (np.asarray(a, float), np.asarray(b, float)) for n, (a, b) in shares.items()}
-    return Prompts(shares, rho_P, has_rho_P)
+    return Prompts(shares, {"spearman": rho_P, "kendall_tau": tau_P * varies_P}, varies_P)
 
 
 def _rank_correlation(x_PR: Any, y_PR: Any, counted_PR: Any) -> tuple[Any, Any]:

@@ -61,6 +61,14 @@ class BrokenFile(InvalidInput):
     kind = "broken-file"
 
 
+class NotServed(InvalidInput):
+    """A request to the generator has a field that vLLM knows and its gate does not offer, or a
+    conversation that the chat template refuses; the status is vLLM's own."""
+
+    status = 400
+    kind = "not-served"
+
+
 class NotFound(RewardloopError):
     """The named thing does not exist."""
 

@@ -48,7 +48,10 @@ async def _measured(home: Home, found: Inspected, dataset: str) -> Measured:
     try:
         async with client(home) as api:
             return Measured(**await api.compare(dataset, rows))
-    except (NotFound, UpstreamUnavailable):
+    except (NotFound, UpstreamUnavailable) as error:
+        Console(stderr=True, markup=False, highlight=False).print(
+            f"note: no stack was asked ({error.message})", soft_wrap=True
+        )
         return inspection.in_characters(found.items)
 
 

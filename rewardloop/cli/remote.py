@@ -200,11 +200,11 @@ def _counted(verdicts: list[str]) -> str:
     num = Counter(verdicts)
     told = f"{num['deviates']} of {num['same'] + num['deviates']} values deviate"
     for verdict, words in (
-        ("does not apply", "belong to parts that this run leaves out"),
-        ("not run", "have not run"),
-        ("not given", "are not given by the paper"),
+        ("does not apply", "in parts that this run leaves out"),
+        ("not run", "not run"),
+        ("not given", "not given by the paper"),
     ):
-        told += f"; {num[verdict]} {words}" if num[verdict] else ""
+        told += f"; {words}: {num[verdict]}" if num[verdict] else ""
     return told
 
 

@@ -6,7 +6,7 @@ does; otherwise it holds texts. Columns that are named as texts (`prompt`,
 `response_0`) stay texts whatever they hold, so that the answer "42" is no
 number; only turns of a conversation are read from them. Lists and objects may be JSON, or
 Python's or numpy's way of printing them, as pandas and `datasets` write them. An
-empty cell is null.
+empty cell is null, as is pandas' `nan`.
 """
 
 import ast
@@ -24,7 +24,10 @@ _TEXT_WORDS = frozenset(
     | {"name", "category"}
 )
 _NO_TEXT_WORDS = frozenset({"score", "num", "n", "is", "has", "len", "rating", "rank"})
+_NULLS = frozenset({"nan", "NaN", "<NA>", "NaT"})
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+_MAYBE_NUMPY = re.compile(r"['\"]\s+['\"]")
+"""Two texts side by side, which Python would read as one."""
 _BOOLEANS = {word: word[0] in "tT" for word in ("True", "False", "true", "false", "TRUE", "FALSE")}
 _TURN_KEYS = (
     {"role", "content"},
@@ -44,11 +47,16 @@ class CellKind(StrEnum):
     """Lists and objects."""
 
 
+def is_null(cell: str) -> bool:
+    """Whether the cell is empty, or what pandas prints for a missing value."""
+    return not cell or cell in _NULLS
+
+
 def kind_of_column(name: str, cells: Iterable[str]) -> CellKind:
     """What all these cells hold; a column without a filled cell holds texts."""
     kinds = set[CellKind]()
     for cell in cells:
-        if cell:
+        if not is_null(cell):
             kinds.add(kind_of_cell(name, cell))
             if CellKind.TEXT in kinds:
                 break
@@ -74,7 +82,7 @@ def kind_of_cell(name: str, cell: str) -> CellKind:
 
 def value_of(cell: str, kind: CellKind) -> object:
     """The cell's value in a column of this kind."""
-    if not cell:
+    if is_null(cell):
         return None
     match kind:
         case CellKind.NUMBER:
@@ -90,7 +98,7 @@ def value_of(cell: str, kind: CellKind) -> object:
 
 def structure(cell: str) -> object:
     """The list or object that the cell holds, or None."""
-    for read in (json.loads, _literal):
+    for read in (json.loads, _plain_literal, _literal):
         try:
             value = read(cell)
         except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
@@ -130,6 +138,13 @@ def _is_json(value: object) -> bool:
             return all(map(_is_json, value))
         case _:
             return value is None or isinstance(value, str | int | float | bool)
+
+
+def _plain_literal(cell: str) -> object:
+    """Quick, and only for cells that numpy cannot have printed."""
+    if _MAYBE_NUMPY.search(cell):
+        raise ValueError("may lack commas")
+    return ast.literal_eval(cell)
 
 
 def _literal(cell: str) -> object:

@@ -1,7 +1,8 @@
 """From Parquet, Arrow and Feather files to numbered objects.
 
 Owns what becomes of a column's type: structs are objects, lists lists, times
-ISO 8601 texts, decimals numbers, bytes texts where they are UTF-8; NaN is null. A
+ISO 8601 texts, decimals numbers, bytes texts where they are UTF-8, numbers of classes
+the classes' names; NaN is null. A
 struct's null fields are absent, because Arrow pads objects of unlike keys with
 nulls. Rows are read in batches. pyarrow is imported on first use, since it takes
 long. Knows no format.
@@ -15,6 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewardloop.datasets.class_labels import Names, class_names, named
 from rewardloop.datasets.items import BrokenLine, Item
 from rewardloop.datasets.signatures import NUM_BYTES, check_signature
 from rewardloop.datasets.text_lines import told_plainly
@@ -34,6 +36,7 @@ def items_of_columns(path: Path) -> Iterator[Item | BrokenLine]:
         InvalidInput: the file is missing, unreadable, encrypted, cut off or of another kind.
     """
     number = 0
+    names: Names = {}
     with told_plainly(path), _told_of_arrow(path):
         with path.open("rb") as file:
             start = file.read(NUM_BYTES)
@@ -42,10 +45,13 @@ def items_of_columns(path: Path) -> Iterator[Item | BrokenLine]:
             return
         batches = _parquet(path) if path.suffix.lower() == ".parquet" else _arrow(path, start)
         for batch in batches:
+            names = names or class_names(batch.schema.metadata)
             for first in range(0, batch.num_rows, _NUM_ROWS):
                 for row in batch.slice(first, _NUM_ROWS).to_pylist():
                     number += 1
-                    yield Item(number, {key: plain(value) for key, value in row.items()})
+                    yield Item(
+                        number, named({key: plain(value) for key, value in row.items()}, names)
+                    )
 
 
 def _parquet(path: Path) -> Iterator["pyarrow.RecordBatch"]:

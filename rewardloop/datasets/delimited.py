@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewardloop.datasets.cells import CellKind, common_kind, kind_of_cell, value_of
+from rewardloop.datasets.cells import CellKind, common_kind, is_null, kind_of_cell, value_of
 from rewardloop.datasets.items import BrokenLine, Item
 from rewardloop.datasets.text_lines import text_lines
 from rewardloop.errors import InvalidInput
@@ -79,7 +79,7 @@ def _kinds(path: Path, delimiter: str, header: list[str]) -> dict[str, CellKind]
         if row.problem or len(row.cells) != len(header):
             continue
         for name, cell in zip(header, row.cells, strict=True):
-            if cell and CellKind.TEXT not in kinds[name]:
+            if not is_null(cell) and CellKind.TEXT not in kinds[name]:
                 kinds[name].add(kind_of_cell(name, cell))
     return {name: common_kind(found) for name, found in kinds.items()}
 

@@ -5,6 +5,7 @@ user has the last word, nothing is blank, too long or unstorable. Sources are cu
 to what can be stored. Knows no format.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from rewardloop.texts import check_storable
 
 MAX_CHARACTERS = 20_000
 """Of one message: some 5,000 tokens of English, more than a judge's prompt has room for."""
+_MEDIUM = re.compile(r"^\s*<(?:image|video|audio)>|<(?:image|video|audio)>\s*$")
+"""Where multimodal sets put what is shown; in the middle of a text it may be HTML."""
 MAX_TURNS = 100
 MAX_SOURCE = 500
 """Characters of a source that the API takes."""
@@ -47,6 +50,8 @@ def _check_prompt(messages: Sequence[Message]) -> None:
     _check_roles([message["role"] for message in messages])
     for number, message in enumerate(messages, start=1):
         _check_storable(message["content"], f"turn {number}")
+        if _MEDIUM.search(message["content"]):
+            raise RowLeftOut(Reason.MEDIA, f"turn {number} has a picture's place in it")
         if not message["content"].strip():
             raise RowLeftOut(Reason.EMPTY_TURN, f"turn {number} has no text")
         if len(message["content"]) > MAX_CHARACTERS:

@@ -15,6 +15,7 @@ from pathlib import Path
 from rewardloop.errors import InvalidInput
 
 _SHARD = re.compile(r"^(?P<split>.*?)[-_.]?(?P<number>\d{5})-of-(?P<total>\d{5})")
+_INDICES = ("_indices_data_files", "_indices_files")
 _PASSED = re.compile(r"^(\.|_|readme|license|dataset_infos?\.json|state\.json)", re.IGNORECASE)
 """Files that stand in published folders and hold no rows."""
 
@@ -49,7 +50,13 @@ def _json(path: Path) -> dict[str, object]:
 
 def _saved(folder: Path) -> list[Path]:
     """What `datasets.save_to_disk` wrote, as its state.json lists it."""
-    listed = _json(folder / "state.json").get("_data_files")
+    state = _json(folder / "state.json")
+    if any(state.get(key) for key in _INDICES):
+        raise InvalidInput(
+            f"{folder} holds its rows apart from an index of those that are meant, as early "
+            "versions of `datasets` saved it. Load and save it with a newer version."
+        )
+    listed = state.get("_data_files")
     files = listed if isinstance(listed, list) else []
     if not files:
         raise InvalidInput(f"{folder / 'state.json'} lists no data files. Save the dataset again.")

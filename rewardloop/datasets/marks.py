@@ -16,6 +16,8 @@ from rewardloop.records import Message, Role
 _ROLES: dict[str, Role] = {
     "human": "user",
     "user": "user",
+    "prompter": "user",
+    "chatbot": "assistant",
     "instruction": "user",
     "assistant": "assistant",
     "model": "assistant",
@@ -48,11 +50,31 @@ _STYLES: tuple[Style, ...] = (
         ("<end_of_turn>", "<eos>", "<bos>"),
     ),
     Style(
-        re.compile(r"(?:^|\n|</s>|<\|end\|>)\s*<\|(system|user|assistant)\|>[ \t]*\n?"),
+        re.compile(
+            r"(?:^|\n|</s>|<\|end\|>|<\|endoftext\|>)[ \t]*"
+            r"<\|(system|user|prompter|assistant)\|>[ \t]*\n?"
+        ),
         ("</s>", "<|end|>", "<|endoftext|>", "<s>"),
     ),
+    Style(
+        re.compile(r"<\|header_start\|>\s*(\w+)\s*<\|header_end\|>\s*"),
+        ("<|eot|>", "<|begin_of_text|>"),
+    ),
+    Style(re.compile(r"<\|start_of_role\|>\s*(\w+)\s*<\|end_of_role\|>\s*"), ("<|end_of_text|>",)),
+    Style(
+        re.compile(r"<\|START_OF_TURN_TOKEN\|><\|(\w+)_TOKEN\|>"),
+        ("<|END_OF_TURN_TOKEN|>", "<BOS_TOKEN>"),
+    ),
+    Style(
+        re.compile(r"<\uff5c(User|Assistant)\uff5c>"),
+        ("<\uff5cend\u2581of\u2581sentence\uff5c>", "<\uff5cbegin\u2581of\u2581sentence\uff5c>"),
+    ),
+    Style(
+        re.compile(r"(?:^|\n|<turn\|>|<bos>)[ \t]*<\|turn>[ \t]*(\w+)[ \t]*\n?"),
+        ("<turn|>", "<bos>"),
+    ),
     Style(re.compile(r"(?:^|\n)[ \t]*<extra_id_[01]>[ \t]*(\w+)[ \t]*\n"), first_role="user"),
-    Style(re.compile(r"(?:^|\n)\s*(Human|Assistant):[ \t]?")),
+    Style(re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant):[ \t]?")),
     Style(re.compile(r"(?:^|\n)[ \t]*###[ \t]*(Human|Assistant|User|System):[ \t]*\n?")),
 )
 _END_TOKENS = (
@@ -67,16 +89,20 @@ _END_TOKENS = (
 _LLAMA2 = re.compile(r"\[INST\](.*?)(?:\[/INST\]|$)(.*?)(?=(?:<s>\s*)?\[INST\]|$)", re.DOTALL)
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
 _VICUNA = re.compile(r"(?:^|\s|</s>)(USER|ASSISTANT):[ \t]?")
-_ALPACA = re.compile(
-    r"(?:^|\n)###[ \t]*Instruction:[ \t]*\n?(?P<instruction>.*?)"
-    r"(?:\n###[ \t]*Input:[ \t]*\n?(?P<input>.*?))?"
-    r"\n###[ \t]*Response:[ \t]*(?P<response>.*)$",
-    re.DOTALL,
-)
+_ALPACA = re.compile(r"(?:^|\n)###[ \t]*(Instruction|Input|Response):[ \t]*\n?")
 _ALPACA_HEAD = re.compile(r"^\s*Below is an instruction that describes a task")
 _SOME_MARK = re.compile(
-    r"(?:^|\n)\s*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
-    r"|<\|(?:system|user|assistant|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
+    r"(?:^|\n)[ \t]*(?:<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<extra_id_\d+>|\[INST\]"
+    r"|<\|(?:system|user|assistant|start|end_of_turn|START_OF_TURN_TOKEN)\|>|<\uff5c(?:User|Assistant)\uff5c>)"
+)
+_SIGNS = (
+    "<|", "<start_of_turn>", "<extra_id_", "[INST]", "Human:", "Assistant:", "ASSISTANT:", "###",
+    "<\uff5c",
+)  # fmt: skip
+"""A text without any of these holds no marks: looked for first, since most have none."""
+_BEGINNING = re.compile(
+    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>)?\s*(?:<\|im_start\|>|<\|start_header_id\|>|\[INST\]"
+    r"|<start_of_turn>|<\|(?:system|user)\|>|USER:|###|Below is an instruction|A chat between)"
 )
 _OPEN_END = re.compile(r"(?:^|\n)[ \t]*(?:###[ \t]*)?Assistant:\s*$")
 
@@ -89,6 +115,8 @@ def split(text: str) -> list[Message] | None:
     Raises:
         RowLeftOut: the text holds turn marks and cannot be split by them.
     """
+    if not any(sign in text for sign in _SIGNS):
+        return None
     for found in (_styled(text), _llama2(text), _alpaca(text), _vicuna(text)):
         if found is not None:
             return found
@@ -106,7 +134,7 @@ def answer(text: str, after_marks: bool) -> str:
     Raises:
         RowLeftOut: further turns follow in the text.
     """
-    cut = _without_ends(text, _END_TOKENS)
+    cut = _without_glued_end(text) if not after_marks else _without_ends(text, _END_TOKENS)
     if turns := _from_assistants_mark(cut):
         if [turn["role"] for turn in turns] != ["assistant"]:
             raise RowLeftOut(Reason.TURN_MARKS, "an answer holds the marks of further turns")
@@ -118,14 +146,61 @@ def answer(text: str, after_marks: bool) -> str:
         return cut.strip()
     if _SOME_MARK.search(cut):
         raise RowLeftOut(Reason.TURN_MARKS, "an answer holds turn marks")
-    return cut if cut != text else text
+    return cut
+
+
+def turns_answer(text: str) -> str:
+    """An answer that is a turn of its own: only an end token that hangs on its last word goes.
+
+    What else it holds of marks is prose, about a template perhaps.
+    """
+    return _without_glued_end(text)
+
+
+def unrendered(messages: Sequence[Message]) -> list[Message]:
+    """Turns as they are, but for a lone user's turn that is a whole rendered conversation.
+
+    Raises:
+        RowLeftOut: such a turn stands among others.
+    """
+    last = messages[-1] if messages else None
+    if last is None or last["role"] != "user" or not _asks(last["content"]):
+        return list(messages)
+    if len(messages) > 1:
+        raise RowLeftOut(Reason.TURN_MARKS, "a turn of a conversation is itself a conversation")
+    return split(last["content"]) or list(messages)
+
+
+def _asks(text: str) -> bool:
+    """Whether a text ends in "Assistant:", or begins with a turn mark and ends with one."""
+    if _OPEN_END.search(text):
+        return True
+    if not _BEGINNING.match(text):
+        return False
+    try:
+        found = split(text)
+    except RowLeftOut:
+        return False
+    if found is None or found[-1]["role"] != "user":
+        return False
+    return not text.rstrip().endswith(found[-1]["content"])
+
+
+def _without_glued_end(text: str) -> str:
+    """Prose may end in a token that it speaks of; a template's hangs on the last word."""
+    cut = _without_ends(text, _END_TOKENS)
+    return text if cut != text and cut[-1:] in ("", " ", "`", "'", '"', "(") else cut
 
 
 def _from_assistants_mark(text: str) -> list[Message]:
     """The turns of a text that begins with the assistant's mark; none where it does not."""
+    if not any(sign in text for sign in _SIGNS):
+        return []
     for style in _STYLES:
         marks = list(style.mark.finditer(text))
-        if marks and marks[0].start() == 0 and _role(marks[0]) == "assistant":
+        if not marks or text[: marks[0].start()].strip():
+            continue
+        if _role(marks[0]) == "assistant":
             return _turns(text, style, marks, [_role(mark) for mark in marks])
     return []
 
@@ -210,20 +285,22 @@ def _llama2(text: str) -> list[Message] | None:
 
 
 def _alpaca(text: str) -> list[Message] | None:
-    match = _ALPACA.search(text)
-    if match is None:
+    marks = list(_ALPACA.finditer(text))
+    names = [mark.group(1) for mark in marks]
+    if not {"Instruction", "Response"} <= set(names):
         return None
-    head = text[: match.start()].strip()
+    if names not in (["Instruction", "Response"], ["Instruction", "Input", "Response"]):
+        raise RowLeftOut(Reason.TURN_MARKS, "a text holds several instructions or answers")
+    ends = [mark.start() for mark in marks[1:]] + [len(text)]
+    parts = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
+    head = text[: marks[0].start()].strip()
     found: list[tuple[Role, str]] = []
     if head and not _ALPACA_HEAD.match(head):
         found.append(("system", head))
-    asked = match["instruction"].strip()
-    if match["input"] and match["input"].strip():
-        asked += f"\n\n{match['input'].strip()}"
-    response = _without_ends(match["response"], _END_TOKENS)
-    if re.search(r"\n###[ \t]*(?:Instruction|Input|Response):", response):
-        raise RowLeftOut(Reason.TURN_MARKS, "a text holds several instructions")
-    return _messages([*found, ("user", asked), ("assistant", response)])
+    asked = "\n\n".join(part for part in parts[:-1] if part)
+    return _messages(
+        [*found, ("user", asked), ("assistant", _without_ends(parts[-1], _END_TOKENS))]
+    )
 
 
 def _vicuna(text: str) -> list[Message] | None:

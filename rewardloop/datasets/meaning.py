@@ -11,7 +11,7 @@ from rewardloop.datasets.fields import names
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row, says_something
 
-_MEDIA = names("image images audio audios video videos files attachments")
+_MEDIA = names("image images img audio audios video videos picture pictures files attachments")
 _TOOLS = names("tools functions tool_calls function_call")
 _MEANINGFUL = (
     _MEDIA
@@ -20,22 +20,35 @@ _MEANINGFUL = (
         """
     label labels kto_tag liked is_liked disliked desirable is_desirable thumbs_up thumbs_down
     thumbs thumb vote feedback accepted rejected_by is_good good preferred is_preferred rating
-    ratings score scores reward rewards stars quality grade overall_score rank ranks ranking
-    winner winner_model_a winner_model_b winner_tie preference preferences overall_preference
+    ratings score scores reward rewards stars quality grade overall_score rank ranks ranking winner
+    winner_model_a winner_model_b winner_tie preference preferences overall_preference
     preference_strength choice better_response_id safer_response_id is_safe is_response_0_safe
     is_response_1_safe is_correct correct system system_prompt system_message system_instruction
     history input context contexts passage document documents prompt instruction question query
     chosen rejected messages conversations conversation dialog dialogue chat response responses
     output outputs completion completions answer answers generation generations target reference
-    references preferred_output non_preferred_output score_chosen score_rejected chosen_score
-    rejected_score chosen_rating rejected_rating chosen_reward rejected_reward tree_state weight
-    train reasoning reasoning_content thinking incorrect_answers helpfulness choices options
+    references chat_history conversation_history dialog_history dialogue_history previous_turns
+    persona character background scenario evidence facts demonstrations few_shot
+    few_shot_examples prefix suffix rejected_response is_bad bad is_wrong wrong incorrect
+    is_disliked downvoted unsafe is_unsafe harmful is_harmful is_toxic safe harmless helpful
+    is_helpful contents user_feedback human_feedback human_label preferred_output
+    non_preferred_output score_chosen score_rejected chosen_score rejected_score chosen_rating
+    rejected_rating chosen_reward rejected_reward tree_state weight train reasoning
+    reasoning_content thinking incorrect_answers helpfulness choices options
     """
     )
+)
+_GRADING = re.compile(
+    r"(^|[-_ ])(labels?|ratings?|verdict|judge?ment|feedback|thumbs?|votes?|upvotes|downvotes"
+    r"|rewards?)([-_ ]|$)"
 )
 _NUMBERED = re.compile(
     r"^(response|answer|completion|generation|output|score|rating|rank|conversation|chosen|rejected)"
     r"[-_ ]?[0-9a-d]$"
+)
+_SIDES = re.compile(
+    r"^(chosen|rejected|preferred|dispreferred|non_preferred|better|worse|best|worst|bad|negative)"
+    r"([-_ ]|$)"
 )
 _DELETED = names("deleted is_deleted removed hidden archived")
 _BAD_MARKS = names(
@@ -79,10 +92,23 @@ _PASSED_OVER = names(
     prompt_response_group response_0_harm_category response_1_harm_category
     response_0_severity_level response_1_severity_level response_0_source response_1_source
     response_0_sha256 response_1_sha256 vote_count review_count parent_id message_id role
-    inner_id allow_upload
+    inner_id allow_upload __index_level_0__ level_0
     """
 )
-_PASSED_OVER_ENDS = ("_id", "_ids", "_at", "_date", "_count", "_model", "_hash", "_tokens", "_len")
+_PASSED_OVER_ENDS = (
+    "_id",
+    "_ids",
+    "_at",
+    "_date",
+    "_count",
+    "_model",
+    "_hash",
+    "_tokens",
+    "_len",
+    "-model",
+    "-id",
+    "_policy",
+)
 _LANGUAGES = {
     "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it",
     "portuguese": "pt", "russian": "ru", "chinese": "zh", "japanese": "ja", "korean": "ko",
@@ -162,11 +188,11 @@ def unread(row: Row) -> list[str]:
         name = column.lower()
         if column in row.passed_over or not says_something(row.peek(column)):
             continue
-        if name in _MEDIA:
+        if name in _MEDIA or _MEDIA & set(re.split(r"[-_ ]", name)):
             raise RowLeftOut(Reason.MEDIA, f'the column "{column}" holds what is no text')
         if name in _TOOLS:
             raise RowLeftOut(Reason.TOOL_TURNS, f'the column "{column}" holds tools')
-        if name in _MEANINGFUL or _NUMBERED.match(name):
+        if name in _MEANINGFUL or _is_graded_or_side(name):
             raise RowLeftOut(
                 Reason.COLUMN_NOT_READ, f'the column "{column}" is not read in a row of its format'
             )
@@ -175,7 +201,17 @@ def unread(row: Row) -> list[str]:
     return unknown
 
 
+def _is_graded_or_side(name: str) -> bool:
+    """`rejected_response` says something of the answers, `chosen_model` does not."""
+    found = _NUMBERED.match(name) or _SIDES.match(name) or _GRADING.search(name)
+    return bool(found) and not is_passed_over(name)
+
+
 def is_passed_over(column: str) -> bool:
     """Whether a column is known to hold nothing that is trained on."""
     name = column.lower()
-    return name in _PASSED_OVER or name.endswith(_PASSED_OVER_ENDS) or name.startswith("num_")
+    return (
+        name in _PASSED_OVER
+        or name.endswith(_PASSED_OVER_ENDS)
+        or name.startswith(("num_", "unnamed:"))
+    )

@@ -17,7 +17,7 @@ from rewardloop.datasets.form import Conversation
 from rewardloop.datasets.formats import oasst
 from rewardloop.datasets.formats.shape import RowFormat
 from rewardloop.datasets.formats.table import Format, recognised
-from rewardloop.datasets.grouping import Group
+from rewardloop.datasets.grouping import Group, key_of
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row
 from rewardloop.records import Message
@@ -73,6 +73,7 @@ class Reading:
             format = recognised(row, self._format)
             if format is oasst.MESSAGE:
                 row.used |= oasst.MESSAGE_COLUMNS
+                meaning.check_marks(oasst.without_own_marks(row))
                 self._count_columns(row, meaning.unread(row))
                 self._messages.append(row)
                 return
@@ -203,7 +204,8 @@ def _is_unread(error: ValueError) -> bool:
 
 
 def _plain(message: Message) -> tuple[str, str]:
-    return message["role"], message["content"]
+    """Turns equal but for Unicode's forms and outer white space are one, as in a dataset."""
+    return message["role"], key_of(message["content"])
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:

@@ -36,7 +36,7 @@ _TOOL_ROLES = names(
     """
 )
 _ROLE_KEYS = ("role", "from", "speaker", "author")
-_TEXT_KEYS = ("content", "value", "text", "message")
+_TEXT_KEYS = ("content", "value", "text", "message", "parts")
 _MEDIA_KEYS = ("images", "image", "audio", "audios", "video", "videos", "files", "attachments")
 _TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id", "tools", "functions")
 _OTHER_MEANING = (
@@ -156,7 +156,7 @@ def _is_learnt(raw: Mapping[str, object]) -> bool:
 
 
 def content(value: object, key: str) -> str:
-    """A text, or text parts joined by a newline where their author did not end them with one.
+    """A text, or text parts, joined by a newline where their author left no white space.
 
     Raises:
         ValueError: the value is neither a text nor parts.
@@ -174,7 +174,7 @@ def content(value: object, key: str) -> str:
 def _joined(parts: Sequence[str]) -> str:
     whole = ""
     for part in parts:
-        needs_break = bool(whole) and not whole.endswith("\n") and not part.startswith("\n")
+        needs_break = bool(whole) and not whole[-1].isspace() and not part[:1].isspace()
         whole += f"\n{part}" if needs_break else part
     return whole
 

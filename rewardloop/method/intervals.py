@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 MIN_PROMPTS = 10
-"""Prompts that have a say in a figure; below, no formula here covers what it claims."""
+"""Prompts that have a say in a figure; below, coverage is too far off 95 %, either way."""
 _EDGE_WEIGHT = 0.1
 """Of an imagined prompt at each end of a correlation's range, for the variance alone: a
 few prompts of two responses are often all +1, which does not mean that the next one is."""

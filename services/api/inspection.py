@@ -7,13 +7,15 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rewardloop.datasets import Format, inspection
 from rewardloop.datasets.inspection import Item, Measured
+from rewardloop.datasets.names import DATASET_NAME
 from rewardloop.errors import InvalidInput, RewardloopError, TooLarge
 from rewardloop.records import Message, PromptRecord
 from rewardloop.store import overlap, versions
+from rewardloop.texts import check_storable
 from services.api import token_lengths
 from services.api.context import Context, Ctx, DatasetName, Storable
 
@@ -27,7 +29,14 @@ ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid")
     messages: list[Message] = Field(min_length=1)
-    answers: list[str] = []
+    answers: list[Storable] = []
+
+    @field_validator("messages")
+    @classmethod
+    def _are_storable(cls, messages: list[Message]) -> list[Message]:
+        for message in messages:
+            check_storable(message["content"])
+        return messages
 
 
 class AskedPrompts(BaseModel):
@@ -59,12 +68,20 @@ async def compare(ctx: Ctx, dataset: DatasetName, request: AskedPrompts) -> Comp
     return Comparison.model_validate(measured, from_attributes=True)
 
 
-@router.post("/datasets/inspect")
+_A_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.post("/datasets/inspect", openapi_extra=_A_FILE)
 async def inspect(
     ctx: Ctx,
     request: Request,
     filename: Annotated[Storable, Query(min_length=1, max_length=255)],
-    dataset: Annotated[str, Query(max_length=100)] = "seed",
+    dataset: Annotated[str, Query(pattern=DATASET_NAME)] = "seed",
     format: Format = Format.AUTO,
     language: str = "en",
 ) -> dict[str, Any]:

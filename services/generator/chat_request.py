@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from rewardloop.errors import RewardloopError
+from rewardloop.errors import NotServed
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 """A template may build a control token from a role (`<|` + role + `|>`), so none is free."""
@@ -60,13 +60,6 @@ _NEVER_IN_THE_PROMPT = {
     "cache_salt",
     "truncation_side",
 }
-
-
-class NotServed(RewardloopError):
-    """Something that vLLM knows and this generator does not offer; the status is vLLM's own."""
-
-    status = 400
-    kind = "not-served"
 
 
 def require_served(request: dict[str, Any], *, chat: bool) -> None:

@@ -17,9 +17,8 @@ import json
 from typing import Any
 
 from rewardloop import chat_tokens
-from rewardloop.errors import RewardloopError
+from rewardloop.errors import InvalidInput, NotServed, PromptTooLong
 from services.generator.chat_request import (
-    NotServed,
     plain_messages,
     prompt_texts,
     require_served,
@@ -33,27 +32,18 @@ MAX_CHARS_A_TOKEN = 256
 """A prompt of more characters than so many a token of the context is not encoded at all."""
 
 
-class DoesNotFit(RewardloopError):
-    """A prompt leaves no room for an answer in the context. Told as vLLM tells it."""
-
-    status = 400
-    kind = "does-not-fit"
-
-    def openai(self) -> dict[str, Any]:
-        error = {"message": self.message, "type": "BadRequestError", "param": "input_tokens"}
-        return {"error": {**error, "code": self.status}}
-
-
 async def encoded(path: str, body: bytes, engine: Any) -> bytes:
     """The body with the prompt's ids in it, as far as the gate encodes that prompt.
 
     `engine` is vLLM's engine client. One that has no tokenizer, as the stub, renders itself.
 
     Raises:
+        InvalidInput: a text holds half a character.
         NotServed: a field is not offered, or the conversation is no valid one.
-        DoesNotFit: the prompt leaves no room in the model's context.
+        PromptTooLong: the prompt leaves no room in the model's context.
     """
     request = json.loads(body)
+    _require_characters(body, request)
     require_served(request, chat=path == CHAT)
     renderer = getattr(engine, "renderer", None)
     if renderer is None:
@@ -65,13 +55,42 @@ async def encoded(path: str, body: bytes, engine: Any) -> bytes:
     return json.dumps(request).encode() if changed else body
 
 
+def ending_at(body: bytes, stop_ids: list[int]) -> bytes:
+    """The body with more ids that end its answers: those of a version that was swapped in."""
+    if not stop_ids:
+        return body
+    request = json.loads(body)
+    asked = request.get("stop_token_ids") or []
+    if request.get("ignore_eos") or not isinstance(asked, list):
+        return body
+    return json.dumps({**request, "stop_token_ids": [*asked, *stop_ids]}).encode()
+
+
+def _require_characters(body: bytes, request: dict[str, Any]) -> None:
+    """JSON can spell half of a surrogate pair, which is no character and which no tokenizer
+    takes.
+
+    Raises:
+        InvalidInput: a text of the request holds one.
+    """
+    if b"\\ud" not in body.lower():
+        return
+    try:
+        json.dumps(request, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            "a text holds half of a surrogate pair (such as \\ud83d alone), which is no "
+            "character; send the whole pair or leave it out"
+        ) from error
+
+
 def _chat(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> bool:
     """Puts the ids of a plain conversation into the request; whether it did."""
     messages = plain_messages(request)
     if messages is None:
         _require_no_control_tokens(request, tokenizer, max_model_len)
         return False
-    _require_short(sum(len(message["content"]) for message in messages), max_model_len)
+    _require_short([message["content"] for message in messages], max_model_len)
     try:
         ids = chat_tokens.prompt_ids(tokenizer, messages)
     except chat_tokens.TemplateRefused as error:
@@ -89,7 +108,8 @@ def _completion(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> 
     texts: list[Any] = prompt if isinstance(prompt, list) else [prompt]
     if not all(isinstance(text, str) for text in texts):
         raise NotServed(f"with {PLAIN_TEXT} the prompt must be a text or a list of texts")
-    _require_short(sum(map(len, texts)), max_model_len)
+    for text in texts:
+        _require_short([text], max_model_len)
     opening = tokenizer("")["input_ids"] if request.get("add_special_tokens", True) else []
     ids = [[*opening, *chat_tokens.text_ids(tokenizer, text)] for text in texts]
     _require_room(max(map(len, ids), default=0), max_model_len)
@@ -103,7 +123,7 @@ def _require_no_control_tokens(request: dict[str, Any], tokenizer: Any, max_mode
         NotServed: vLLM would render a text as a control token.
     """
     texts = prompt_texts(request)
-    _require_short(sum(map(len, texts)), max_model_len)
+    _require_short(["".join(texts)], max_model_len)
     names = {number: name for name, number in chat_tokens.control_tokens(tokenizer).items()}
     for text in ("\n".join(texts), "".join(texts)):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -116,18 +136,21 @@ def _require_no_control_tokens(request: dict[str, Any], tokenizer: Any, max_mode
             )
 
 
-def _require_short(num_chars: int, max_model_len: int) -> None:
-    if num_chars > max_model_len * MAX_CHARS_A_TOKEN:
-        raise DoesNotFit(
+def _require_short(turns: list[str], max_model_len: int) -> None:
+    """A turn takes a token at least, and a token holds so many characters at most."""
+    num_chars = sum(map(len, turns))
+    if num_chars > max_model_len * MAX_CHARS_A_TOKEN or len(turns) > max_model_len:
+        raise PromptTooLong(
             f"This model's maximum context length is {max_model_len} tokens, and the prompt of "
-            f"{num_chars} characters is longer; shorten it"
+            f"{len(turns)} turns and {num_chars} characters is longer. Please reduce the length "
+            "of the input prompt."
         )
 
 
 def _require_room(num_tokens: int, max_model_len: int) -> None:
     """vLLM says it in other words where it is given ids, and clients know these."""
     if num_tokens >= max_model_len:
-        raise DoesNotFit(
+        raise PromptTooLong(
             f"This model's maximum context length is {max_model_len} tokens. However, your "
             f"prompt contains {num_tokens} input tokens, which leaves no room for an answer. "
             "Please reduce the length of the input prompt."

@@ -24,13 +24,14 @@ from rewardloop.config import load_settings
 from rewardloop.errors import (
     InvalidInput,
     NotFound,
+    PromptTooLong,
     RewardloopError,
     TooLarge,
     Unauthorized,
     UpstreamUnavailable,
 )
 from services.generator.admission import Admission
-from services.generator.encoding import encoded
+from services.generator.encoding import encoded, ending_at
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
@@ -69,6 +70,8 @@ class Gate:
             return  # vLLM's websocket routes are not on the list
         try:
             await self._route(scope, receive, send)
+        except PromptTooLong as error:
+            await _answer(send, 400, _as_vllm_tells_it(error))
         except RewardloopError as error:
             await _answer(send, error.status, error.openai())
 
@@ -95,6 +98,7 @@ class Gate:
         async with self._admission.request():
             self._swapper.require_sound()
             version = await self._swapper.announce(scope["app"].state.engine_client)
+            body = ending_at(body, self._swapper.extra_stop_ids)
             stamp = Stamp(send, version, dropped)
             await self._app(_with_length(scope, body), _replay(body, receive), stamp)
         telemetry.REQUESTS.labels(scope["path"], str(stamp.status)).inc()
@@ -112,6 +116,12 @@ class Gate:
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidInput('the body must be {"version": "<version id>"}') from error
         return await self._swapper.activate(scope["app"], str(version))
+
+
+def _as_vllm_tells_it(error: PromptTooLong) -> dict[str, Any]:
+    """vLLM finds some prompts too long and the gate others; clients see no difference."""
+    told = {"message": error.message, "type": "BadRequestError", "param": "input_tokens"}
+    return {"error": {**told, "code": 400}}
 
 
 def _require_key(scope: Scope, key: str) -> None:

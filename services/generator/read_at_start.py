@@ -2,7 +2,8 @@
 
 These are the tokenizer, the chat template and the token ids that end an answer. A version
 that differs in one of them would be served with those of the version that the server was
-started with, unnoticed: so it is refused. Files may differ in what changes no token (padding,
+started with, unnoticed: so it is refused, unless it only ends answers at more ids, which the
+gate then adds to each request. Files may differ in what changes no token (padding,
 truncation, the version of the library that wrote them).
 """
 
@@ -37,7 +38,7 @@ def read_at_start(folder: Path) -> ReadAtStart:
     tokenizer = _json(folder / "tokenizer.json")
     special = {name: _spelling(settings.get(name)) for name in _SPECIAL}
     return ReadAtStart(
-        stop_ids=_ids(_json(folder / "generation_config.json").get("eos_token_id")),
+        stop_ids=_stop_ids(folder) | _id_of(special["eos_token"], tokenizer),
         chat_template=_template(folder, settings),
         special_tokens=json.dumps(special),
         tokenizer=(
@@ -52,15 +53,17 @@ def require_same(started_with: ReadAtStart, started: str, new: ReadAtStart, vers
     Raises:
         SwapFailed: naming what `version` has otherwise than `started`.
     """
-    names = [field.name for field in fields(ReadAtStart)]
-    differ = [name for name in names if getattr(started_with, name) != getattr(new, name)]
+    fixed = [field.name for field in fields(ReadAtStart) if field.name != "stop_ids"]
+    differ = [name for name in fixed if getattr(started_with, name) != getattr(new, name)]
+    if missing := started_with.stop_ids - new.stop_ids:
+        differ.insert(0, "stop_ids")
     if not differ:
         return
     what = ", ".join(name.replace("_", " ") for name in differ)
-    stops = f" ({sorted(new.stop_ids)}, not {sorted(started_with.stop_ids)})"
+    stops = f" ({sorted(missing)} would still end its answers)"
     raise SwapFailed(
         f"{version} differs from {started} in its {what}"
-        f"{stops if 'stop_ids' in differ else ''}. vLLM reads them only when it starts, and this "
+        f"{stops if missing else ''}. vLLM reads them only when it starts, and this "
         f"server started with {started}, so it would serve {version} wrongly. Publish {version} "
         f"again with the tokenizer and generation_config.json of {started}, or import it as the "
         "base model of a new deployment"
@@ -83,10 +86,19 @@ def _spelling(token: Any) -> Any:
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _ids(value: Any) -> frozenset[int]:
+def _stop_ids(folder: Path) -> frozenset[int]:
+    """Of the generation config, or of the model's config where there is none, as in vLLM."""
+    path = folder / "generation_config.json"
+    value = _json(path if path.is_file() else folder / "config.json").get("eos_token_id")
     if value is None:
         return frozenset()
     return frozenset(value if isinstance(value, list) else [value])
+
+
+def _id_of(spelling: Any, tokenizer: dict[str, Any]) -> frozenset[int]:
+    """The id of the tokenizer's own end, at which vLLM stops besides."""
+    added = tokenizer.get("added_tokens", [])
+    return frozenset(token["id"] for token in added if token.get("content") == spelling)
 
 
 def _bytes(path: Path) -> bytes:

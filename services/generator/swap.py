@@ -53,6 +53,7 @@ class Swapper:
         self.version = version
         self._started = version
         self._started_with = read_at_start(checkpoints.folder_of(root, version))
+        self._loaded = self._started_with
         self._announced = False
         self._broken: str | None = None
         self._lock = asyncio.Lock()
@@ -64,6 +65,11 @@ class Swapper:
         """
         if self._broken:
             raise UpstreamUnavailable(f"this replica is out of service: {self._broken}; restart it")
+
+    @property
+    def extra_stop_ids(self) -> list[int]:
+        """Ids that end an answer of the loaded version, of which vLLM does not know."""
+        return sorted(self._loaded.stop_ids - self._started_with.stop_ids)
 
     async def announce(self, engine: Any) -> str:
         """Tell the engine its version once, and return it."""
@@ -159,6 +165,7 @@ class Swapper:
             finally:
                 await engine.resume_generation()
         self.version = version
+        self._loaded = await asyncio.to_thread(read_at_start, folder)
 
     async def _restore(self, fastapi_app: Any, version: str, otherwise: str) -> dict[str, Any]:
         """Load `version` and return its canaries, or go out of service: `otherwise` says why."""

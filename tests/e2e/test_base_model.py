@@ -1,5 +1,6 @@
 """A base model on its way to a checkpoint: its chat template and where its turns end."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from services.trainer import base_model
+from rewardloop.config import Training
+from services.trainer import base_model, dpo
 from services.trainer.canaries import NUM_TOKENS, write_canaries
 from tests.e2e.tiny_model import write_tiny_model
 
@@ -50,6 +52,28 @@ def test_the_published_engine_stops_where_turns_end(tmp_path: Path) -> None:
     assert ends_of(tmp_path / "out") == ["<|endoftext|>", "<|im_end|>"]
     assert len(told) == 1
     assert "generation_config.json now names it" in told[0]
+
+
+@pytest.mark.parametrize("weights", [{"kind": "full"}, {"kind": "lora", "rank": 4, "alpha": 8}])
+def test_training_mends_a_version_that_was_published_before_the_checks(
+    tmp_path: Path, weights: dict[str, Any]
+) -> None:
+    base = end_of_text_base(tmp_path / "base")
+    values = {"batch_size": 1, "micro_batch_size": 1, "dropout": 0.0, "max_length": 64}
+    config = Training(weights=weights, **values)  # type: ignore[arg-type]
+    sides = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    task = {
+        "base": str(base),
+        "output": str(tmp_path / "out"),
+        "config": config.model_dump(mode="json"),
+        "seed": 1,
+        "pairs": [{"prompt": [{"role": "user", "content": "a"}], **sides}],
+    }
+    said = io.StringIO()
+    dpo.train(task, said)
+    assert "generation_config.json now names it" in said.getvalue()
+    assert ends_of(base) == ["<|endoftext|>"]
+    assert ends_of(tmp_path / "out") == ["<|endoftext|>", "<|im_end|>"]
 
 
 def test_a_base_without_a_template_is_refused_or_given_one(tmp_path: Path) -> None:

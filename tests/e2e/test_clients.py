@@ -33,6 +33,18 @@ def test_generator_answers(demo: Demo) -> None:
     assert completion.model_extra == completion.model_extra | {"weight_version": new}
 
 
+def test_a_template_of_ones_own_is_a_bad_request(demo: Demo) -> None:
+    with (
+        client(demo, "generator") as generator,
+        pytest.raises(openai.BadRequestError, match="chat_template is not served here"),
+    ):
+        generator.chat.completions.create(
+            model="policy",
+            messages=CONVERSATION[:1],
+            extra_body={"chat_template": "{{ messages[0].content }}"},
+        )
+
+
 def test_generator_streams(demo: Demo) -> None:
     with client(demo, "generator") as generator:
         chunks = list(

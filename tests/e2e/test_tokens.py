@@ -5,7 +5,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -31,7 +31,7 @@ PIECES = (
     "def f(x):\n    return {'a': [x] * 2}  # {{ x }} {% raw %}",
     "Grüße, 世界 🙂‍↔️ e\u0301 \u00e9 \ufeff\u200b",
     "| a | b |\n|---|---|\n| <b>1</b> | &lt; |",
-    "word " * 100,
+    "a long text " * 12,
     "",
     "<think>\nhm\n</think>\n\nYes.",
     "Score: 5",
@@ -39,14 +39,14 @@ PIECES = (
 
 
 def conversations(chance: Random, pieces: Sequence[str]) -> list[list[Message]]:
-    """Of one to five turns, half of them behind a system turn, the last one a user's."""
+    """Of one or three turns, half of them behind a system turn, the last one a user's."""
     found = []
     for number in range(NUM_CONVERSATIONS):
         system: list[Role] = ["system"] if number % 2 else []
-        turns: list[Role] = ["user", "assistant"] * chance.randrange(3)
+        turns: list[Role] = ["user", "assistant"] * (number % 4 == 3)
         found.append(
             [
-                Message(role=role, content="".join(chance.choices(pieces, k=chance.randint(1, 3))))
+                Message(role=role, content="".join(chance.choices(pieces, k=chance.randint(1, 2))))
                 for role in (*system, *turns, "user")
             ]
         )
@@ -157,7 +157,7 @@ def test_the_judge_service_shows_a_forged_turn_as_text(demo: Demo) -> None:
         json={
             "model": "judge",
             "messages": conversation,
-            "max_tokens": 4,
+            "max_tokens": 8,
             "judgement_mode": "constrained",
         },
         headers={"authorization": f"Bearer {demo.keys['api_key']}"},
@@ -225,8 +225,8 @@ def test_a_stream_begins_with_our_ids(demo: Demo) -> None:
 def test_tools_are_served_as_long_as_no_text_spells_a_control_token(demo: Demo) -> None:
     tool = {"type": "function", "function": {"name": "look_up", "parameters": {}}}
     hi = [{"role": "user", "content": "Hi"}]
-    assert chat(demo, tools=[tool], messages=hi).status_code == 200
-    refused = chat(demo, tools=[tool])
+    assert chat(demo, tools=[tool], tool_choice="none", messages=hi).status_code == 200
+    refused = chat(demo, tools=[tool], tool_choice="none")
     assert refused.status_code == 400
     assert "spells the control token" in refused.json()["error"]["message"]
 
@@ -260,8 +260,8 @@ def test_a_plain_text_completion_spells_no_control_token(demo: Demo) -> None:
     assert end in raw.json()["choices"][0]["prompt_token_ids"]
 
 
-def republished(demo: Demo, name: str, change: str, to: Any) -> str:
-    """The newest version again, as `name`, with one key of its generation_config changed."""
+def republished(demo: Demo, name: str, edit: Callable[[Path], None]) -> str:
+    """The newest version again, as `name`, with its files edited."""
     root = demo.home / "checkpoints"
     newest = demo.summary["iterations"][-1]["new_version"]
 
@@ -269,26 +269,55 @@ def republished(demo: Demo, name: str, change: str, to: Any) -> str:
         for file in (root / newest).iterdir():
             if file.name != checkpoints.MANIFEST:
                 shutil.copy(file, folder)
-        settings = json.loads((folder / "generation_config.json").read_text())
-        (folder / "generation_config.json").write_text(json.dumps({**settings, change: to}))
+        edit(folder)
 
     checkpoints.publish(root, name, write, {"parent": newest})
     return name
 
 
-def test_a_version_that_ends_answers_elsewhere_is_not_swapped_in(demo: Demo) -> None:
-    """vLLM reads the ids that end an answer at its start only."""
+def activate(demo: Demo, version: str) -> httpx.Response:
+    return httpx.post(
+        f"{demo.addresses['generator']}/admin/activate",
+        json={"version": version},
+        headers={"authorization": f"Bearer {demo.keys['admin_key']}"},
+        timeout=240,
+    )
 
-    def activate(version: str) -> httpx.Response:
-        return httpx.post(
-            f"{demo.addresses['generator']}/admin/activate",
-            json={"version": version},
-            headers={"authorization": f"Bearer {demo.keys['admin_key']}"},
-            timeout=240,
-        )
 
-    refused = activate(republished(demo, "other-stops", "eos_token_id", [2, 0]))
-    assert refused.status_code == 502
-    assert "stop ids" in refused.json()["detail"]
+def greedy(demo: Demo) -> dict[str, Any]:
+    hi = [{"role": "user", "content": "Write a sentence about cats."}]
+    choice: dict[str, Any] = chat(demo, messages=hi, temperature=0).json()["choices"][0]
+    return choice
+
+
+def test_ids_that_end_answers_are_swapped_with_the_weights(demo: Demo) -> None:
+    """vLLM reads them at its start only, so the gate adds those that it does not know."""
     newest = demo.summary["iterations"][-1]["new_version"]
-    assert activate(newest).status_code == 200
+    before = greedy(demo)
+    assert before["finish_reason"] == "length"
+    third = before["token_ids"][2]
+    place = before["token_ids"].index(third)
+
+    def end_there(folder: Path) -> None:
+        path = folder / "generation_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [2, third]}))
+
+    try:
+        assert activate(demo, republished(demo, "more-ends", end_there)).status_code == 200
+        ended = greedy(demo)
+        assert (ended["finish_reason"], ended["stop_reason"]) == ("stop", third)
+        assert ended["token_ids"] == before["token_ids"][: place + 1]
+    finally:
+        assert activate(demo, newest).status_code == 200
+    assert greedy(demo) == before
+
+
+def test_a_version_with_another_template_is_not_swapped_in(demo: Demo) -> None:
+    def shout(folder: Path) -> None:
+        (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] | upper }}")
+
+    refused = activate(demo, republished(demo, "other-template", shout))
+    assert refused.status_code == 502
+    assert "in its chat template" in refused.json()["detail"]
+    newest = demo.summary["iterations"][-1]["new_version"]
+    assert chat(demo).json()["weight_version"] == newest

@@ -313,6 +313,9 @@ async def test_the_agreement_is_that_of_the_stored_scores(ready: Any) -> None:
     for row in rows:
         assert row["metrics"]["pairwise_accuracy"] == pytest.approx(row["accuracy"])
         assert row["metrics"]["parse_rate"] == 1
+        # The known lengths make every pair one of a longer or a shorter better response.
+        assert row["metrics"]["longer_is_better"] is not None
+        assert row["metrics"]["intervals"]["parse_rate"]["over"] == "prompts"
     assert [row["metrics"]["num_judgements"] for row in rows] == [18 * NUM_JUDGEMENTS, 18, 18]
 
 

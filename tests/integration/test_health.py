@@ -295,3 +295,20 @@ async def test_anchored_iterations_all_take_the_firsts_prompts(ready: Any) -> No
     await ready.advance(second)
     await ready.roll_out(second)
     assert "no_anchor" not in (await ready.advance(second)).report["pairing"]["unpaired"]
+
+
+async def test_length_is_held_against_the_humans_own_taste_for_it(ready: Any) -> None:
+    """Humans found the longer better in every ranked prompt, trained on or held out."""
+    ready.serve()
+    topics = [f"topic {n}" for n in range(12)]
+    await ready.add_ranked(*(ranked_prompt(t, "the longest", "longer", "it") for t in topics))
+    bootstrap, first = await ready.new_run(bootstrap={}, health={"max_length_correlation": 0.0})
+    await ready.bootstrap(bootstrap)
+    await ready.advance(first)
+    await ready.roll_out(first)
+    failed = await ready.advance(first)
+    health = failed.report["health"]
+    assert (health["human_length_correlation"], health["num_human_prompts"]) == (1.0, 12)
+    assert health["length_excess"] == pytest.approx(abs(health["length_correlation"] - 1))
+    assert stands(failed) == ("failed", "pairing")
+    assert f"is {health['length_excess']:.4g}, above health.max_length_correlation" in failed.error

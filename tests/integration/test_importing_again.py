@@ -126,9 +126,9 @@ async def test_a_run_keeps_the_responses_and_answers_that_it_took(bootstrapping:
 
 async def test_a_later_run_takes_what_was_added(bootstrapping: Any) -> None:
     world = bootstrapping
-    await world.new_run(bootstrap={})
+    await world.new_run(bootstrap={"share_rankings": True})
     await world.add_ranked(ranked_prompt("topic 0", "best", "good", "poor"))
-    await world.new_run(bootstrap={})
+    await world.new_run(bootstrap={"share_rankings": True})
     sizes = await world.rows(
         "SELECT cardinality(s.response_ids) AS num FROM ranked_splits s JOIN runs r"
         " ON r.id = s.run_id JOIN prompts p ON p.id = s.prompt_id"

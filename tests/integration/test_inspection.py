@@ -1,5 +1,6 @@
 """Looking at files and prompts before anything is stored."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -118,6 +119,24 @@ async def test_prompts_are_compared_in_their_order(api: httpx.AsyncClient, world
     found = (await api.post("/v1/datasets/mine/compare", json={"prompts": prompts})).json()
     assert found["lengths"] == [[2, [1, 2]], [1, []]]
     assert (found["unit"], found["context"]) == ("tokens", None)  # no engine answers
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800"])
+async def test_a_text_that_cannot_be_stored_cannot_be_compared(
+    api: httpx.AsyncClient, text: str
+) -> None:
+    user = {"role": "user", "content": "a"}
+    for prompt in (
+        {"messages": [{**user, "content": text}]},
+        {"messages": [user], "answers": [text]},
+    ):
+        body = json.dumps({"prompts": [prompt]})
+        answer = await api.post(
+            "/v1/datasets/mine/compare",
+            content=body,
+            headers={"content-type": "application/json"},
+        )
+        assert answer.status_code == 422
 
 
 async def test_an_engine_that_does_not_answer_is_not_waited_for(

@@ -341,8 +341,8 @@ async def test_losing_every_message_loses_time_and_no_data(ready: Any) -> None:
     assert states == [{"state": "succeeded", "phase": "done"}] * 2
     assert await ready.value("SELECT count(*) FROM responses") == 12
     assert await ready.value("SELECT count(*) FROM judgements") == 36
-    # Of 6 prompts to learn from by SFT, and of 2 held out by SFT, M1 and M2.
-    assert await ready.value("SELECT count(*) FROM ranked_judgements") == 36 + 3 * 12
+    # Of 3 prompts for EFT by SFT, and of 2 held out by SFT, M1 and M2; 3 are left to IFT.
+    assert await ready.value("SELECT count(*) FROM ranked_judgements") == 18 + 3 * 12
     # SFT, M1 and M2 answer 2 prompts; M1 - SFT, M2 - M1 and M2 - SFT in both orders.
     assert await ready.value("SELECT count(*) FROM evaluation_answers") == 3 * 2
     assert await ready.value("SELECT count(*) FROM comparisons") == 3 * 2 * 2

@@ -74,14 +74,15 @@ def spelling_texts() -> st.SearchStrategy[tuple[str, list[str]]]:
 
 
 @given(spelling_texts())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=70, deadline=None)
 def test_no_text_opens_or_closes_a_turn(drawn: tuple[str, list[str]]) -> None:
+    """Three texts each time, so 210 of them."""
     family, (question, answer, again) = drawn
     tokenizer = TOKENIZERS[family]
     forging = [user(question), assistant(answer), user(again)]
     honest = [user("a"), assistant("a"), user("a")]
     found = num_controls(tokenizer, prompt_ids(tokenizer, forging))
-    # Qwen 3's template is shown `</think>`, which it takes away, and writes none here.
+    # Qwen 3's template looks for `</think>` in answers, so it is shown it, and takes it away.
     assert found == num_controls(tokenizer, prompt_ids(tokenizer, honest))
     assert not any(num_controls(tokenizer, text_ids(tokenizer, answer)).values())
     turns = num_controls(tokenizer, answer_ids(tokenizer, answer))

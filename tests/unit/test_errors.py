@@ -19,6 +19,7 @@ STATUS = {
     "invalid-input": 422,
     "broken-file": 422,
     "too-large": 413,
+    "not-served": 400,
     "not-found": 404,
     "conflict": 409,
     "unauthorized": 401,

@@ -1,4 +1,4 @@
-"""Importing a process's code must stay quick and small: no torch, no vllm, no trl."""
+"""Importing a process's code must stay quick and small: no torch, vllm, trl or pyarrow."""
 
 import json
 import subprocess
@@ -15,10 +15,11 @@ import rewardloop
 for module in pkgutil.walk_packages(rewardloop.__path__, "rewardloop."):
     if ".migrations" not in module.name:
         importlib.import_module(module.name)
-found["rewardloop"] = loaded({"torch", "vllm", "trl", "transformers", "fastapi", "starlette"})
+heavy = {"torch", "vllm", "trl", "transformers", "pyarrow"}
+found["rewardloop"] = loaded(heavy | {"fastapi", "starlette"})
 for name in sys.argv[1:]:
     importlib.import_module(name)
-    found[name] = loaded({"torch", "vllm", "trl", "transformers"})
+    found[name] = loaded(heavy)
 print(json.dumps(found))
 """
 

@@ -14,6 +14,10 @@ from rewardloop.datasets.row import Row, parsed
 from rewardloop.records import Message
 
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
+HISTORY = (
+    "history", "chat_history", "conversation_history", "dialog_history", "dialogue_history",
+    "previous_turns",
+)  # fmt: skip
 INPUT = ("input", "context", "passage", "document")
 
 
@@ -34,7 +38,9 @@ def prompt(row: Row, column: str) -> Asked:
     """The prompt in a column, a text or turns, with the row's system turn and history."""
     value = row.listed(column) if column in row.filled else row[column]
     if isinstance(value, list | dict):
-        found = Asked([turn.message for turn in turns.read(value, column)])
+        said = [turn.message for turn in turns.read(value, column)]
+        found = Asked(marks.unrendered(said))
+        found = Asked(found.messages, was_rendered=found.messages != said)
     else:
         found = _of_text(fields.text(row, column))
     return Asked(in_context(row, found.messages), found.was_rendered)
@@ -50,6 +56,8 @@ def instruction(row: Row, column: str) -> Asked:
         raise RowLeftOut(Reason.PROMPT_EMPTY, "the prompt has no text beside its input")
     if not isinstance(about, str):
         raise ValueError(f"what the prompt is about is {fields.kind_of(about)}, not a text")
+    if marks.split(said) is not None:
+        raise RowLeftOut(Reason.TURN_MARKS, "a rendered conversation has an input beside it")
     return Asked(in_context(row, user(f"{said}\n\n{about}")))
 
 
@@ -78,11 +86,12 @@ def _system(row: Row, messages: Sequence[Message]) -> list[Message]:
 
 
 def _history(row: Row) -> list[Message]:
-    value = row.listed("history")
-    if value is None:
+    column = next((key for key in HISTORY if key in row.filled), None)
+    value = None if column is None else row.listed(column)
+    if value in (None, "[]"):
         return []
     if not isinstance(value, list):
-        raise RowLeftOut(Reason.COLUMN_NOT_READ, '"history" is no list of turns')
+        raise RowLeftOut(Reason.COLUMN_NOT_READ, f'"{column}" is no list of turns')
     messages: list[Message] = []
     for element in cast(list[object], value):
         messages += _exchange(parsed(element))

@@ -16,7 +16,9 @@ from rewardloop.datasets.row import Row
 from rewardloop.datasets.turns import Turn
 from rewardloop.records import Message
 
-COLUMNS = ("messages", "conversations", "conversation", "dialog", "dialogue", "chat", "data")
+COLUMNS = (
+    "messages", "conversations", "conversation", "dialog", "dialogue", "chat", "contents", "data"
+)  # fmt: skip
 
 
 def read_column(name: str, column: str) -> RowFormat:
@@ -36,12 +38,15 @@ def _read(row: Row, name: str, column: str) -> list[Conversation]:
         before, answered = _to_first_answer(all_turns)
     else:
         before, answered = _to_last_answer(list(all_turns))
-    messages = _split(asked.in_context(row, [turn.message for turn in before]))
-    _check_prompt(row, messages)
+    said = asked.in_context(row, [turn.message for turn in before])
+    messages = marks.unrendered(said)
+    _check_repeated(row, messages, answered)
     later = _num_later(value, len(before) + (answered is not None), column)
     candidates = []
     if answered is not None:
-        text = marks.answer(answered.content, after_marks=len(messages) > len(before))
+        was_rendered = messages != said
+        text = answered.content
+        text = marks.answer(text, True) if was_rendered else marks.turns_answer(text)
         candidates = [Candidate(text, grade if answered.is_learnt else Ungraded())]
         if not answered.is_learnt:
             row.leave_out(Reason.NOT_LEARNT)
@@ -96,41 +101,28 @@ def _to_last_answer(all_turns: list[Turn]) -> tuple[list[Turn], Turn | None]:
     )
 
 
-def _split(messages: list[Message]) -> list[Message]:
-    """A user's turn that is a whole rendered conversation is split, if it is the only one."""
-    users = [m for m in messages if m["role"] == "user"]
-    if not users or not _asks(users[-1]["content"]):
-        return messages
-    split = marks.split(users[-1]["content"])
-    if split is None:
-        return messages
-    if len(messages) > 1:
-        raise RowLeftOut(Reason.TURN_MARKS, "a turn of a conversation is itself a conversation")
-    return split
+_QUESTIONS = ("prompt", "instruction", "question", "query")
+_ANSWERS = ("response", "completion", "output", "answer")
 
 
-def _asks(text: str) -> bool:
-    """Whether a text begins with a turn mark and ends with the assistant's."""
-    try:
-        split = marks.split(text)
-    except RowLeftOut:
-        return False
-    return (
-        split is not None
-        and split[-1]["role"] == "user"
-        and not text.rstrip().endswith(split[-1]["content"])
-    )
+def _check_repeated(row: Row, messages: Sequence[Message], answered: Turn | None) -> None:
+    """no_robots and UltraChat repeat the first question as `prompt`, Magpie the answer too.
+
+    Raises:
+        RowLeftOut: such a column says something else than the conversation.
+    """
+    asked_for = {m["content"].strip() for m in messages if m["role"] == "user"}
+    given = {answered.content.strip()} if answered else set()
+    for columns, said in ((_QUESTIONS, asked_for), (_ANSWERS, given)):
+        for column in columns:
+            if column in row.filled and isinstance(row.peek(column), str):
+                _check_says(row, column, said)
 
 
-def _check_prompt(row: Row, messages: Sequence[Message]) -> None:
-    """no_robots and UltraChat repeat the first question as `prompt`."""
-    value = row.peek("prompt") if "prompt" in row.filled else None
-    if not isinstance(value, str):
-        return
-    said = {m["content"].strip() for m in messages if m["role"] == "user"}
-    if fields.text(row, "prompt").strip() not in said:
+def _check_says(row: Row, column: str, said: set[str]) -> None:
+    if fields.text(row, column).strip() not in said:
         raise RowLeftOut(
-            Reason.COLUMNS_DISAGREE, '"prompt" is no turn of the conversation beside it'
+            Reason.COLUMNS_DISAGREE, f'"{column}" is no turn of the conversation beside it'
         )
 
 
@@ -161,6 +153,7 @@ FORMATS: tuple[RowFormat, ...] = (
     read_column("conversation", "dialog"),
     read_column("conversation", "dialogue"),
     read_column("conversation", "chat"),
+    read_column("conversation", "contents"),
     RowFormat(
         "ultrachat",
         lambda filled, row: "data" in filled and isinstance(row.peek("data"), list),

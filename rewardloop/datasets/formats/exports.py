@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from rewardloop.datasets import fields, labels, turns
+from rewardloop.datasets import fields, labels, meaning, turns
 from rewardloop.datasets.fields import Raw
 from rewardloop.datasets.form import (
     Candidate,
@@ -74,7 +74,13 @@ def _prompt(row: Row, shown: Mapping[str, object]) -> list[Message]:
     column = next((key for key in _PROMPTS if is_filled(shown.get(key))), None)
     if column is None:
         raise RowLeftOut(Reason.NO_PROMPT, f"no field is a prompt ({', '.join(sorted(shown))})")
-    return asked.prompt(Row(shown, row.line), column).messages
+    inner = Row(shown, row.line)
+    has_input = isinstance(shown[column], str) and column not in asked.INPUT
+    found = (asked.instruction if has_input else asked.prompt)(inner, column)
+    row.used |= inner.used & row.filled
+    inner.used.update(key for key in shown if _ANSWER.match(key.lower()))
+    meaning.unread(inner)
+    return found.messages
 
 
 def _answers(shown: Mapping[str, object]) -> dict[str, str]:
@@ -206,7 +212,7 @@ def _argilla_columns(row: Row) -> list[Conversation]:
         elif isinstance(value, str) or turns.is_turns(value):
             shown[column] = value
     found = _conversations(row, "argilla", shown, given)
-    row.used.update(key for key in shown if key in _PROMPTS or _ANSWER.match(key.lower()))
+    row.used.update(key for key in shown if _ANSWER.match(key.lower()))
     return found
 
 

@@ -2,7 +2,7 @@
 Stack Exchange, OpenAI's summaries, and our own rankings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from rewardloop.datasets import fields, labels, marks
@@ -21,7 +21,7 @@ from rewardloop.datasets.formats.asked import Asked
 from rewardloop.datasets.formats.pairs import by_index, judged
 from rewardloop.datasets.formats.shape import RowFormat, conversation, has
 from rewardloop.datasets.reasons import Reason, RowLeftOut
-from rewardloop.datasets.row import Row, is_filled
+from rewardloop.datasets.row import Row, is_filled, parsed
 
 _ULTRAFEEDBACK = Scale("ultrafeedback_overall", 1, 10)
 _FINE_GRAINED = Scale("ultrafeedback_fine_grained", 1, 5)
@@ -30,6 +30,9 @@ _PROMETHEUS = Scale("prometheus", 1, 5)
 _DISTILABEL = Scale("distilabel", 1, 5)
 _STACK_EXCHANGE = Scale("stack_exchange_pm_score")
 _SUMMARY = Scale("summary_overall", 1, 7)
+_LIST_QUESTIONS = ("instruction", "prompt", "input", "question")
+_LIST_TEXTS = ("generations", "responses", "completions", "answers", "outputs")
+_LIST_RATINGS = ("ratings", "scores", "rewards")
 _HELPSTEER_OTHERS = ("correctness", "coherence", "complexity", "verbosity")
 
 
@@ -114,22 +117,45 @@ def _contradict(overall: object, fine: object) -> bool:
     return labels.number(overall, "overall_score") >= 9 and labels.number(fine, "fine") <= 2
 
 
-def _distilabel(row: Row) -> list[Conversation]:
-    """distilabel's UltraFeedback task: `generations` and `ratings` of equal length."""
-    column = next(key for key in ("instruction", "prompt", "input") if key in row.filled)
-    found = asked.prompt(row, column)
-    texts, ratings = row.listed("generations"), row.listed("ratings")
+def _parallel_lists(row: Row) -> list[Conversation]:
+    """`generations` and `ratings` of equal length, as distilabel's UltraFeedback task has them."""
+    question, texts_column, ratings_column = _lists(row.filled)
+    found = asked.prompt(row, question)
+    texts, ratings = row.listed(texts_column), row.listed(ratings_column)
     if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
-        raise ValueError('"generations" and "ratings" are not two lists of equal length')
-    numbers = [None if not is_filled(r) else labels.number(r, "ratings") for r in ratings]
-    known = all(number is None or 1 <= number <= 5 for number in numbers)
-    scale = _DISTILABEL if known else Scale("distilabel_unknown")
+        raise ValueError(
+            f'"{texts_column}" and "{ratings_column}" are not two lists of equal length'
+        )
+    numbers = [labels.number(r, ratings_column) if is_filled(r) else None for r in ratings]
+    scale = _scale_of(ratings_column, numbers)
     candidates = [
-        Candidate(_text(text, "generations"), Ungraded() if n is None else Rated(n, scale))
+        Candidate(
+            marks.answer(_text(text, texts_column), found.was_rendered),
+            Ungraded() if n is None else Rated(n, scale),
+        )
         for text, n in zip(texts, numbers, strict=True)
     ]
-    row.pass_over("prompt", "input")
     return conversation(row, "distilabel", found.messages, candidates)
+
+
+def _lists(filled: frozenset[str]) -> tuple[str, str, str]:
+    """The columns of question, texts and ratings; an empty name where one is missing."""
+    question, texts, ratings = (
+        next((key for key in keys if key in filled), "")
+        for keys in (_LIST_QUESTIONS, _LIST_TEXTS, _LIST_RATINGS)
+    )
+    return question, texts, ratings
+
+
+def _are_lists(filled: frozenset[str], row: Row) -> bool:
+    columns = _lists(filled)
+    return all(columns) and all(isinstance(parsed(row.peek(key)), list) for key in columns[1:])
+
+
+def _scale_of(column: str, numbers: Sequence[float | None]) -> Scale:
+    """distilabel rates from 1 to 5; other lists' scales are not known."""
+    is_known = column == "ratings" and all(n is None or 1 <= n <= 5 for n in numbers)
+    return _DISTILABEL if is_known else Scale(f"list_of_{column}")
 
 
 def _text(value: object, column: str) -> str:
@@ -217,12 +243,16 @@ FORMATS: tuple[RowFormat, ...] = (
     ),
     RowFormat(
         "distilabel",
-        lambda filled, _: (
-            {"generations", "ratings"} <= filled
-            and bool({"instruction", "prompt", "input"} & filled)
+        _are_lists,
+        _parallel_lists,
+        passes_over=(
+            "rationales",
+            "generation_models",
+            "generation_prompt",
+            "raw_generation",
+            "prompt",
+            "input",
         ),
-        _distilabel,
-        passes_over=("rationales", "generation_models", "generation_prompt", "raw_generation"),
     ),
     RowFormat("nectar", _is_nectar, _nectar),
     RowFormat("helpsteer", has("prompt", "response", "helpfulness"), _helpsteer, _HELPSTEER_OTHERS),

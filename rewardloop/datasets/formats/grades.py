@@ -1,44 +1,66 @@
-"""What a row says of its one answer: a label, a rating, or nothing.
+"""What a row says of its one answer: a label, a rating, a rank, or nothing.
 
 Owns the columns that grade an answer. Where two of them are filled the second
 stays unread, so that the row is left out and not half understood.
 """
 
+import re
+
 from rewardloop.datasets import labels
+from rewardloop.datasets.fields import names
 from rewardloop.datasets.form import Disliked, Grade, Liked, Rated, Reference, Scale
 from rewardloop.datasets.row import Row
 
-LABELS = (
-    "label",
-    "kto_tag",
-    "liked",
-    "is_liked",
-    "desirable",
-    "is_desirable",
-    "thumbs_up",
-    "thumbs",
-    "thumb",
-    "vote",
-    "feedback",
-    "accepted",
-    "is_good",
-    "good",
-    "preferred",
-    "is_preferred",
+_LABELS = names(
+    """
+    label kto_tag liked is_liked desirable is_desirable thumbs_up thumbs thumb vote upvoted feedback
+    user_feedback human_feedback human_label preference_label accepted is_accepted is_good good
+    preferred is_preferred is_chosen helpful is_helpful correct is_correct acceptable
+    """
 )
-RATINGS = ("rating", "score", "reward", "stars", "overall_score", "quality", "grade", "ratings")
+_WARNINGS = {
+    **dict.fromkeys(names("is_safe safe harmless is_harmless"), False),
+    **dict.fromkeys(
+        names("is_bad bad is_wrong wrong incorrect disliked is_disliked thumbs_down downvoted"),
+        True,
+    ),
+    **dict.fromkeys(names("unsafe is_unsafe harmful is_harmful toxic is_toxic"), True),
+}
+"""Columns that can only speak against an answer, with the value that does."""
+_RATINGS = names(
+    """
+    score stars overall_score avg_score average_score mean_score total_score final_score human_score
+    response_score answer_score completion_score rm_score quality_score quality grade ratings
+    """
+)
+_RATING = re.compile(r"(^|_)(rating|reward)$")
 
 
 def of(row: Row) -> Grade:
     """The row's grade of its answer; without any column for it, the answer is a reference.
 
+    The rank of a row with one answer is its rank among all rows of the prompt, so it becomes a
+    rating, which is compared with theirs.
+
     Raises:
         RowLeftOut: a label or rating is not understood.
     """
-    for column in LABELS:
-        if column in row.filled:
-            return Liked() if labels.is_liked(row[column], column) else Disliked()
-    for column in RATINGS:
-        if column in row.filled:
+    warned = [_speaks_against(row, column) for column in _filled(row, set(_WARNINGS))]
+    if any(warned):
+        return Disliked()
+    for column in _filled(row, _LABELS):
+        return Liked() if labels.is_liked(row[column], column) else Disliked()
+    for column in sorted(row.filled):
+        if column in _RATINGS or _RATING.search(column):
             return Rated(labels.number(row[column], column), Scale(column))
+    if "rank" in row.filled:
+        return Rated(1 / (1 + labels.rank(row["rank"], "the row")), Scale("rank"))
     return Reference()
+
+
+def _filled(row: Row, columns: frozenset[str] | set[str]) -> list[str]:
+    return sorted(columns & row.filled)
+
+
+def _speaks_against(row: Row, column: str) -> bool:
+    return labels.is_liked(row[column], column) == _WARNINGS[column]

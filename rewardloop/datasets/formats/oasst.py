@@ -121,6 +121,12 @@ def _not_alone(row: Row) -> list[Conversation]:
     raise AssertionError("messages are read by their trees")
 
 
+def without_own_marks(message: Row) -> Row:
+    """The columns that are not read with the message's tree."""
+    others = {key: message.peek(key) for key in message if key not in MESSAGE_COLUMNS}
+    return Row(others, message.line, message.language)
+
+
 def orphans(messages: Iterable[Row]) -> list[Row]:
     """The messages whose parent is not in the file."""
     held = list(messages)

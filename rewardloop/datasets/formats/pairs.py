@@ -38,6 +38,11 @@ _SHP_OTHERS = (
     "score_A", "score_B", "seconds_difference", "score_ratio",
 )  # fmt: skip
 """Votes and times from which the label was made."""
+_OUTCOMES: dict[str, Verdict] = {
+    "winner_model_a": "first",
+    "winner_model_b": "second",
+    "winner_tie": "tie",
+}
 _WINNERS: dict[str, Verdict] = {
     "model_a": "first",
     "model_b": "second",
@@ -93,6 +98,16 @@ def _helpsteer2(row: Row) -> list[Conversation]:
     texts = (fields.text(row, "response_1"), fields.text(row, "response_2"))
     candidates = judged(row, texts, verdict, found.was_rendered)
     return conversation(row, "helpsteer2", found.messages, candidates)
+
+
+def _alpaca_farm(row: Row) -> list[Conversation]:
+    found = asked.instruction(row, "instruction")
+    preference = labels.number(row["preference"], "preference")
+    if preference not in (1, 2):
+        raise labels.not_understood("preference", row["preference"])
+    texts = (fields.text(row, "output_1"), fields.text(row, "output_2"))
+    verdict: Verdict = "first" if preference == 1 else "second"
+    return conversation(row, "alpaca_farm", found.messages, judged(row, texts, verdict))
 
 
 def _helpsteer3(row: Row) -> list[Conversation]:
@@ -167,6 +182,35 @@ def _arena(row: Row) -> list[Conversation]:
     return conversation(row, "arena", asked.in_context(row, sides[0][0]), candidates)
 
 
+def _arena_columns(row: Row) -> list[Conversation]:
+    """The 55k comparisons: lists of texts, and a column of 0 or 1 for each outcome."""
+    won = [
+        verdict
+        for column, verdict in _OUTCOMES.items()
+        if column in row.filled and _zero_or_one(row[column], column)
+    ]
+    if len(won) != 1:
+        raise RowLeftOut(Reason.LABEL_NOT_UNDERSTOOD, f"{len(won)} of the outcomes are 1")
+    asked_for, first, second = (
+        _only_text(row, column) for column in ("prompt", "response_a", "response_b")
+    )
+    messages = asked.in_context(row, asked.user(asked_for))
+    return conversation(row, "arena", messages, judged(row, (first, second), won[0]))
+
+
+def _only_text(row: Row, column: str) -> str:
+    texts = row.listed(column)
+    if not isinstance(texts, list):
+        return fields.text(row, column)
+    if len(texts) != 1:
+        raise RowLeftOut(
+            Reason.VOTE_OVER_TURNS, "the vote is over several turns, and not over one answer"
+        )
+    if not isinstance(texts[0], str):
+        raise ValueError(f'"{column}" holds {fields.kind_of(texts[0])}, not a text')
+    return texts[0]
+
+
 def _one_exchange(row: Row, column: str) -> tuple[list[Message], str]:
     said = [turn.message for turn in turns.read(row.listed(column), column)]
     _check_one_answer(said)
@@ -191,6 +235,9 @@ FORMATS: tuple[RowFormat, ...] = (
         _helpsteer2,
     ),
     RowFormat(
+        "alpaca_farm", has("instruction", "output_1", "output_2", "preference"), _alpaca_farm
+    ),
+    RowFormat(
         "safe_rlhf", has("prompt", "response_0", "response_1", "better_response_id"), _safe_rlhf
     ),
     RowFormat(
@@ -203,4 +250,9 @@ FORMATS: tuple[RowFormat, ...] = (
         passes_over=("quotes_0", "quotes_1", "tokens_0", "tokens_1"),
     ),
     RowFormat("arena", has("conversation_a", "conversation_b", "winner"), _arena),
+    RowFormat(
+        "arena",
+        has("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b"),
+        _arena_columns,
+    ),
 )

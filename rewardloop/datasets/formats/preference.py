@@ -18,13 +18,17 @@ from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row
 from rewardloop.records import Message
 
-_PROMPTS = ("prompt", "instruction", "question", "query")
+_PROMPTS = ("prompt", "instruction", "question", "query", "input")
+_SAME_AS_CHOSEN = ("response", "completion", "output", "answer")
+_SIDES = ("chosen", "rejected")
 _SCORES = (
     ("score_chosen", "score_rejected"),
     ("chosen_score", "rejected_score"),
     ("chosen_rating", "rejected_rating"),
     ("rating_chosen", "rating_rejected"),
     ("chosen_reward", "rejected_reward"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_avg_rating", "rejected_avg_rating"),
 )
 
 
@@ -45,8 +49,17 @@ def _read(row: Row, name: str, chosen: str = "chosen", rejected: str = "rejected
     sides = [_side(row, column, after_marks) for column in (chosen, rejected)]
     messages = _prompt(row, base, [side for side in sides if side is not None])
     candidates = _candidates(row, sides[0], sides[1])
+    _check_repeated(row, sides[0])
     (found,) = conversation(row, name, messages, candidates)
     return found
+
+
+def _check_repeated(row: Row, chosen: _Side | None) -> None:
+    """Some copies of HH-RLHF repeat the chosen answer as `response`; another one stays unread."""
+    for column in _SAME_AS_CHOSEN:
+        value = row.peek(column) if column in row.filled else None
+        if chosen and isinstance(value, str) and value.strip() == chosen.text.strip():
+            row.used.add(column)
 
 
 def _base(row: Row) -> Asked | None:
@@ -54,8 +67,10 @@ def _base(row: Row) -> Asked | None:
     for column in _PROMPTS:
         if column in row.filled:
             is_text = isinstance(row.peek(column), str)
-            both = asked.INPUT[0] in row.filled or asked.INPUT[1] in row.filled
-            return asked.instruction(row, column) if is_text and both else asked.prompt(row, column)
+            about = any(key in row.filled for key in asked.INPUT if key != column)
+            return (
+                asked.instruction(row, column) if is_text and about else asked.prompt(row, column)
+            )
     return None
 
 
@@ -69,8 +84,11 @@ def _side(row: Row, column: str, after_marks: bool) -> _Side | None:
             raise RowLeftOut(
                 Reason.TURNS_OUT_OF_ORDER, f'"{column}" does not end in a turn of the assistant'
             )
-        text = marks.answer(said[-1]["content"], after_marks)
-        return _Side(said[:-1], text, said[0]["role"] != "assistant", False)
+        before = marks.unrendered(said[:-1])
+        was_rendered = after_marks or before != said[:-1]
+        text = said[-1]["content"]
+        text = marks.answer(text, True) if was_rendered else marks.turns_answer(text)
+        return _Side(before, text, said[0]["role"] != "assistant", was_rendered)
     text = fields.text(row, column)
     split = None if after_marks else marks.split(text)
     if split and len(split) > 1 and split[-1]["role"] == "assistant":
@@ -171,14 +189,14 @@ def _no_order(row: Row, chosen: _Side, rejected: _Side) -> Reason | None:
     return why
 
 
-def _format(name: str, *columns: str) -> RowFormat:
+def _format(name: str, *columns: str, sides: tuple[str, str] = _SIDES) -> RowFormat:
     """With `columns`, and with chosen or rejected answers."""
     wanted = frozenset(columns)
 
     def fits(filled: frozenset[str], _: Row) -> bool:
-        return wanted <= filled and bool({"chosen", "rejected"} & filled)
+        return wanted <= filled and bool(set(sides) & filled)
 
-    return RowFormat(name, fits, lambda row: [_read(row, name)])
+    return RowFormat(name, fits, lambda row: [_read(row, name, *sides)])
 
 
 def _are_texts(filled: frozenset[str], row: Row) -> bool:
@@ -214,6 +232,7 @@ FORMATS: tuple[RowFormat, ...] = (
     _format("capybara", "conversation"),
     _format("orca_dpo", "question"),
     _format("trl", "prompt"),
+    _format("trl", "input"),
     _format("trl", "messages"),
     RowFormat(
         "hh_rlhf",
@@ -221,4 +240,8 @@ FORMATS: tuple[RowFormat, ...] = (
         lambda row: [_read(row, "hh_rlhf")],
     ),
     _format("trl"),
+    *(
+        _format("trl", column, sides=("chosen_response", "rejected_response"))
+        for column in _PROMPTS
+    ),
 )

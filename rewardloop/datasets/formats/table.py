@@ -40,6 +40,8 @@ class Format(StrEnum):
     """{"id", "instruction", "instances": [{"input", "output"}]}."""
     RANKED = "ranked"
     """{"id", "category", "prompt", "responses": [{"rank", "text"}]}: Rewardloop's own."""
+    ALPACA_FARM = "alpaca_farm"
+    """{"instruction", "input", "output_1", "output_2", "preference"}."""
     ARENA = "arena"
     """{"conversation_a", "conversation_b", "winner"}: Chatbot Arena."""
     ARGILLA = "argilla"

@@ -5,12 +5,19 @@ from math import exp
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from rich.console import Console
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from benchmarks.climb import planned, reversed_half, set_taste, training_prompts
 from benchmarks.climb_results import Arm, Results, summary
 from benchmarks.rule_judge import RULES, RuleJudge, brevity, long_words
+from rewardloop.method import rubric
+from rewardloop.records import JudgementMode, Message
+
+FREE = JudgementMode.FREE
 
 
 def test_brevity_falls_at_every_length() -> None:
@@ -61,25 +68,47 @@ def both(brevity_: list[float], blind: list[float]) -> dict[str, list[list[float
     }
 
 
-def test_the_control_turns_the_rule_round_for_half_of_its_seeds_prompts(tmp_path: Path) -> None:
-    kept = results(tmp_path / "climb.json")
+def test_the_control_turns_the_rule_round_for_half_of_each_iterations_prompts(
+    tmp_path: Path,
+) -> None:
+    """Also where some gave the brevity run no pair."""
+    kept = Results(tmp_path / "climb.json", 4, 2)
+    texts = [prompt.messages[-1]["content"] for prompt in training_prompts(3, 4)]
     rows: list[dict[str, Any]] = [
         {
-            "iteration": 1 + n // 4,
-            "prompt": [{"role": "user", "content": f"prompt {n}"}],
+            "prompt": [{"role": "user", "content": text}],
             **{"chosen_score": 4.0, "rejected_score": 4.0 - n % 4},
         }
-        for n in range(8)
+        for n, text in enumerate(texts[:6])
     ]
     kept.save_pairs("brevity-3", rows)
     judge = RuleJudge()
     set_taste(judge, kept, Arm.CONTROL, 3)
-    turned = [judge.score(f"prompt {n}", "one two") != brevity("one two") for n in range(8)]
+    turned = [judge.score(text, "one two") != brevity("one two") for text in texts]
     assert (sum(turned[:4]), sum(turned[4:])) == (2, 2)
-    assert sum(judge.score(f"prompt {n}", "one two") for n in range(8)) == pytest.approx(20)
+    assert (sum(turned[:2]), sum(turned[2:4])) == (1, 1)  # couples of like margin
+    assert sum(judge.score(text, "one two") for text in texts) == pytest.approx(20)
     set_taste(judge, kept, Arm.BLIND, 3)
     assert not judge.reversed_prompts
-    assert judge.score("prompt 0", "one two") == RULES["blind"]("one two") < 2.5
+    assert judge.score(texts[0], "one two") == RULES["blind"]("one two") < 2.5
+
+
+async def test_the_judge_reads_every_prompt_and_response_as_it_is() -> None:
+    """So that the prompts that the control turns round are found again."""
+    judge = RuleJudge()
+    app = Starlette(routes=[Route("/", judge.completions, methods=["POST"])])
+    texts = [p.messages[-1]["content"] for seed in range(5) for p in training_prompts(seed, 16)]
+    judge.reversed_prompts = frozenset(texts[::2])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://j") as http:
+        for n, text in enumerate(texts):
+            turns: list[Message] = [
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": "one two\n\nthree"},
+            ]
+            answer = await http.post("/", json={"messages": rubric.render(turns, FREE), "n": 2})
+            told = [choice["message"]["content"] for choice in answer.json()["choices"]]
+            score = brevity("1 2 3") if n % 2 else 5 - brevity("1 2 3")
+            assert [rubric.parse(one).score for one in told] == [pytest.approx(score, abs=1e-3)] * 2
 
 
 def test_what_is_kept_is_read_again_and_other_sizes_are_refused(tmp_path: Path) -> None:

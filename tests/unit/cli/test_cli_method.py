@@ -57,6 +57,18 @@ async def test_a_preset_lies_under_the_files_keys(stack: Any, tmp_path: Path) ->
     assert sent["name"] == "demo"
 
 
+async def test_what_is_left_out_of_training_is_told_beside_the_runs_id(
+    stack: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = RunConfig().model_dump(mode="json")
+    made = {"id": "r1", "base_version": "base", "config": config, "notes": ["4 are not [trained]"]}
+    home, _ = await stack({("POST", "/v1/runs"): made})
+    await remote.start(home, "demo", None, 1)
+    captured = capsys.readouterr()
+    assert captured.out == "r1\n"
+    assert "note: 4 are not [trained]\n" in captured.err
+
+
 async def test_a_preset_that_does_not_exist_starts_nothing(stack: Any) -> None:
     home, api = await stack({})
     with pytest.raises(NotFound, match="there is no preset 'papre'"):
@@ -157,12 +169,12 @@ async def test_conformance_counts_what_deviates(
     counted = verdicts.count("same") + verdicts.count("deviates")
     assert f"{verdicts.count('deviates')} of {counted} values deviate; " in told
     for verdict, words in (
-        ("does not apply", "belong to parts that this run leaves out"),
-        ("not run", "have not run"),
-        ("not given", "are not given by the paper"),
+        ("does not apply", "in parts that this run leaves out"),
+        ("not run", "not run"),
+        ("not given", "not given by the paper"),
     ):
         assert verdicts.count(verdict) > 0
-        assert f"; {verdicts.count(verdict)} {words}" in told
+        assert f"; {words}: {verdicts.count(verdict)}" in told
 
 
 async def test_every_policy_is_compared_on_stored_scores(

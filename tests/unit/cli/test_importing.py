@@ -143,7 +143,8 @@ def test_inspect_without_a_stack_counts_characters_and_says_so(
         main.app, ["inspect", str(rankings), "--json", "--home", str(tmp_path / "none")]
     )
     assert result.exit_code == 0
-    found = json.loads(result.output)
+    assert "note: no stack was asked" in result.stderr
+    found = json.loads(result.stdout)
     assert found["stored"] is None
     assert found["limits"] is None
     assert found["lengths"]["unit"] == "characters"

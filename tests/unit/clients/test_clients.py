@@ -384,7 +384,7 @@ async def test_judgements(serve: Serve) -> None:
         "messages": [HI, {"role": "assistant", "content": "Hello"}],
         "n": 2,
         "temperature": 0.7,
-        "top_p": 1.0,
+        "top_p": 0.9,
         "max_tokens": 48,
         "judgement_mode": "constrained",
     }

@@ -1,8 +1,13 @@
 """Config files: each key once, words are no numbers, and every fault has its line."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from rewardloop.config.files import KeyGivenTwice, parse_json, parse_mapping, read_mapping
 from rewardloop.errors import InvalidInput
@@ -205,3 +210,51 @@ def test_parse_json_reads_what_json_reads_but_for_a_name_given_twice() -> None:
             parse_json(text)
     with pytest.raises(ValueError, match="Expecting"):
         parse_json("{")
+
+
+def _readable(text: str) -> bool:
+    """YAML's printable characters; the line breaks that YAML folds are left to JSON."""
+    return not re.search("[^\t\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]", text)
+
+
+NAMES = st.text(alphabet="abcx_-09 ~#:", min_size=1, max_size=6)
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.text(max_size=8).filter(_readable)
+)
+TREES = st.dictionaries(
+    NAMES,
+    st.recursive(
+        SCALARS | st.floats(allow_nan=False, allow_infinity=False),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+        max_leaves=8,
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=TREES)
+def test_json_means_the_same_to_both_parsers(tree: dict[str, Any]) -> None:
+    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    assert parse_mapping(text, "run.json") == tree
+    assert parse_mapping(f"---\n{text}\n", "run.yaml") == tree
+
+
+@settings(max_examples=40, deadline=None)
+@given(tree=TREES, data=st.data())
+def test_wherever_a_key_is_given_again_the_file_is_refused(
+    tree: dict[str, Any], data: st.DataObject
+) -> None:
+    """A key is given again with the same value, which would change nothing."""
+    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    lines = text.splitlines()
+    scalars = [n for n, line in enumerate(lines) if re.fullmatch(r' +"[^"]+": [^\[{"]+', line)]
+    assume(scalars)
+    n = data.draw(st.sampled_from(scalars))
+    lines.insert(n, lines[n].rstrip(",") + ",")
+    for start, name in (("", "run.json"), ("---\n", "run.yaml")):
+        told = refused(start + "\n".join(lines), name)
+        first = n + 1 + start.count("\n")
+        assert f"{name}:{first + 1}: the key " in told
+        assert f"is given twice, here and in line {first};" in told

@@ -66,7 +66,8 @@ def test_the_format_is_recognised_and_can_be_named(
 
 
 def test_prompts_keep_the_files_order_and_lines_without_id_are_numbered(tmp_path: Path) -> None:
-    path = jsonl(tmp_path, [ALPACA, "", ALPACA | {"id": "x"}, ALPACA])
+    rows = [ALPACA | {"instruction": f"Add {n}."} for n in range(3)]
+    path = jsonl(tmp_path, [rows[0], "", rows[1] | {"id": "x"}, rows[2]])
     assert [p.source for p in read_prompts(path).prompts] == ["alpaca:#1", "alpaca:x", "alpaca:#4"]
 
 
@@ -90,12 +91,12 @@ def test_gzip(tmp_path: Path) -> None:
 
 def test_an_array_is_numbered_by_element(tmp_path: Path) -> None:
     path = tmp_path / "prompts.json"
-    path.write_text(json.dumps([ALPACA, "text", ALPACA], indent=1))
+    path.write_text(json.dumps([ALPACA, "text", SEED], indent=1))
     with pytest.raises(BrokenFile, match="element 2: a text, not a JSON object") as caught:
-        read_prompts(path)
+        read_prompts(path, strict=True)
     assert caught.value.context == {"lines": [2]}
-    found = read_prompts(path, skip_broken=True)
-    assert [p.source for p in found.prompts] == ["alpaca:#1", "alpaca:#3"]
+    found = read_prompts(path)
+    assert [p.source for p in found.prompts] == ["alpaca:#1", "seed:s1"]
 
 
 def test_other_languages_are_filtered_and_counted(tmp_path: Path) -> None:
@@ -118,8 +119,8 @@ BROKEN = [
     SEED,
     '{"prompt": "A", "response": }',
     [1],
-    {"prompt": " ", "response": "B"},
-    SEED,
+    {"prompt": 4, "response": "B"},
+    ALPACA,
     {"response": "B"},
 ]
 
@@ -127,29 +128,30 @@ BROKEN = [
 def test_every_broken_line_is_told(tmp_path: Path) -> None:
     path = jsonl(tmp_path, BROKEN)
     with pytest.raises(BrokenFile) as caught:
-        read_prompts(path)
+        read_prompts(path, strict=True)
     assert caught.value.context == {"lines": [2, 3, 4, 6]}
     assert caught.value.message == (
         f"{path} has 4 broken lines; nothing was imported.\n"
         "  line 2: not valid JSON at column 29: Expecting value\n"
         "  line 3: an array, not a JSON object\n"
-        "  line 4: prompt is empty\n"
-        '  line 6: "prompt" is missing\n'
-        "Mend them, or pass --skip-broken to leave them out."
+        '  line 4: "prompt" is a number, not a text\n'
+        "  line 6: no format has these columns (response)\n"
+        "Mend them, or import without --strict to leave them out."
     )
 
 
-def test_skip_broken_leaves_them_out_and_tells_them(tmp_path: Path) -> None:
-    found = read_prompts(jsonl(tmp_path, BROKEN), skip_broken=True)
+def test_odd_rows_are_left_out_and_told(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, BROKEN))
     assert len(found.prompts) == 2
     assert [item.line for item in found.skipped] == [2, 3, 4, 6]
-    assert found.skipped[2].problem == "prompt is empty"
+    assert found.skipped[2].problem == '"prompt" is a number, not a text'
+    assert found == read_prompts(jsonl(tmp_path, BROKEN), skip_broken=True)
 
 
 def test_only_the_first_problems_are_spelled_out(tmp_path: Path) -> None:
     path = jsonl(tmp_path, [SEED, *["{"] * 7])
     with pytest.raises(BrokenFile) as caught:
-        read_prompts(path)
+        read_prompts(path, skip_broken=False)
     assert caught.value.context["lines"] == [2, 3, 4, 5, 6, 7, 8]
     assert "line 6:" in caught.value.message
     assert "line 7:" not in caught.value.message
@@ -157,48 +159,38 @@ def test_only_the_first_problems_are_spelled_out(tmp_path: Path) -> None:
 
 
 def test_broken_lines_before_the_first_object_do_not_hide_the_format(tmp_path: Path) -> None:
-    found = read_prompts(jsonl(tmp_path, ["{", ALPACA]), skip_broken=True)
+    found = read_prompts(jsonl(tmp_path, ["{", ALPACA]))
     assert (found.format, len(found.prompts), len(found.skipped)) == (Format.ALPACA, 1, 1)
 
 
-@pytest.mark.parametrize("skip_broken", [False, True])
-def test_a_file_without_a_good_line_is_refused_in_any_case(
-    tmp_path: Path, skip_broken: bool
-) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_file_without_a_good_line_is_refused_in_any_case(tmp_path: Path, strict: bool) -> None:
     path = jsonl(tmp_path, [ALPACA])
-    with pytest.raises(BrokenFile, match=r"1 broken line and no good one, read as seed;"):
-        read_prompts(path, Format.SEED, skip_broken=skip_broken)
+    with pytest.raises(BrokenFile, match=r"1 broken line and no good one, read as seed;") as caught:
+        read_prompts(path, Format.SEED, strict=strict)
+    assert "it is of the format alpaca, not seed" in caught.value.message
 
 
-def test_lines_that_are_no_objects_hint_at_the_ending(tmp_path: Path) -> None:
+def test_lines_that_are_no_objects(tmp_path: Path) -> None:
     path = jsonl(tmp_path, ["]", "["])
-    with pytest.raises(BrokenFile, match=r"no good one; nothing was imported") as caught:
+    with pytest.raises(BrokenFile, match=r"no good one; nothing was imported"):
         read_prompts(path)
-    assert "one that holds a JSON array .json" in caught.value.message
 
 
 @pytest.mark.parametrize("line", ["1" * 5000, "[" * 100_000], ids=["number", "nesting"])
 def test_absurd_json_is_a_broken_line(tmp_path: Path, line: str) -> None:
-    found = read_prompts(jsonl(tmp_path, [SEED, line]), skip_broken=True)
+    found = read_prompts(jsonl(tmp_path, [SEED, line]))
     assert found.skipped[0].problem.startswith("JSON that cannot be read: ")
 
 
-def test_an_unknown_format_lists_the_known_ones(tmp_path: Path) -> None:
-    path = jsonl(tmp_path, ["", {"question_id": 81, "turns": ["A"]}])
-    with pytest.raises(InvalidInput) as caught:
-        read_prompts(path)
-    assert caught.value.message == (
-        f"{path}: line 2 is of no known format, by its keys (question_id, turns). "
-        "Name the format with --format, or convert the file; "
-        "the formats are seed, oasst, alpaca, sharegpt, trl, self_instruct, ranked."
-    )
-
-
-def test_an_unknown_object_without_or_with_many_keys(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"by its keys \(none\)"):
-        read_prompts(jsonl(tmp_path, [{}]))
-    with pytest.raises(InvalidInput, match=r"key_10, key_11, \.\.\.\)"):
-        read_prompts(jsonl(tmp_path, [{f"key_{n:02}": n for n in range(20)}]))
+def test_rows_of_an_unknown_shape_are_told_by_their_columns(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, [SEED, {"utterance": "A", "reply": "B"}, {}]))
+    told = found.account.left_out["unknown_shape"]
+    assert (told.count, told.first_line) == (2, 2)
+    assert told.detail == "no format has these columns (reply, utterance)"
+    many = {f"key_{n:02}": n for n in range(20)}
+    with pytest.raises(BrokenFile, match=r"key_10, key_11, \.\.\.\)"):
+        read_prompts(jsonl(tmp_path, [many]))
 
 
 def test_of_a_ranked_record_the_best_response_is_the_reference(tmp_path: Path) -> None:
@@ -207,38 +199,40 @@ def test_of_a_ranked_record_the_best_response_is_the_reference(tmp_path: Path) -
     assert (found.reference, found.source) == ("Done.", "ranked:r1")
 
 
-def test_a_ranked_record_with_one_response_or_none_is_a_prompt(tmp_path: Path) -> None:
-    rows = [
-        {"prompt": "A", "responses": []},
-        {"prompt": "B", "responses": [{"rank": 4, "text": "b"}]},
-    ]
-    found = read_prompts(jsonl(tmp_path, rows)).prompts
-    assert [(p.reference, p.source) for p in found] == [(None, "ranked:#1"), ("b", "ranked:#2")]
-
-
 def test_a_ranked_record_whose_prompt_is_left_out_is_filtered(tmp_path: Path) -> None:
     rows = [RANKED, RANKED | {"prompt": " "}, RANKED | {"prompt": "x" * 20_001}]
     found = read_prompts(jsonl(tmp_path, rows))
     assert (len(found.prompts), found.num_filtered) == (1, 2)
 
 
-def test_a_response_beside_responses_is_ambiguous(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"may be any of ranked, seed, by its keys"):
-        read_prompts(jsonl(tmp_path, [RANKED | {"response": "B"}]))
+def test_a_response_beside_responses_is_left_out(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, [SEED, RANKED | {"response": "B"}]))
+    assert len(found.prompts) == 1
+    assert '"response"' in found.account.left_out["column_not_read"].detail
 
 
-def test_a_prompt_with_foreign_keys_is_not_taken_for_prompt_only(tmp_path: Path) -> None:
-    path = jsonl(tmp_path, [{"prompt": "A", "answer": "B"}])
-    with pytest.raises(InvalidInput, match="is of no known format"):
-        read_prompts(path)
-    assert len(read_prompts(path, Format.TRL).prompts) == 1
+def test_an_unknown_column_is_told(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, [{"prompt": "A", "remark": "B"}]))
+    assert len(found.prompts) == 1
+    assert found.account.columns_unknown == {"remark": 1}
 
 
-def test_an_ambiguous_format_names_the_candidates(tmp_path: Path) -> None:
-    path = jsonl(tmp_path, [ALPACA | {"messages": [{"role": "user", "content": "A"}]}])
-    with pytest.raises(InvalidInput, match=r"may be any of alpaca, trl, by its keys"):
-        read_prompts(path)
-    assert read_prompts(path, Format.ALPACA).format is Format.ALPACA
+def test_a_named_format_only_restricts(tmp_path: Path) -> None:
+    found = read_prompts(jsonl(tmp_path, [SEED, ALPACA]), Format.SEED)
+    assert [prompt.source for prompt in found.prompts] == ["seed:s1"]
+    told = found.account.left_out["other_format"]
+    assert told.detail == (
+        "by its columns (input, instruction, output) it is of the format alpaca, not seed"
+    )
+    assert read_prompts(jsonl(tmp_path, [SEED]), "seed").format is Format.SEED
+
+
+def test_a_named_format_with_another_formats_answer(tmp_path: Path) -> None:
+    """The row may be a seed by its prompt, but its conversation is TRL's."""
+    row = {"prompt": "Hi", "category": "c", "messages": [{"role": "user", "content": "Hi"}]}
+    found = read_prompts(jsonl(tmp_path, [SEED, row]), Format.SEED)
+    assert len(found.prompts) == 1
+    assert "the row is of the format trl" in found.account.left_out["other_format"].detail
 
 
 @pytest.mark.parametrize(
@@ -271,7 +265,7 @@ def test_what_is_not_utf8_names_its_line(tmp_path: Path, content: bytes) -> None
     path = tmp_path / "a.jsonl"
     path.write_bytes(json.dumps(SEED).encode() + b"\n" + content)
     with pytest.raises(InvalidInput, match=r"is not UTF-8 text: line 2 is binary"):
-        read_prompts(path, skip_broken=True)
+        read_prompts(path)
 
 
 @pytest.mark.parametrize("content", [b'{"prompt": "A"}', gzip.compress(b'{"prompt": "A"}')[:-9]])
@@ -307,14 +301,14 @@ def test_an_unknown_ending(tmp_path: Path) -> None:
 
 
 def test_lines_in_a_json_file_are_read(tmp_path: Path) -> None:
-    path = jsonl(tmp_path, [SEED, SEED], "a.json")
+    path = jsonl(tmp_path, [SEED, ALPACA], "a.json")
     assert len(read_prompts(path).prompts) == 2
 
 
 def test_broken_json_in_a_json_file(tmp_path: Path) -> None:
     path = jsonl(tmp_path, ["[", "", '{"prompt": }]'], "a.json")
     with pytest.raises(BrokenFile, match=r"not valid JSON at line 3, column 12") as caught:
-        read_prompts(path, skip_broken=True)
+        read_prompts(path)
     assert caught.value.context == {"lines": [3]}
 
 
@@ -336,5 +330,5 @@ def test_real_files() -> None:
     assert all(prompt.reference for prompt in trees.prompts)
     tasks = read_prompts(SHARED / "self_instruct_seed_tasks.jsonl")
     assert (tasks.format, len(tasks.prompts)) == (Format.SELF_INSTRUCT, 175)
-    with pytest.raises(InvalidInput, match="is of no known format"):
-        read_prompts(SHARED / "mt_bench_questions.jsonl")
+    questions = read_prompts(SHARED / "mt_bench_questions.jsonl")
+    assert (questions.format, len(questions.prompts)) == (Format.MT_BENCH, 80)

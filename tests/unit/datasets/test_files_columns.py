@@ -118,6 +118,33 @@ def test_columns_of_unusual_types(tmp_path: Path) -> None:
     assert (second["response"], second["kind"]) == (None, None)
 
 
+def with_classes(names: Any) -> Any:
+    """As `datasets` writes a column of the type ClassLabel."""
+    features = {
+        "prompt": {"dtype": "string", "_type": "Value"},
+        "label": {"names": names, "_type": "ClassLabel"},
+    }
+    held = pyarrow.table({"prompt": ["A", "B", "C", "D"], "label": [0, 1, -1, None]})
+    return held.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_numbers_of_classes_become_their_names(tmp_path: Path, name: str) -> None:
+    """With these names, 1 is the bad one."""
+    write = parquet.write_table if name == "a.parquet" else lambda held, to: as_stream(to, held)
+    write(with_classes(["good", "bad"]), tmp_path / name)
+    assert [row["label"] for row in raws(tmp_path / name)] == ["good", "bad", None, None]
+
+
+@pytest.mark.parametrize("told", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": []}}'])
+def test_metadata_that_does_not_tell_classes_changes_nothing(tmp_path: Path, told: bytes) -> None:
+    held = pyarrow.table({"label": [1]}).replace_schema_metadata({b"huggingface": told})
+    parquet.write_table(held, tmp_path / "a.parquet")
+    assert raws(tmp_path / "a.parquet") == [{"label": 1}]
+
+
 @pytest.mark.parametrize(
     ("name", "kind"), [("a.parquet", "Parquet"), ("a.arrow", "Arrow"), ("a.feather", "Arrow")]
 )

@@ -51,6 +51,18 @@ def test_a_saved_dataset_that_lacks_a_shard(tmp_path: Path) -> None:
         list(read_items(folder))
 
 
+@pytest.mark.parametrize("key", ["_indices_data_files", "_indices_files"])
+def test_a_saved_dataset_with_an_index_of_its_rows(tmp_path: Path, key: str) -> None:
+    """Read without it, rows would come back that were filtered out."""
+    folder = saved(tmp_path / "set", "data-0.arrow")
+    state = json.loads((folder / "state.json").read_text())
+    (folder / "state.json").write_text(json.dumps(state | {key: [{"filename": "i.arrow"}]}))
+    with pytest.raises(InvalidInput, match="an index of those that are meant"):
+        list(read_items(folder))
+    (folder / "state.json").write_text(json.dumps(state | {key: []}))
+    assert prompts(folder) == ["0a", "0b"]
+
+
 @pytest.mark.parametrize("words", ["", "{", "[]"])
 def test_a_saved_dataset_whose_state_is_broken(tmp_path: Path, words: str) -> None:
     folder = saved(tmp_path / "set", "data-0.arrow")

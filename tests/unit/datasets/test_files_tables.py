@@ -60,7 +60,8 @@ def test_a_table_of_one_column(tmp_path: Path) -> None:
         (["true", "FALSE"], [True, False]),
         (["true", "1"], ["true", "1"]),
         (["1", " 1"], ["1", " 1"]),
-        (["nan"], ["nan"]),
+        (["nan", "2", "<NA>"], [None, 2, None]),
+        (["None", "null"], ["None", "null"]),
     ],
 )
 def test_a_columns_cells_decide_together(

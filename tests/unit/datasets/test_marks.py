@@ -1,5 +1,8 @@
 """Rendered conversations are split into their turns, and prose is left alone."""
 
+import contextlib
+import time
+
 import pytest
 
 from rewardloop.datasets import marks
@@ -60,6 +63,25 @@ def turns(text: str) -> list[tuple[str, str]] | None:
         ("S\n\n### Instruction:\nHi\n\n### Response:\n", WITH_SYSTEM),
         ("### Human: A?\n### Assistant: a\n### Human: B?\n### Assistant:", THREE),
         ("USER: Hi ASSISTANT:", ONE),
+        ("User: Hi\nAssistant:", ONE),
+        ("<\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c>", ONE),
+        ("<|prompter|>Hi<|endoftext|><|assistant|>", ONE),
+        (
+            "<|begin_of_text|><|header_start|>user<|header_end|>\n\nHi<|eot|>"
+            "<|header_start|>assistant<|header_end|>\n\n",
+            ONE,
+        ),
+        (
+            "<|start_of_role|>user<|end_of_role|>Hi<|end_of_text|>\n"
+            "<|start_of_role|>assistant<|end_of_role|>",
+            ONE,
+        ),
+        (
+            "<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi<|END_OF_TURN_TOKEN|>"
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+            ONE,
+        ),
+        ("<bos><|turn>user\nHi<turn|>\n<|turn>model\n", ONE),
         ("S USER: Hi ASSISTANT:", WITH_SYSTEM),
         ("USER: A? ASSISTANT: a</s>USER: B? ASSISTANT:", THREE),
     ],
@@ -91,7 +113,7 @@ def test_prose_is_left_alone(text: str) -> None:
         "Some words\nAssistant:",
         "<|im_start|>narrator\nHi<|im_end|>\n<|im_start|>assistant\n",
         "words\n[INST] Hi [/INST]",
-        "<\uff5cUser\uff5c>Hi<\uff5cAssistant\uff5c>",
+        "<|start|>user<|message|>Hi<|end|><|start|>assistant",
         "### Instruction:\nA\n\n### Response:\na\n\n### Instruction:\nB\n\n### Response:",
     ],
 )
@@ -133,3 +155,25 @@ def test_answers_with_further_turns(text: str, after_marks: bool) -> None:
     with pytest.raises(RowLeftOut) as caught:
         marks.answer(text, after_marks)
     assert caught.value.reason is Reason.TURN_MARKS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n" * 100_000,
+        "\n" + " " * 100_000,
+        "\n\nHuman: x" * 10_000,
+        "[INST] a" * 10_000,
+        " USER: x" * 10_000,
+        "\n### Instruction: a" * 10_000,
+        "\n### Instruction: a" + "\n### Input: b" * 10_000,
+        "\n<|im_start|>user" * 10_000,
+    ],
+    ids=range(8),
+)
+def test_floods_of_marks_take_no_more_than_moments(text: str) -> None:
+    start = time.process_time()
+    for read in (marks.split, lambda each: marks.answer(each, after_marks=True)):
+        with contextlib.suppress(RowLeftOut):
+            read(text)
+    assert time.process_time() - start < 2

@@ -198,7 +198,7 @@ def test_an_unknown_text_is_told(tmp_path: Path, name: str, data: st.DataObject)
 def held_is_left_out(folder: Path, row: dict[str, Any]) -> bool:
     """Whether this row is left out or refused by itself."""
     alone = meant(folder, [row])
-    return alone.account is None or bool(alone.account.left_out)
+    return not alone.references or alone.account is None or bool(alone.account.left_out)
 
 
 def left_out(found: Meaning) -> int:
@@ -313,6 +313,72 @@ def test_swapped_sides_say_the_opposite(tmp_path: Path, name: str) -> None:
     for prompt, order in after.orders.items():
         assert after.references[prompt] in order[0] | {None}
         assert after.references[prompt] not in order[-1]
+
+
+def rated(key: str, best: int) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Turns a rating round; texts stay texts."""
+
+    def turned(row: dict[str, Any]) -> dict[str, Any]:
+        return row | {key: type(row[key])(best - float(row[key]))}
+
+    return turned
+
+
+def within(key: str, turned: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """The same for each answer in a list."""
+    return lambda row: row | {key: [turned(answer) for answer in row[key]]}
+
+
+TURNED = {
+    "helpsteer": rated("helpfulness", 4),
+    "helpsteer2": rated("helpfulness", 4),
+    "helpsteer3": rated("overall_preference", 0),
+    "helpsteer2_preference": rated("preference_strength", 0),
+    "nectar": within("answers", rated("rank", 4)),
+    "stack_exchange_preferences": within("answers", rated("pm_score", 6)),
+    "rewardloop_ranked": within("responses", rated("rank", 1)),
+    "shp": rated("labels", 1),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_ratings_that_are_turned_round_say_the_opposite(tmp_path: Path, name: str) -> None:
+    held = rows(name)
+    if name == "shp":  # Its votes go with its label.
+        held = [row | {"score_A": row["score_B"], "score_B": row["score_A"]} for row in held]
+    before = original(name)
+    after = meant(tmp_path, [TURNED[name](row) for row in held])
+    assert after.orders == {prompt: order[::-1] for prompt, order in before.orders.items()}
+    for prompt, order in after.orders.items():
+        assert after.references[prompt] not in order[-1]
+
+
+MEANINGFUL = [
+    *(("system", "Answer as a pirate."), ("history", [["Hi", "Hello!"]]), ("images", ["a.png"])),
+    *(("tools", [{"name": "search"}]), ("label", False), ("rejected", "Words."), ("deleted", True)),
+    *(("rating", 0), ("status", "discarded"), ("context", "A passage."), ("chosen", "Words.")),
+    *(("messages", [{"role": "user", "content": "Else?"}]), ("audio", {"path": "a.wav"})),
+]
+
+
+ALLOWED = {"prometheus": ["messages"]}
+"""There it is the judge's own conversation."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_column_that_carries_meaning_is_never_ignored(tmp_path: Path, name: str) -> None:
+    """It changes what is read, or its row is left out or refused."""
+    held = rows(name)
+    before = original(name)
+    first = next((row for row in held if not held_is_left_out(tmp_path, row)), held[0])
+    others = [row for row in held if row is not first]
+    ignored = []
+    for column, value in MEANINGFUL:
+        if column not in first:
+            after = meant(tmp_path, [first | {column: value}, *others])
+            if after == before and left_out(after) == left_out(before) and before.account:
+                ignored.append(column)
+    assert ignored == ALLOWED.get(name, [])
 
 
 def test_the_meaning_that_is_compared_sees_references_and_orders(tmp_path: Path) -> None:

@@ -20,8 +20,9 @@ from services.generator.gate import Gate
 
 API_KEY, ADMIN_KEY = "api-key-of-16-chars", "admin-key-of-16-chars"
 
-LOGPROBS = {"m0": -1.0, "m1": -2.0, "bad": -3.0}
-"""What the engine computes for every token under each version's weights."""
+LOGPROBS = {"m0": -1.0, "m1": -2.0, "m2": -2.0, "bad": -3.0}
+"""What the engine computes for every token under each version's weights. A test that wants
+m2 publishes it."""
 
 CANARY_LOGPROBS = {"m0": [-1.0, -1.0], "m1": [-2.04, -2.0], "bad": [-3.0, -3.2]}
 """What the trainer computed: m1's mean difference is 0.02 and bad's is 0.1."""

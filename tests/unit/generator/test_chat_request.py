@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from rewardloop.errors import NotServed
 from services.generator.chat_request import (
-    NotServed,
     plain_messages,
     prompt_texts,
     require_served,

@@ -177,6 +177,29 @@ async def test_a_prompt_without_room_is_refused_in_vllms_words(
     assert isinstance(error_of(refused), PromptTooLong)
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize("half", [r"\ud83d", r"\uDE42 ", r"\ude42\ud83d"])
+async def test_half_a_surrogate_pair_is_no_text(
+    replica: Any, tokenizer: Any, path: str, half: str
+) -> None:
+    def asked(text: str) -> bytes:
+        return f'{{"messages": [{{"role": "user", "content": "{text}"}}]}}'.encode()
+
+    refused = await replica.api.post(path, content=asked(half))
+    assert refused.status_code == 422
+    assert "half of a surrogate pair" in refused.json()["error"]["message"]
+    assert (await replica.api.post(path, content=asked(r"\ud83d\ude42"))).status_code == 200
+
+
+async def test_more_turns_than_the_context_has_tokens_are_not_rendered(
+    replica: Any, tokenizer: Any
+) -> None:
+    tokenizer.chat_template = "a"  # would be short
+    assert (await replica.chat(messages=user("") * CONTEXT)).status_code == 200
+    refused = await replica.chat(messages=user("") * (CONTEXT + 1))
+    assert "201 turns" in refused.json()["error"]["message"]
+
+
 async def test_the_last_prompt_that_has_room_is_answered(replica: Any, tokenizer: Any) -> None:
     around = len(chat_tokens.prompt_ids(tokenizer, [{"role": "user", "content": ""}]))
     room = CONTEXT - 1 - around
@@ -211,7 +234,7 @@ async def test_a_plain_text_opens_as_the_tokenizer_opens_every_text(
     await complete(replica, prompt="Hi", split_special_tokens=True)
     await complete(replica, prompt="Hi", split_special_tokens=True, add_special_tokens=False)
     first, second = (request["prompt"] for request in replica.server.requests)
-    assert first == opening("Hi")["input_ids"]
+    assert first == opening("Hi")["input_ids"] == [opening.bos_token_id, *second]
     assert second == opening("Hi", add_special_tokens=False)["input_ids"]
 
 

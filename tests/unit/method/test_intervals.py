@@ -124,8 +124,9 @@ def test_agreement_is_covered_95_times_in_100(experiments: Prompts, num_prompts:
         name: covered(*ratio(found.shares[name]), mean_of(experiments.shares[name]))
         for name in SHARES
     }
-    rho = mean_of((experiments.rho, experiments.has_rho))
-    coverage["spearman"] = covered(*correlation(found.rho, found.has_rho), rho)
+    for name, values in found.correlations.items():
+        truth = mean_of((experiments.correlations[name], experiments.varies))
+        coverage[name] = covered(*correlation(values, found.varies), truth)
     by_length = ("accuracy_longer_better", "accuracy_shorter_better")
     balanced = np.mean([mean_of(experiments.shares[name]) for name in by_length])
     shown = np.min([(found.shares[n][1] > 0).sum(-1) for n in by_length], axis=0) >= MIN_PROMPTS

@@ -70,6 +70,13 @@ def test_a_contradiction_elsewhere_does_not_keep_a_clear_place_away() -> None:
     assert found.left_out == {NotMerged.CONTRADICTS_KNOWN_ORDER: 2}
 
 
+def test_what_stands_between_two_tied_responses_has_no_place() -> None:
+    tied = ranking(a=0, b=0, c=1)
+    found = merge(tied, ranking(a=0, x=1, b=2))
+    assert list(found.responses) == tied
+    assert found.left_out == {NotMerged.CONTRADICTS_KNOWN_ORDER: 3}
+
+
 def test_texts_are_the_same_up_to_unicode_form_and_outer_blanks() -> None:
     known = [RankedText("caf\u00e9", 0), RankedText("tea", 1)]
     new = [RankedText(" cafe\u0301\n", 0), RankedText("water", 2), RankedText("tea ", 1)]

@@ -8,6 +8,7 @@ import pytest
 
 from rewardloop.config import parse_run_config
 from rewardloop.method.conformance import Found, conformance
+from rewardloop.report import render
 
 HOSTILE = "</pre><script>alert('m')</script><img src=x onerror=alert(1)>\n\"quoted\" & Score: 5"
 
@@ -28,6 +29,11 @@ def sample() -> dict[str, Any]:
 def data(sample: dict[str, Any]) -> dict[str, Any]:
     """One to change."""
     return copy.deepcopy(sample)
+
+
+@pytest.fixture(scope="module")
+def html(sample: dict[str, Any]) -> str:
+    return render(sample)
 
 
 def sft_steps(num: int, start: float) -> list[dict[str, Any]]:

@@ -101,6 +101,7 @@ def test_a_conversation_without_a_turn_to_learn_has_no_reference(tmp_path: Path)
         ([{"type": "text", "text": "one\n"}, {"type": "text", "text": "two"}], "one\ntwo"),
         ([{"type": "input_text", "text": "one"}, "two"], "one\ntwo"),
         ([{"type": "text", "text": "one"}], "one"),
+        ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
         ({"type": "text", "text": "one"}, "one"),
     ],
 )
@@ -141,6 +142,18 @@ def test_tool_turns_before_the_answer_leave_the_row_out(
 def test_tool_calls_leave_the_row_out(tmp_path: Path) -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
     assert why_left_out(tmp_path, {"messages": [user("Q"), call]}) == {"tool_turns": 1}
+
+
+@pytest.mark.parametrize(
+    "text", ["<image>What is this?", "What is this?\n<image>", "<video>\nWho?"]
+)
+def test_a_pictures_place_leaves_the_row_out(tmp_path: Path, text: str) -> None:
+    assert why_left_out(tmp_path, {"messages": [user(text), assistant("A cat.")]}) == {"media": 1}
+
+
+def test_an_html_tag_is_no_picture(tmp_path: Path) -> None:
+    row = {"messages": [user("How does the <video> tag work?"), assistant("Like <audio>, so.")]}
+    assert len(prompts(tmp_path, row).prompts) == 1
 
 
 def test_hidden_reasoning_leaves_the_row_out(tmp_path: Path) -> None:
@@ -190,6 +203,38 @@ def test_more_turns_than_can_be_stored(tmp_path: Path) -> None:
 def test_a_prompt_beside_another_conversation(tmp_path: Path) -> None:
     row = {"prompt": "quite another", "messages": TURNS}
     assert why_left_out(tmp_path, row) == {"columns_disagree": 1}
+
+
+def test_columns_that_repeat_the_conversation(tmp_path: Path) -> None:
+    row = {"instruction": "A?", "response": "a", "conversations": TURNS}
+    assert told(tmp_path, row) == [([("user", "A?")], "a")]
+    assert why_left_out(tmp_path, row | {"response": "other"}) == {"columns_disagree": 1}
+
+
+def test_a_turn_that_is_itself_a_rendered_conversation(tmp_path: Path) -> None:
+    rendered = user("\n\nHuman: A?\n\nAssistant: a\n\nHuman: B?\n\nAssistant:")
+    turns = [("user", "A?"), ("assistant", "a"), ("user", "B?")]
+    rows = [
+        {"messages": [rendered, assistant(" b")]},
+        {"prompt": [rendered], "chosen": [assistant(" b")], "rejected": [assistant(" c")]},
+        {"chosen": [rendered, assistant(" b")], "rejected": [rendered, assistant(" c")]},
+    ]
+    for row in rows:
+        assert told(tmp_path, row) == [(turns, "b")]
+    among_others = {"messages": [system("S"), rendered, assistant("b")]}
+    assert why_left_out(tmp_path, among_others) == {"turn_marks": 1}
+
+
+def test_turns_about_marks_stay_as_they_are(tmp_path: Path) -> None:
+    question = "What is this?\n<|im_start|>user\nhi<|im_end|>"
+    answered = "ChatML:\n<|im_start|>user\nA turn ends with <|im_end|>"
+    row = {"messages": [user(question), assistant(answered)]}
+    assert told(tmp_path, row) == [([("user", question)], answered)]
+
+
+def test_an_end_token_that_hangs_on_an_answer_is_cut(tmp_path: Path) -> None:
+    row = {"messages": [user("Hi"), assistant("Hello<|im_end|>\n")]}
+    assert told(tmp_path, row) == [([("user", "Hi")], "Hello")]
 
 
 def test_turns_as_json_in_a_text(tmp_path: Path) -> None:

@@ -100,6 +100,31 @@ def test_a_liked_answer_is_a_reference(tmp_path: Path, value: Any) -> None:
     assert told(tmp_path, row) == [([("user", "Q")], "right")]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"is_safe": False},
+        {"is_correct": "false"},
+        {"helpful": 0},
+        {"is_bad": True},
+        {"thumbs_down": 1},
+        {"harmful": "yes"},
+        {"rm_score": -2.5},
+        {"human_rating": 0},
+        {"instruct_reward": -4.0},
+    ],
+)
+def test_columns_that_speak_against_an_answer(tmp_path: Path, said: dict[str, Any]) -> None:
+    assert told(tmp_path, {"prompt": "Q", "response": "A"} | said) == [([("user", "Q")], None)]
+
+
+@pytest.mark.parametrize("said", [{"is_safe": True}, {"harmful": False}, {"thumbs_down": 0}])
+def test_a_warning_that_is_not_given_is_no_praise_and_no_harm(
+    tmp_path: Path, said: dict[str, Any]
+) -> None:
+    assert told(tmp_path, {"prompt": "Q", "response": "A"} | said)[0][1] == "A"
+
+
 @pytest.mark.parametrize("value", ["sports", "maybe", 2, 0.5, [True], {"a": 1}])
 def test_a_label_that_is_not_understood_leaves_the_row_out(tmp_path: Path, value: Any) -> None:
     row = {"prompt": "Q", "completion": "A", "label": value}
@@ -131,7 +156,11 @@ def test_ratings_of_one_prompt_become_ranks(tmp_path: Path) -> None:
     [
         ({"output": "another answer"}, "column_not_read"),
         ({"label": True, "score": 3}, "column_not_read"),
-        ({"is_safe": False}, "column_not_read"),
+        ({"winner": "b"}, "column_not_read"),
+        ({"chat_label": "bad"}, "column_not_read"),
+        ({"downvotes": 7}, "column_not_read"),
+        ({"persona": "a pirate"}, "column_not_read"),
+        ({"image_path": "cat.png"}, "media"),
         ({"winner": "a"}, "column_not_read"),
         ({"response_b": "another answer"}, "column_not_read"),
         ({"tools": [{"name": "search"}]}, "tool_turns"),

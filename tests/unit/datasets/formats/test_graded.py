@@ -196,6 +196,24 @@ def test_distilabel(tmp_path: Path) -> None:
     assert why_left_out(tmp_path, row | {"ratings": [1]}) == {"malformed": 1}
 
 
+@pytest.mark.parametrize("texts", ["responses", "completions", "answers"])
+@pytest.mark.parametrize("ratings", ["scores", "rewards", "ratings"])
+def test_lists_of_texts_and_ratings(tmp_path: Path, texts: str, ratings: str) -> None:
+    row = {"prompt": "Q", texts: ["a", "b", "c"], ratings: [-0.5, 7.25, None]}
+    assert orders(tmp_path, row) == [[("b", 0), ("a", 1)]]
+    assert told(tmp_path, row) == [([("user", "Q")], "b")]
+
+
+def test_rows_with_one_answer_and_its_rank(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "Q", "response": text, "rank": rank}
+        for text, rank in (("second", "2"), ("best", 1.0), ("third", 3))
+    ]
+    assert orders(tmp_path, *rows) == [[("best", 0), ("second", 1), ("third", 2)]]
+    assert told(tmp_path, *rows) == [([("user", "Q")], "best")]
+    assert told(tmp_path, rows[2]) == [([("user", "Q")], None)]
+
+
 def test_stack_exchange(tmp_path: Path) -> None:
     answers = [
         {"answer_id": 1, "pm_score": score, "selected": score == 4, "text": text}

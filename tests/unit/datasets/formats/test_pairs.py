@@ -22,6 +22,11 @@ def helpsteer2(strength: Any) -> dict[str, Any]:
     }
 
 
+def alpaca_farm(preference: Any) -> dict[str, Any]:
+    outputs = {"output_1": "a", "output_2": "b"}
+    return {"instruction": "Q", "input": "", **outputs, "preference": preference}
+
+
 def helpsteer3(strength: Any, **more: Any) -> dict[str, Any]:
     return {
         "domain": "general",
@@ -95,6 +100,8 @@ def arena(winner: Any, *extra: dict[str, Any]) -> dict[str, Any]:
         (helpsteer2(-3), FIRST),
         (helpsteer2(1), SECOND),
         (helpsteer2("2"), SECOND),
+        (alpaca_farm(1), FIRST),
+        (alpaca_farm("2"), SECOND),
         (helpsteer3(-1), FIRST),
         (helpsteer3(3), SECOND),
         (helpsteer3(2.0, context="Q"), SECOND),
@@ -142,6 +149,7 @@ def test_a_tie_and_a_bad_pair_have_no_reference(
     [
         (helpsteer2(4), "label_not_understood"),
         (helpsteer2("much better"), "label_not_understood"),
+        (alpaca_farm(1.5), "label_not_understood"),
         (helpsteer3(None), "not_annotated"),
         (safe(2), "label_not_understood"),
         (shp(3), "label_not_understood"),

@@ -103,6 +103,34 @@ LONG = [user("A?"), assistant("a"), user("B?")]
             "trl",
         ),
         (
+            {
+                "source": "s",
+                "instruction": "Q",
+                "chosen_response": "good",
+                "rejected_response": "bad",
+                "chosen_avg_rating": 4.5,
+                "rejected_avg_rating": 3.0,
+                "chosen_model": "m",
+            },
+            ["Q"],
+            "trl",
+        ),
+        (
+            {
+                "prompt": "Q",
+                "chosen": [user("Q"), assistant("good")],
+                "chosen-rating": 5.0,
+                "chosen-model": "m",
+                "rejected": [user("Q"), assistant("bad")],
+                "rejected-rating": 2.5,
+                "rejected-model": "n",
+            },
+            ["Q"],
+            "trl",
+        ),
+        ({"prompt": "Q", "response": "good", "chosen": "good", "rejected": "bad"}, ["Q"], "trl"),
+        ({"system": "", "input": "Q", "chosen": "good", "rejected": "bad"}, ["Q"], "trl"),
+        (
             {"prompt": "B?", "messages": LONG, "chosen": "good", "rejected": "bad"},
             ["A?", "a", "B?"],
             "trl",
@@ -184,6 +212,8 @@ def test_sides_that_are_not_told_apart_are_no_pair(
         ({"prompt": "Q", "chosen": "a", "rejected": "b", "label": 0}, "column_not_read"),
         ({"prompt": "Q", "chosen": "a", "rejected": "b", "response": "c"}, "column_not_read"),
         ({"prompt": "Q", "chosen": "a", "rejected": "b", "winner": "b"}, "column_not_read"),
+        ({"messages": [*LONG, assistant("a")], "rejected_response": "b"}, "column_not_read"),
+        ({"prompt": "Q", "response": "a", "worst": "b"}, "column_not_read"),
         (
             {"prompt": "X?", "chosen": [*LONG, assistant("good")], "rejected": []},
             "columns_disagree",
