@@ -77,8 +77,6 @@ def _followed(
         if len(inner) > 1 and part in inner:
             inner = {"": inner[str(part)]}
             continue
-        if path and path[-1] == "rubric" and part in ("shipped", "own"):
-            continue  # which of its two forms it has is no key
         holder = inner.get("")
         path.append(str(part))
         field = holder.model_fields.get(str(part)) if holder else None

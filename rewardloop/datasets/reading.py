@@ -32,12 +32,13 @@ _MARKED = frozenset(
         Reason.REJECTED_BY_REVIEWERS,
         Reason.FLAGGED,
         Reason.SPAM,
-        Reason.SYNTHETIC,
         Reason.NOT_ANNOTATED,
         Reason.VOTE_OVER_TURNS,
     }
 )
 """Rows that are whole, and that their file marks as not to be used, or that are not wanted."""
+_TOLD_APART = frozenset({Reason.CUT_SOURCE, Reason.SYNTHETIC})
+"""What is counted and not left out; the account has other places for it."""
 
 
 class Reading:
@@ -168,14 +169,20 @@ class Reading:
             left_out={
                 reason.value: self._left_out[reason]
                 for reason in Reason
-                if reason in self._left_out and reason is not Reason.CUT_SOURCE
+                if reason in self._left_out and reason not in _TOLD_APART
             },
             duplicates=self._duplicates,
             later_turns=self._later_turns,
             cut_sources=cut.count if cut else 0,
-            notes=self.notes,
+            notes=self.notes + self._notes_on_answers(),
             examples=tuple(group.conversations[0] for group in groups[:3]),
         )
+
+    def _notes_on_answers(self) -> tuple[str, ...]:
+        synthetic = self._left_out.get(Reason.SYNTHETIC)
+        if synthetic is None:
+            return ()
+        return (f"A machine wrote {synthetic.count} of the answers that humans ranked.",)
 
     def main_format(self) -> Format:
         """That of the most rows; the named one where no row was read."""

@@ -53,7 +53,7 @@ class Reason(StrEnum):
     SPAM = "spam"
     """Every rater called it spam."""
     SYNTHETIC = "synthetic"
-    """A machine wrote what should be a human's."""
+    """Nothing is left out: humans ranked an answer that a machine wrote."""
     NOT_AN_ANSWER = "not_an_answer"
     """A reply was written by the asking side."""
     NOT_ANNOTATED = "not_annotated"

@@ -2,7 +2,8 @@
 
 The first user's turn is the prompt and the assistant's direct replies to it are
 the answers; deeper turns are not read. What reviewers rejected, what is deleted,
-spam or synthetic, and trees that were not finished are left out by name.
+or spam, and trees that were not finished are left out by name. What a machine wrote
+(`synthetic`) is read, because humans ranked it, and counted.
 """
 
 from collections.abc import Iterable, Mapping
@@ -65,6 +66,8 @@ def _replies(row: Row, replies: Iterable[Raw]) -> list[Candidate]:
             row.leave_out(why)
         else:
             assert rank is not None
+            if _is_true(reply.get("synthetic")):
+                row.leave_out(Reason.SYNTHETIC)
             candidates.append(Candidate(fields.text(reply, "text"), Ranked(rank)))
     return candidates
 
@@ -72,8 +75,6 @@ def _replies(row: Row, replies: Iterable[Raw]) -> list[Candidate]:
 def _unwanted(message: Raw, language: str | None) -> Reason | None:
     if _is_true(message.get("deleted")):
         return Reason.DELETED
-    if _is_true(message.get("synthetic")):
-        return Reason.SYNTHETIC
     review = message.get("review_result")
     if is_filled(review) and not labels.is_liked(review, "review_result"):
         return Reason.REJECTED_BY_REVIEWERS

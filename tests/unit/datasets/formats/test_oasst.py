@@ -65,7 +65,6 @@ def test_a_tree_without_a_state_is_ready(tmp_path: Path) -> None:
         ({"text": "x" * 20_001}, "prompt_too_long"),
         ({"review_result": False}, "rejected_by_reviewers"),
         ({"labels": SPAM}, "spam"),
-        ({"synthetic": True}, "synthetic"),
     ],
 )
 def test_an_unwanted_prompt_leaves_out_its_tree(
@@ -87,7 +86,6 @@ def test_an_unwanted_prompt_leaves_out_its_tree(
         (reply("refused", 0, review_result=False), "rejected_by_reviewers"),
         (reply("refused", 0, review_result="false"), "rejected_by_reviewers"),
         (reply("SPAM", 0, labels=SPAM), "spam"),
-        (reply("robot", 0, synthetic=True), "synthetic"),
         (reply("and also", 0, role="prompter"), "not_an_answer"),
         (reply("a\0", 0), "unstorable"),
     ],
@@ -162,3 +160,10 @@ def test_a_flat_tree_that_was_halted(tmp_path: Path) -> None:
 def test_malformed_trees_are_told(tmp_path: Path, row: dict[str, Any], detail: str) -> None:
     found = prompts(tmp_path, {"prompt": "good"}, row)
     assert found.account.left_out["malformed"].detail == detail
+
+
+def test_what_a_machine_wrote_and_humans_ranked_is_read_and_told(tmp_path: Path) -> None:
+    found = ranked(tmp_path, tree(reply("robot", 0, synthetic=True), ("worse", 1), synthetic=True))
+    assert [answer.text for answer in found.prompts[0].responses] == ["robot", "worse"]
+    assert found.left_out == {}
+    assert found.account.notes == ("A machine wrote 1 of the answers that humans ranked.",)
