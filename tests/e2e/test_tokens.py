@@ -300,7 +300,8 @@ def test_ids_that_end_answers_are_swapped_with_the_weights(demo: Demo) -> None:
 
     def end_there(folder: Path) -> None:
         path = folder / "generation_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), "eos_token_id": [2, third]}))
+        ends = {"eos_token_id": [tokenizer(demo).eos_token_id, third]}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **ends}))
 
     try:
         assert activate(demo, republished(demo, "more-ends", end_there)).status_code == 200
