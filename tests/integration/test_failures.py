@@ -101,7 +101,9 @@ async def test_a_controller_that_comes_late_decides_nothing(
 ) -> None:
     """Its lock died with its connection while it swapped, and another one finished."""
     ready.serve()
-    (only,) = await ready.new_run(evaluation={"dataset": "seed"})
+    (only,) = await ready.new_run(
+        prompts={"allow_evaluation_prompts": True}, evaluation={"dataset": "seed"}
+    )
     await until_trained(ready, only)
 
     async def slowly(*args: Any) -> Any:
@@ -136,7 +138,9 @@ async def test_the_failure_of_a_controller_that_comes_late_fails_nothing(
 async def test_what_is_decided_together_is_undone_together(ready: Any) -> None:
     """The evaluations, the report and the jobs of a step that comes late are not stored."""
     ready.serve()
-    (only,) = await ready.new_run(evaluation={"dataset": "seed"})
+    (only,) = await ready.new_run(
+        prompts={"allow_evaluation_prompts": True}, evaluation={"dataset": "seed"}
+    )
     await ready.advance(only)
     await ready.roll_out(only)
     async with ready.store.transaction() as session:

@@ -302,7 +302,9 @@ async def test_length_is_held_against_the_humans_own_taste_for_it(ready: Any) ->
     ready.serve()
     topics = [f"topic {n}" for n in range(12)]
     await ready.add_ranked(*(ranked_prompt(t, "the longest", "longer", "it") for t in topics))
-    bootstrap, first = await ready.new_run(bootstrap={}, health={"max_length_correlation": 0.0})
+    bootstrap, first = await ready.new_run(
+        bootstrap={"share_rankings": True}, health={"max_length_correlation": 0.0}
+    )
     await ready.bootstrap(bootstrap)
     await ready.advance(first)
     await ready.roll_out(first)
