@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rewardloop.datasets.cells import CellKind, kind_of_column, structure
-from rewardloop.datasets.delimited import INDEX
 from rewardloop.datasets.files import BrokenLine, Item, read_items
+from rewardloop.datasets.files.cells import CellKind, kind_of_column, structure
+from rewardloop.datasets.files.delimited import INDEX
 from rewardloop.errors import InvalidInput
 
 

@@ -10,8 +10,8 @@ import pyarrow
 import pytest
 from pyarrow import feather, ipc, parquet
 
-from rewardloop.datasets.columnar import plain
 from rewardloop.datasets.files import BrokenLine, Item, read_items, unit_of
+from rewardloop.datasets.files.columnar import plain
 from rewardloop.errors import InvalidInput
 
 ROWS = [

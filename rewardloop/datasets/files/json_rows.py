@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import cast
 
 from rewardloop.datasets.fields import Raw, kind_of
-from rewardloop.datasets.items import BrokenLine, Item
-from rewardloop.datasets.text_lines import text_lines
-from rewardloop.datasets.wrapped_rows import Whole, rows_of
+from rewardloop.datasets.files.items import BrokenLine, Item
+from rewardloop.datasets.files.text_lines import text_lines
+from rewardloop.datasets.files.wrapped_rows import Whole, rows_of
 from rewardloop.errors import BrokenFile, InvalidInput
 
 _Lines = Iterator[tuple[int, str]]

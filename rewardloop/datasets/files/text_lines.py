@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from rewardloop.datasets.signatures import NUM_BYTES, check_signature
+from rewardloop.datasets.files.signatures import NUM_BYTES, check_signature
 from rewardloop.errors import InvalidInput
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".xz": "xz", ".bz2": "bzip2"}

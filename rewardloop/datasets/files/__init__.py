@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rewardloop.datasets.columnar import items_of_columns
-from rewardloop.datasets.delimited import items_of_table
-from rewardloop.datasets.folders import files_of
-from rewardloop.datasets.items import BrokenLine, Item, Items
-from rewardloop.datasets.json_rows import holds_lines, items_of_json
-from rewardloop.datasets.text_lines import COMPRESSIONS
+from rewardloop.datasets.files.columnar import items_of_columns
+from rewardloop.datasets.files.delimited import items_of_table
+from rewardloop.datasets.files.folders import files_of
+from rewardloop.datasets.files.items import BrokenLine, Item, Items
+from rewardloop.datasets.files.json_rows import holds_lines, items_of_json
+from rewardloop.datasets.files.text_lines import COMPRESSIONS
 from rewardloop.errors import InvalidInput
 
 __all__ = ["ENDINGS", "BrokenLine", "Item", "Items", "read_items", "unit_of"]

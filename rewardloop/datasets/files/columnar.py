@@ -16,10 +16,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardloop.datasets.class_labels import Names, class_names, named
-from rewardloop.datasets.items import BrokenLine, Item
-from rewardloop.datasets.signatures import NUM_BYTES, check_signature
-from rewardloop.datasets.text_lines import told_plainly
+from rewardloop.datasets.files.class_labels import Names, class_names, named
+from rewardloop.datasets.files.items import BrokenLine, Item
+from rewardloop.datasets.files.signatures import NUM_BYTES, check_signature
+from rewardloop.datasets.files.text_lines import told_plainly
 from rewardloop.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rewardloop.datasets.cells import CellKind, common_kind, is_null, kind_of_cell, value_of
-from rewardloop.datasets.items import BrokenLine, Item
-from rewardloop.datasets.text_lines import text_lines
+from rewardloop.datasets.files.cells import CellKind, common_kind, is_null, kind_of_cell, value_of
+from rewardloop.datasets.files.items import BrokenLine, Item
+from rewardloop.datasets.files.text_lines import text_lines
 from rewardloop.errors import InvalidInput
 
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
