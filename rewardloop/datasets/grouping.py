@@ -158,7 +158,7 @@ def _verdict(key: str, answer: _Answer, orders: Sequence[Mapping[str, float]]) -
         return Reason.DISLIKED
     mine = [order for order in orders if key in order]
     if any(order[key] > min(order.values()) for order in mine):
-        return Reason.WORST_RANKED
+        return Reason.NOT_THE_BEST
     beats = any(order[key] < max(order.values()) for order in mine)
     ratings = _ratings(answer)
     if any(_is_low(scale, value) for scale, value in ratings.items()):
@@ -173,7 +173,7 @@ def _verdict(key: str, answer: _Answer, orders: Sequence[Mapping[str, float]]) -
     if any(len(order) == 1 and order[key] <= _SURE_RANK for order in mine):
         return 4
     is_tied = any(len(order) > 1 for order in mine)
-    return Reason.WORST_RANKED if answer.is_called(Ranked) and not is_tied else Reason.NO_GRADE
+    return Reason.NOT_THE_BEST if answer.is_called(Ranked) and not is_tied else Reason.NO_GRADE
 
 
 def _middle(scale: Scale) -> float | None:

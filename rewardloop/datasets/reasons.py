@@ -88,7 +88,7 @@ class Reason(StrEnum):
     """Two figures of one row contradict each other."""
     DISLIKED = "disliked"
     """One answer was called bad; it is no reference."""
-    WORST_RANKED = "worst_ranked"
+    NOT_THE_BEST = "not_the_best"
     """One answer lost to another; it is no reference."""
     LOW_RATING = "low_rating"
     """One answer is rated zero, or not above the middle of its scale; it is no reference."""

@@ -41,7 +41,7 @@ def result(*rows: list[tuple[str, Grade]]) -> Judged:
         (Ungraded(), None, [Reason.NO_GRADE]),
         (Ranked(0), "a", []),
         (Ranked(1), "a", []),
-        (Ranked(2), None, [Reason.WORST_RANKED]),
+        (Ranked(2), None, [Reason.NOT_THE_BEST]),
         (Rated(3.5, KNOWN), "a", []),
         (Rated(3, KNOWN), None, [Reason.LOW_RATING]),
         (Rated(5, UNKNOWN), None, [Reason.UNKNOWN_SCALE]),
