@@ -53,9 +53,10 @@ def split_response(conversation: Sequence[Message]) -> tuple[list[Message], str]
     Raises:
         ValueError: the conversation does not end in an assistant's turn after a user's.
     """
-    *request, response = conversation
-    if response["role"] != "assistant" or not any(m["role"] == "user" for m in request):
+    request, last = list(conversation[:-1]), conversation[-1:]
+    ends_in_response = last and last[0]["role"] == "assistant"
+    if not ends_in_response or not any(m["role"] == "user" for m in request):
         raise ValueError(
             "the conversation to judge must hold a user's turn and end in the assistant's response"
         )
-    return request, response["content"]
+    return request, last[0]["content"]

@@ -28,9 +28,14 @@ def test_a_conversation_is_its_request_and_its_response() -> None:
     assert split_response([USER, ANSWER, USER, ANSWER]) == ([USER, ANSWER, USER], "A")
 
 
-@pytest.mark.parametrize("turns", [[], [USER], [ANSWER], [ANSWER, USER], [ANSWER, ANSWER]])
+@pytest.mark.parametrize(
+    "turns",
+    [[], [USER], [ANSWER], [ANSWER, USER], [ANSWER, ANSWER], [USER, USER], [USER, ANSWER, USER]],
+)
 def test_what_does_not_end_in_a_response_to_a_user_is_refused(turns: list[Message]) -> None:
-    with pytest.raises(ValueError, match=r"."):
+    with pytest.raises(
+        ValueError, match="must hold a user's turn and end in the assistant's response"
+    ):
         split_response(turns)
 
 
