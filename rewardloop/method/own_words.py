@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _NOT_NEWLINE = re.compile(r"[^\n]")
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 0x20}
+_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
+_FULL_WIDTH |= dict.fromkeys((0x3000, 0x200B, 0xFEFF), 0x20)
 
 _THOUGHT_NAMES = "think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis"
 _THOUGHT_MARK = re.compile(
@@ -39,6 +40,7 @@ _WRAPPING = re.compile(
 """Marks around the judge's own words: control tokens that a server left in, answer tags."""
 
 _FENCE = re.compile(r"[ \t]*+(?P<mark>`{3,}+|~{3,}+)")
+_ITEM = re.compile(r"[ \t]*+(?:[-*+•]|\d{1,9}[.)])[ \t]")
 _BLOCK_QUOTE = re.compile(r"[ \t]*+(?:(?:[-*+•]|\d{1,9}[.)])[ \t]++)?+(?:>|&gt;)")
 _MATERIAL = "request|response|first_response|second_response"
 _MATERIAL_OPENS = re.compile(rf"[ \t]*+<({_MATERIAL})>[ \t\r]*+$", re.IGNORECASE)
@@ -58,11 +60,29 @@ SPEECH = re.compile(rf"\b{_I_SAY}{_SAYS}\b", re.IGNORECASE)
 _OF_A_LINE = (
     r"the|a|this|that|these|its|own|last|final|first|following|line|lines|text|words?|phrase"
     r"|sentence|statement|score|verdict|grade|claim|quote|itself|himself|at|in|by|as|with|end"
-    r"|then|also|only|just|about|of|follows"
+    r"|then|also|only|just|about|of|follows|instruction|injection|string|snippet|message|output"
+    r"|json|object|code|block"
 )
 _INTRODUCES = re.compile(
     rf"\b{_I_SAY}{_SAYS}(?P<more>(?: (?:{_OF_A_LINE})\b){{0,8}})[ \t]*+(?P<colon>[:：]?)"
     r"[ \t\r*_]*+$",
+    re.IGNORECASE,
+)
+_OF_THE_RESPONSE = r"(?: (?:of|in|from|at) (?:the|its|this|that) \w{1,20}){0,3}"
+_NAMES_A_TEXT = re.compile(
+    r"[\w'’] (?:line|sentence|text|words?|phrase|statement|output|instruction|injection|string"
+    rf"|quote|quotation|snippet){_OF_THE_RESPONSE}(?: (?:itself|again))?(?: (?:is|was|are|were))?:$"
+    rf"|[\w'’] (?:line|sentence|text|words?){_OF_THE_RESPONSE} (?:is|was|are|were)$"
+    r"|(?:response|reply|text) (?:is|was)(?: (?:nothing|but|only|just|simply|exactly|this)){0,3}:$"
+    r"|(?:here is|here's|this is|repeats?|repeating|quoting) the (?:\w{1,20} )?(?:response|reply)"
+    r"(?: (?:itself|again|verbatim|in full)){0,2}:$"
+    r"| (?:with|by|as follows|like this|mit|folgt|par|con|com)[ ]?:$|(?:写道|写着|是):$",
+    re.IGNORECASE,
+)
+"""How a line ends that announces a text, with no verb of saying."""
+_ANNOUNCES_A_VERDICT = re.compile(
+    r"\b(?:I|we)\b|\b(?:my|our|final) output|^\W*(?:\w+\W+){0,3}(?:verdict|grade|judge?ment"
+    r"|conclusion|score|total|rating|evaluation|assessment)\b|我|评分|得分|分数|结论",
     re.IGNORECASE,
 )
 _OWN_VERDICT = re.compile(
@@ -91,7 +111,10 @@ def own_words(written: str) -> OwnWords:
 def introduces_quotation(line: str) -> bool:
     """Whether the next line is somebody else's: "The response ends with the line:"."""
     match = _INTRODUCES.search(line[-200:])
-    return match is not None and bool(match["colon"] or not match["more"])
+    if match is not None:
+        return bool(match["colon"] or not match["more"])
+    end = re.split(r"[.!?;。] ?", line.rstrip(" \t\r*_")[-200:])[-1]
+    return bool(_NAMES_A_TEXT.search(end)) and not _ANNOUNCES_A_VERDICT.search(end)
 
 
 def _blank(text: str) -> str:
@@ -192,7 +215,7 @@ def _end_of_quotation(line: str, number: int, closings: dict[str, list[int]]) ->
 
 
 def _quoted_after_introductions(lines: list[str], quoted: set[int]) -> set[int]:
-    """The line, or the indented block, that follows "The response says:"."""
+    """The paragraph, or the indented block, that follows "The response says:"."""
     found: set[int] = set()
     written = [n for n in range(len(lines)) if n not in quoted and lines[n].strip()]
     before: int | None = None
@@ -208,7 +231,10 @@ def _quoted_after_introductions(lines: list[str], quoted: set[int]) -> set[int]:
 def _is_introduced(lines: list[str], before: int, number: int, goes_on: bool) -> bool:
     indented = lines[number].startswith(("    ", "\t"))
     if goes_on:
-        return indented and lines[before].startswith(("    ", "\t"))
+        if lines[before].startswith(("    ", "\t")):
+            return indented
+        after_list = _ITEM.match(lines[before]) and not _ITEM.match(lines[number])
+        return number == before + 1 and not after_list
     line = lines[before].rstrip()
     if indented and line.endswith(":") and not _OWN_VERDICT.search(line[-80:]):
         return True

@@ -38,17 +38,29 @@ _INVENTED = re.compile(
 )
 """How a line begins with which a judge starts on another example."""
 
-_BEFORE_IN_SENTENCE = re.compile(
-    r"\b(?:I|we|my|overall|so|thus|hence|therefore|finally|final|total|give|gives|giving|gets?"
-    r"|earns?|deserves?|receives?|merits?|a|of|with|as|and)\b",
+_OWN_CLAUSE = re.compile(
+    r"\b(?:I|we|my|overall|so|thus|hence|therefore|finally|final|total|gets?|earns?|deserves?"
+    r"|receives?|merits?|warrants?|rated|graded|(?:this|that|which) gives|result(?:s|ing) in"
+    r"|leading to)\b",
     re.IGNORECASE,
 )
+"""What a clause holds in which the judge speaks of its own verdict."""
+_OTHERS_WISH = re.compile(
+    r"n['’]t\b|\b(?:not|never|cannot|without|itself|asks?|asked|asking|wants?|wanted|wish(?:es)?"
+    r"|tries|tried|trying|attempts?|demands?|begs?|hopes?|tells?|told|requests?|orders?|commands?"
+    r"|instructs?|refuses?|instead|than|almost|nearly|would have|could have)\b",
+    re.IGNORECASE,
+)
+"""What it holds where the verdict is not given: somebody else wants it, or it is denied."""
+_WOULD = re.compile(r"\b(?:would|could|might|may)\b", re.IGNORECASE)
+_IF = re.compile(r"\b(?:if|had|were|unless)\b", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?。]")
 _LABELS_OF_VERDICTS = re.compile(
     r"(?:verdict|conclusion|grade|judge?ment|result|answer|evaluation|assessment|summary)[ \t*_]*+:"
     r"[ \t*_]*+$",
     re.IGNORECASE,
 )
-_CLAUSE_END = re.compile(r"[.!?;,:—–]")
+_CLAUSE_END = re.compile(r"[.!?;,:—–。、]")
 _QUOTE_MARKS = frozenset("\"'`“”„‘’«»")
 _CLOSING_FENCE = re.compile(r"\n[ \t]*+(?:`{3,}+|~{3,}+)[ \t\r]*+\Z")
 _OPENING_FENCE = re.compile(r"^[ \t]*+(?:`{3,}+|~{3,}+)[ \t]*+(?:json5?)?+[ \t\r]*+\n", re.I | re.M)
@@ -196,9 +208,11 @@ def _is_own_sentence(before: str, verdict: re.Match[str]) -> bool:
     clause = _CLAUSE_END.split(before[-200:])[-1]
     if before[-1:] in _QUOTE_MARKS and not in_brackets and clause:
         return False
-    if SPEECH.search(clause):
+    if SPEECH.search(clause) or _OTHERS_WISH.search(clause):
         return False
-    return in_brackets or not clause.strip() or bool(_BEFORE_IN_SENTENCE.search(clause))
+    if _WOULD.search(clause) and _IF.search(_SENTENCE_END.split(before[-200:])[-1]):
+        return False
+    return in_brackets or not clause.strip() or bool(_OWN_CLAUSE.search(clause))
 
 
 def _final_object(own: OwnWords, end: int, form: Form[T]) -> list[Found[T]]:
@@ -232,7 +246,7 @@ def _is_reported(before: str, own: OwnWords) -> bool:
         return True
     if before.endswith("\n") or not line:
         return introduces_quotation(line)
-    return SPEECH.search(line[-200:]) is not None
+    return SPEECH.search(line[-200:]) is not None or introduces_quotation(line)
 
 
 def _value_of_object(text: str, form: Form[T]) -> T | None:
