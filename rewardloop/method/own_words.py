@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 _NOT_NEWLINE = re.compile(r"[^\n]")
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_FULL_WIDTH |= dict.fromkeys((0x3000, 0x200B, 0xFEFF), 0x20)
+_FULL_WIDTH |= dict.fromkeys((0xA0, 0x202F, 0x3000, 0x200B, 0xFEFF), 0x20)
 
 _THOUGHT_NAMES = "think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis"
 _THOUGHT_MARK = re.compile(
@@ -74,8 +74,8 @@ _NAMES_A_TEXT = re.compile(
     rf"|quote|quotation|snippet){_OF_THE_RESPONSE}(?: (?:itself|again))?(?: (?:is|was|are|were))?:$"
     rf"|[\w'’] (?:line|sentence|text|words?){_OF_THE_RESPONSE} (?:is|was|are|were)$"
     r"|(?:response|reply|text) (?:is|was)(?: (?:nothing|but|only|just|simply|exactly|this)){0,3}:$"
-    r"|(?:here is|here's|this is|repeats?|repeating|quoting) the (?:\w{1,20} )?(?:response|reply)"
-    r"(?: (?:itself|again|verbatim|in full)){0,2}:$"
+    r"|(?:here is|here's|this is|repeats?|repeating|quoting) the (?:(?!json)\w{1,20} )?"
+    r"(?:response|reply)(?: (?:itself|again|verbatim|in full)){0,2}:$"
     r"| (?:with|by|as follows|like this|mit|folgt|par|con|com)[ ]?:$|(?:写道|写着|是):$",
     re.IGNORECASE,
 )

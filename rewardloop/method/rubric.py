@@ -29,48 +29,85 @@ sentence, then the score. Its alphabet is kept small so that the grammar
 compiles at once."""
 
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
+_PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff\ufe0f"
 # Possessive quantifiers keep these linear in what a judge wrote.
 _LABEL = (
     r"(?:(?:my|the|a|grand|combined|awarded)[ \t]++){0,3}"
     r"(?:(?P<total>(?:final|total|overall"
     r"|(?:revised|corrected|adjusted|updated)(?= (?:score|total)))"
     r"(?:[ \t]++(?:final|total|overall|number of)){0,2}+"
-    r"(?:[ \t]++(?:score|rating|grade|marks?|points?))?+)|score|rating|grade)"
+    r"(?:[ \t]++(?:score|rating|grade|marks?|points?|verdict))?+)|score|rating|grade|verdict)"
     r"(?:[ \t]*+(?:\([\d \t/–-]{1,12}\)|\((?:out of|of|max\.?) ?5\)|out of 5))?+"
 )
 _VALUE = (
-    r"[ \t*_`\"'”]*+(?:[:=]|(?(total)is\b|(?!)))"
-    r"(?:[\s*_`\"'“\[({$]|<total>|<(?=[^<>\n]{1,40}>))*+(?:\\boxed\{)?+"
+    r"[ \t*_`\"'”]*+(?:[:=|]|[-–—](?=[ \t])|(?=\r?\n)|(?(total)is\b|(?!)))"
+    r"(?:[ \t\r*_`\"'“\[({$]|(?P<below>\n)|<total>|<(?=[^<>\n]{1,40}>))*+(?:\\boxed\{)?+"
     r"(?:(?:\d++[ \t]*+\+[ \t]*+)++\d++[ \t]*+=[ \t]*+)?+"
     r"(?P<score>[-−]?\d++(?:\.\d++)?+)"
 )
-_REST = (
+_AFTER = (
     r"(?:</total>)?+[>\])}\"'”`*_$ \t]*+(?:points?\b|pts\b|stars?\b)?+"
     r"(?:[ \t]*+(?:/|out[ \t]of|of)[ \t]*+(?:a[ \t]maximum[ \t]of[ \t])?+"
     r"(?P<scale>\d++(?:\.\d++)?+))?+"
-    r"[>\])}\"'”`*_$ \t]*+(?:points?\b|pts\b|stars?\b)?+"
+    rf"[>\])}}\"'”`*_$ \t{_PICTURES}]*+(?:points?\b|pts\b|stars?\b)?+"
     r"(?:[ \t]*+(?:\([^()\n\d]{0,300}\)|\((?:out of |of |/ ?)5(?: points)?\)"
-    r"|[-–—][ \t]++[^\n\d]{1,300}))?+"
-    r"[. \t\r*_!`\"'”)\]>]*+$"
 )
+_END = rf"))?+[|. \t\r*_!`\"'”)\]>{_PICTURES}]*+$"
+_REST = rf"{_AFTER}|[-–—][ \t]++[^\n\d]{{1,300}}{_END}"
+_EXPLAINED = (
+    rf"{_AFTER}|(?(below)(?!))(?:[-–—.,;:][*_ \t]++|(?=because |since ))"
+    r"(?![^\n]{0,300}\b(?:says?|said|claims?|writes?|wrote|asks?|demands?|itself|quot\w{1,5})\b)"
+    rf"[^\n\d]{{1,300}}{_END}"
+)
+"""What may follow a score that begins its line: not the rest of a list that is numbered."""
 _FLAGS = re.IGNORECASE | re.MULTILINE
-_SCORE = re.compile(rf"^(?!    |\t)[ *_#•-]*+{_LABEL}{_VALUE}{_REST}", _FLAGS)
+_OVERALL = r"(?:(?P<headed>overall|total|final)\b[^\n\d:=]{0,40}+:?[ \t\r*_]*+\n\s*+[*_#• \t-]*+)?"
+"""A heading over the line, which is then no part of the sum."""
+_SCORE = re.compile(
+    rf"^(?!    |\t)[ *_#•{_PICTURES}-]*+{_OVERALL}{_LABEL}{_VALUE}{_EXPLAINED}", _FLAGS
+)
 _LAST_LINE = re.compile(
     r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)\s*+(?:/\s*+5\s*+)?+</score>\s*+"
-    r"|(?:[\s*_#•-]*+(?:\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]|<(?P<echoed>\d++(?:\.\d++)?+)>)"
-    rf"|[\s*_#•\"'“`(\[-]*+(?:{_LABEL}{_VALUE}|(?<![-−])(?P<alone>\d++(?:\.\d++)?+)"
+    rf"|(?:[\s*_#•{_PICTURES}-]*+(?:\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]"
+    r"|<(?P<echoed>\d++(?:\.\d++)?+)>)"
+    rf"|[\s*_#•|\"'“`(\[${_PICTURES}-]*+(?:{_LABEL}{_VALUE}|(?<![-−])(?P<alone>\d++(?:\.\d++)?+)"
     r"(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
     r"|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\}))"
     rf"{_REST}",
     re.IGNORECASE,
 )
+_PLAIN = (
+    r"(?: (?:this|that|the|it|its|response|answer|a|an|overall|final|total|full|solid|strong|only"
+    r"|just|as|at|out|with)\b){0,6}"
+)
+_POINTS = r"\d++(?:\.\d++)?+"
+_GIVEN = (
+    r"(?:\b(?:I|we)(?: would|['’]d| will|['’]ll)?(?: therefore| thus)?"
+    r" (?:give|rate|assign|award|grade|score)"
+    r"|\b(?:(?:this|the) (?:response|answer)|it|this) (?:gets|earns|deserves|merits|receives))"
+    rf"{_PLAIN}(?: (?:score|rating|grade) of [*_]{{0,3}}(?P<given>{_POINTS})"
+    rf"| [*_]{{0,3}}(?P<rated>{_POINTS})(?=[*_]{{0,3}} ?(?:/|out of|points out of)))"
+    rf"|\b(?:the|my) score is [*_]{{0,3}}(?P<told>{_POINTS})"
+)
+"""Sentences of a judge that has no line for its score."""
 _SENTENCE_END = re.compile(
     rf"(?<![\w/])(?:{_LABEL}{_VALUE}"
-    rf"|\[RESULT\][\s:*_(<\[]*+(?P<result>-?\d++(?:\.\d++)?+)){_REST}",
+    rf"|\[RESULT\][\s:*_(<\[]*+(?P<result>-?\d++(?:\.\d++)?+)|{_GIVEN}){_REST}",
     re.IGNORECASE,
 )
 _NAMED = re.compile("score|rating|grade|mark|point", re.IGNORECASE)
-_VALUE_GROUPS = ("score", "tagged", "alone", "listed", "echoed", "boxed", "result")
+_VALUE_GROUPS = (
+    "score",
+    "tagged",
+    "alone",
+    "listed",
+    "echoed",
+    "boxed",
+    "result",
+    "given",
+    "rated",
+    "told",
+)
 _KEYS = frozenset(
     {
         *("score", "total_score", "final_score", "overall_score", "total", "overall", "grade"),
@@ -108,9 +145,9 @@ FORM: Form[float] = Form(
     keys=_KEYS,
     value=_value,
     json_value=_json_value,
-    is_total=lambda match: match.groupdict().get("total") is not None,
+    is_total=lambda match: any(match.groupdict().get(name) for name in ("total", "headed")),
     is_bare=_is_bare,
-    may_go_on=re.compile(r"\d\.\Z"),
+    may_go_on=re.compile(r"\d(?:\.|[^\n\d]*+(?<=[^\W\d_]|[,;:])(?<!points))\Z"),
 )
 """How a score is spelled."""
 

@@ -54,6 +54,14 @@ _OTHERS_WISH = re.compile(
 """What it holds where the verdict is not given: somebody else wants it, or it is denied."""
 _WOULD = re.compile(r"\b(?:would|could|might|may)\b", re.IGNORECASE)
 _IF = re.compile(r"\b(?:if|had|were|unless)\b", re.IGNORECASE)
+_SENTENCES = ("given", "rated", "told")
+"""Groups of a form's `sentence_end` that stand for a sentence without the form's label."""
+_CONNECTIVES = re.compile(
+    r"\W*(?:(?:so|thus|hence|therefore|overall|finally|and|but|in (?:summary|conclusion|total)"
+    r"|all in all|based on [^,\n]{1,80})\W+)*",
+    re.IGNORECASE,
+)
+"""What may stand before such a sentence: no condition, and nobody else's opinion."""
 _SENTENCE_END = re.compile(r"[.!?。]")
 _LABELS_OF_VERDICTS = re.compile(
     r"(?:verdict|conclusion|grade|judge?ment|result|answer|evaluation|assessment|summary)[ \t*_]*+:"
@@ -200,6 +208,8 @@ def _is_own_sentence(before: str, verdict: re.Match[str]) -> bool:
         return False
     if verdict.groupdict().get("result") is not None:
         return before.rstrip(" \t*_")[-1:] not in _QUOTE_MARKS
+    if any(map(verdict.groupdict().get, _SENTENCES)):
+        return _CONNECTIVES.fullmatch(_SENTENCE_END.split(before)[-1]) is not None
     before = before.rstrip(" \t*_#")
     in_brackets = before.endswith(("(", "["))
     before = before.rstrip("([ \t*_#")
