@@ -15,7 +15,7 @@ def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
     """
     try:
         given = enumerate(answer["choices"])
-        choices = [c for _, c in sorted(given, key=lambda item: int(item[1].get("index", item[0])))]
+        choices = [c for _, c in sorted(given, key=lambda item: index_of(item[1], item[0]))]
         for choice in choices:
             text_of(choice)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -29,6 +29,12 @@ def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
             "gives n choices, or ask for one (of judgements: judging.num_judgements)"
         )
     return choices
+
+
+def index_of(choice: dict[str, Any], position: int) -> int:
+    """A choice's number; some servers leave it out, or write it as a text."""
+    index = str(choice.get("index"))
+    return int(index) if index.isdecimal() else position
 
 
 def text_of(choice: dict[str, Any]) -> str:

@@ -129,7 +129,7 @@ def read(
     """The verdict, or why there is none: one of the two is None."""
     own = own_words(written)
     judgement = _judgement(own, form)
-    cut = (finish_reason or "").lower() in _CUT
+    cut = str(finish_reason or "").lower() in _CUT
     if own.is_unfinished and cut:
         return None, UnscoredReason.TRUNCATED
     if (cut or own.is_unfinished) and not _ends_in_verdict(own, judgement, form):

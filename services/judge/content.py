@@ -13,6 +13,10 @@ _NOT_SHOWN = frozenset({"role", "content", "name", "reasoning", "reasoning_conte
 """Fields of a message that are read, or that are no part of what a user sees."""
 
 
+_TEXT_PARTS = frozenset({"text", "input_text", "output_text"})
+_OF_A_TEXT_PART = frozenset({"type", "text", "annotations", "cache_control", "logprobs"})
+
+
 def _as_text(content: Any) -> Any:
     """A string as it is, text parts joined by newlines."""
     if not isinstance(content, list):
@@ -29,14 +33,16 @@ def _text_of(number: int, part: Any) -> str:
             '{"type": "text", "text": ...}'
         )
     kind = part.get("type") if isinstance(part, dict) else None
-    if kind != "text":
+    if kind not in _TEXT_PARTS:
         named = f"of type {kind!r}" if isinstance(kind, str) else "without a type"
         raise ValueError(
             f"part {number} is {named}, and the judge reads text alone: pictures, sound and files "
             "are not judged"
         )
     if not isinstance(part.get("text"), str):
-        raise ValueError(f"part {number} is of type 'text', and its `text` is no string")
+        raise ValueError(f"part {number} is of type {kind!r}, and its `text` is no string")
+    if unread := sorted(key for key in part.keys() - _OF_A_TEXT_PART if part[key]):
+        raise ValueError(f"part {number} holds `{unread[0]}`, which is not read by the judge")
     text: str = part["text"]
     return text
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
-from rewardloop.clients.completions import written_text
+from rewardloop.clients.completions import index_of, written_text
 from rewardloop.errors import RewardloopError, UpstreamMismatch, from_problem
 from services.judge.event_stream import event_data
 
@@ -39,6 +39,8 @@ class JudgedStream:
         """
         ended = False
         async for data in event_data(chunks):
+            if not data.strip():
+                continue  # a sign of life
             if data.strip() == "[DONE]":
                 ended = True
                 break
@@ -65,8 +67,8 @@ class JudgedStream:
                 f"the judging engine {self._engine} streams something else than completions: "
                 f"{data[:80]!r}"
             )
-        if chunk.get("error"):
-            raise _error_of(chunk["error"])
+        if error := chunk.get("error") or (chunk if chunk.get("object") == "error" else None):
+            raise _error_of(error)
         return chunk
 
     def _judged_chunk(self, chunk: dict[str, Any]) -> dict[str, Any]:
@@ -82,12 +84,14 @@ class JudgedStream:
         }
 
     def _read(self, choice: dict[str, Any], position: int) -> None:
-        index = choice.get("index")
-        if not isinstance(index, int):
-            index = choice["index"] = position
-        part = choice.get("delta") or choice.get("message") or {}
+        index = choice["index"] = index_of(choice, position)
         texts = self._texts.setdefault(index, [])
-        texts.append(written_text(part.get("content") if part else choice.get("text")))
+        if choice.get("message") and not choice.get("delta"):  # the whole, with some at the end
+            whole = written_text(choice["message"].get("content"))
+            texts[:] = [whole] if whole.startswith("".join(texts)) else [*texts, whole]
+        else:
+            part = choice.get("delta")
+            texts.append(written_text(part.get("content") if part else choice.get("text")))
         if choice.get("finish_reason") and index not in self._judged:
             self._judged.add(index)
             choice |= self._read_verdict(index, choice["finish_reason"])

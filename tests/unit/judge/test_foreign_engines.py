@@ -119,6 +119,11 @@ STREAMS = {
         {"choices": [{"message": {"content": "Fine.\nScore: 4"}, "finish_reason": "stop"}]}
     )
     + "\n\ndata: [DONE]\n\n",
+    "the whole message at the end": f"data: {START}\n\ndata: {LAST}\n\ndata: "
+    + chunk(None, "stop", delta={}, message={"content": "Fine \U0001f44d.\nScore: 4"})
+    + "\n\ndata: [DONE]\n\n",
+    "events without data": f"data:\n\ndata: {START}\n\n"
+    f"data: \n\ndata: {chunk('re: 4', 'stop')}\n\n",
     "two finish reasons": f"data: {START}\n\ndata: {chunk('re: 4', 'stop')}\n\n"
     f"data: {chunk('', 'stop')}\n\ndata: [DONE]\n\n",
 }
@@ -137,6 +142,13 @@ async def test_choices_that_end_without_a_reason_are_each_judged(serve: Serve) -
     assert judgements(chunks) == [(0, 0.0, None), (1, 1.0, None), (2, 2.0, None)]
 
 
+async def test_choices_whose_index_is_a_text_are_not_mixed(serve: Serve) -> None:
+    texts = ((1, "Score: "), (0, "Score: "), (0, "4"), (1, "2"))
+    body = "".join(f"data: {chunk(text, index=str(i))}\n\n" for i, text in texts)
+    chunks = data_of(await streamed(serve, body + "data: [DONE]\n\n", n=2))
+    assert judgements(chunks) == [(0, 4.0, None), (1, 2.0, None)]
+
+
 async def test_a_stream_that_stops_in_mid_judgement_is_truncated(serve: Serve) -> None:
     chunks = data_of(await streamed(serve, f"data: {chunk('Score: 4 is what')}\n\n"))
     assert judgements(chunks) == [(0, None, "truncated")]
@@ -149,6 +161,7 @@ async def test_a_stream_that_stops_in_mid_judgement_is_truncated(serve: Serve) -
         ({"error": {"message": "out of memory", "code": 400}}, "upstream-rejected"),
         ({"error": {"message": "out of memory", "code": "oom"}}, "upstream-unavailable"),
         ({"error": "out of memory"}, "upstream-unavailable"),
+        ({"object": "error", "message": "out of memory", "code": 400}, "upstream-rejected"),
     ],
 )
 async def test_an_error_in_mid_stream_is_an_event_and_before_it_a_status(
@@ -190,8 +203,9 @@ GOOD = [{"message": {"role": "assistant", "content": "Fine.\nScore: 4"}, "finish
 
 
 async def test_an_answer_without_index_or_usage_is_read(serve: Serve) -> None:
-    answer, _ = await plain(serve, GOOD)
-    assert answer.json()["choices"][0]["judgement"]["score"] == 4.0
+    for choice in (GOOD[0], {**GOOD[0], "index": None}, {**GOOD[0], "finish_reason": 3}):
+        answer, _ = await plain(serve, [choice])
+        assert answer.json()["choices"][0]["judgement"]["score"] == 4.0
 
 
 async def test_an_engines_half_surrogate_passes_as_an_escape(serve: Serve) -> None:
@@ -216,6 +230,8 @@ PART, PICTURE = {"type": "text", "text": "What is it?"}, {"type": "image_url", "
         ([PART, {"type": "text", "text": "Say."}], "What is it?\nSay."),
         ("What is it?", "What is it?"),
         ([{"type": "text", "text": ""}], ""),
+        ([{"type": "input_text", "text": "What is it?"}], "What is it?"),
+        ([{**PART, "cache_control": {"type": "ephemeral"}}], "What is it?"),
     ],
 )
 async def test_a_string_and_text_parts_are_read_alike(
@@ -234,6 +250,7 @@ async def test_a_string_and_text_parts_are_read_alike(
         ({"content": [{"type": "input_audio", "input_audio": {}}]}, "'input_audio'"),
         ({"content": [{"type": "file", "file": {}}]}, "'file'"),
         ({"content": [{"text": "x"}]}, "part 0 is without a type"),
+        ({"content": [{**PART, "image_url": {"url": "x"}}]}, "part 0 holds `image_url`"),
         ({"content": [PART, 5]}, "part 1 is without a type"),
         ({"content": [{"type": "text", "text": None}]}, "its `text` is no string"),
         ({"content": [{"type": "text", "text": 5}]}, "its `text` is no string"),
