@@ -7,12 +7,14 @@ enclose it. Which response stands first is the caller's to choose: a judge may
 favour a place, so a caller asks in both orders (see `head_to_head`).
 """
 
+# ruff: noqa: RUF001 (judges write these characters)
+
 import hashlib
 import re
 from collections.abc import Sequence
 
 from rewardloop.method.enclosure import escaping, material
-from rewardloop.method.verdict import Form, read
+from rewardloop.method.verdict import PICTURES, REPORTS, Form, read
 from rewardloop.records import JudgementMode, Message, Preference, UnscoredReason
 
 TEMPLATE = """\
@@ -53,12 +55,18 @@ _escaped = escaping("request", "first_response", "second_response")
 _BETTER_IS = (
     r"(?P<final>(?:final|overall)[ \t]++)?+(?:the[ \t]++)?+better"
     r"(?:[ \t]++(?:response|answer|one))?+"
-    r"[ \t*_`\"']*+[:=][\s*_`\"'<\[({]*+(?:the |a )?+(?P<which>first|second|tie)\b"
+    r"[ \t*_`\"']*+(?:[:=]|[-–—](?=[ \t]))(?:<which>|[\s*_`\"'<\[({])*+(?:the |a )?+"
+    r"(?P<which>first|second|tie)\b"
 )
-_REST = (
-    r"[>\])}\"'`*_ \t]*+(?:(?:response|answer|one)\b)?+[>\])}\"'`*_ \t]*+"
-    r"(?:\((?![^()\n]{0,300}\b(?:first|second|tie)\b)[^()\n]{0,300}\))?+"
-    r"[. \t\r*_!`\"')\]>]*+$"
+_AFTER = (
+    r"(?:</which>)?+[>\])}\"'`*_ \t]*+(?:(?:response|answer|one)\b)?+[>\])}\"'`*_ \t]*+"
+    r"(?:\((?![^()\n]{0,300}\b(?:first|second|tie)\b)[^()\n]{0,300}\)"
+)
+_END = rf")?+[. \t\r*_!`\"')\]>{PICTURES}]*+$"
+_REST = _AFTER + _END
+_EXPLAINED = (
+    rf"{_AFTER}|(?:[-–—.,;:][*_ \t]++|(?=because |since ))"
+    rf"(?![^\n]{{0,300}}\b(?:first|second|tie|or|{REPORTS})\b)[^\n]{{1,300}}{_END}"
 )
 _WORDS = {preference.value: preference for preference in Preference}
 
@@ -71,7 +79,9 @@ def _preference(match: re.Match[str]) -> Preference:
 
 _FLAGS = re.IGNORECASE | re.ASCII
 FORM = Form(
-    line=re.compile(rf"^(?!    |\t)[ *_#-]*+{_BETTER_IS}{_REST}", _FLAGS | re.MULTILINE),
+    line=re.compile(
+        rf"^(?!    |\t)[ *_#{PICTURES}-]*+{_BETTER_IS}{_EXPLAINED}", _FLAGS | re.MULTILINE
+    ),
     whole_last_line=re.compile(
         r"[\s*_#-]*+<better>\s*+(?P<tagged>first|second|tie)\s*+</better>\s*+"
         r"|(?:[\s*_#-]*+\[\[(?P<listed>first|second|tie)\]\]"
@@ -88,7 +98,12 @@ FORM = Form(
     json_value=lambda value: _WORDS.get(value.strip().lower()) if isinstance(value, str) else None,
     is_total=lambda match: match.groupdict().get("final") is not None,
     is_bare=lambda match: False,
-    may_go_on=re.compile(r"\Z.", re.ASCII),  # no word of ours begins another one
+    # No word of ours begins another one, but an explanation may follow it.
+    may_go_on=re.compile(
+        r"better\W{1,9}(?:the |a )?(?:first|second|tie)\b(?! (?:response|answer|one)\Z)"
+        r"[^\n]*[a-z,;:]\Z",
+        _FLAGS,
+    ),
 )
 """How a preference is spelled."""
 

@@ -22,6 +22,7 @@ _NAMES = "|".join(
         r"image|video|audio|tools?|tool_(?:calls?|responses?|results?|outputs?)|function_call",
         r"(?:seed:)?(?:think|thinking|bos|eos|tool_call)|think_on|think_off|thought|_start|_end",
         r"fim_(?:prefix|middle|suffix|pad)|(?:repo|file)_?name|file_sep|gh_stars|commit_[a-z]{1,9}",
+        r"(?:start|end)_(?:of_role|function_[a-z]{1,12})|arg_(?:key|value)|longcat_[a-z_]{1,20}|eom|eog",
         r"issue_(?:start|comment|closed)|jupyter_[a-z]{1,9}|empty_output|human|hy_[a-z]{1,20}",
     ]
 )

@@ -16,7 +16,7 @@ from typing import Any
 from rewardloop.config.rubrics import Rubric
 from rewardloop.method.enclosure import material, split_response
 from rewardloop.method.rubrics import rubric_text
-from rewardloop.method.verdict import Form, read, through_verdict
+from rewardloop.method.verdict import PICTURES, REPORTS, Form, read, through_verdict
 from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 
 MAX_SCORE = 5
@@ -29,7 +29,6 @@ sentence, then the score. Its alphabet is kept small so that the grammar
 compiles at once."""
 
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
-_PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff\ufe0f"
 # Possessive quantifiers keep these linear in what a judge wrote.
 _LABEL = (
     r"(?:(?:my|the|a|grand|combined|awarded)[ \t]++){0,3}"
@@ -49,14 +48,14 @@ _AFTER = (
     r"(?:</total>)?+[>\])}\"'”`*_$ \t]*+(?:points?\b|pts\b|stars?\b)?+"
     r"(?:[ \t]*+(?:/|out[ \t]of|of)[ \t]*+(?:a[ \t]maximum[ \t]of[ \t])?+"
     r"(?P<scale>\d++(?:\.\d++)?+))?+"
-    rf"[>\])}}\"'”`*_$ \t{_PICTURES}]*+(?:points?\b|pts\b|stars?\b)?+"
+    rf"[>\])}}\"'”`*_$ \t{PICTURES}]*+(?:points?\b|pts\b|stars?\b)?+"
     r"(?:[ \t]*+(?:\([^()\n\d]{0,300}\)|\((?:out of |of |/ ?)5(?: points)?\)"
 )
-_END = rf"))?+[|. \t\r*_!`\"'”)\]>{_PICTURES}]*+$"
+_END = rf"))?+[|. \t\r*_!`\"'”)\]>{PICTURES}]*+$"
 _REST = rf"{_AFTER}|[-–—][ \t]++[^\n\d]{{1,300}}{_END}"
 _EXPLAINED = (
     rf"{_AFTER}|(?(below)(?!))(?:[-–—.,;:][*_ \t]++|(?=because |since ))"
-    r"(?![^\n]{0,300}\b(?:says?|said|claims?|writes?|wrote|asks?|demands?|itself|quot\w{1,5})\b)"
+    rf"(?![^\n]{{0,300}}\b(?:{REPORTS})\b)"
     rf"[^\n\d]{{1,300}}{_END}"
 )
 """What may follow a score that begins its line: not the rest of a list that is numbered."""
@@ -64,13 +63,13 @@ _FLAGS = re.IGNORECASE | re.MULTILINE
 _OVERALL = r"(?:(?P<headed>overall|total|final)\b[^\n\d:=]{0,40}+:?[ \t\r*_]*+\n\s*+[*_#• \t-]*+)?"
 """A heading over the line, which is then no part of the sum."""
 _SCORE = re.compile(
-    rf"^(?!    |\t)[ *_#•{_PICTURES}-]*+{_OVERALL}{_LABEL}{_VALUE}{_EXPLAINED}", _FLAGS
+    rf"^(?!    |\t)[ *_#•{PICTURES}-]*+{_OVERALL}{_LABEL}{_VALUE}{_EXPLAINED}", _FLAGS
 )
 _LAST_LINE = re.compile(
     r"[\s*_#•-]*+<score>\s*+(?P<tagged>-?\d++(?:\.\d++)?+)\s*+(?:/\s*+5\s*+)?+</score>\s*+"
-    rf"|(?:[\s*_#•{_PICTURES}-]*+(?:\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]"
+    rf"|(?:[\s*_#•{PICTURES}-]*+(?:\[\[(?P<listed>-?\d++(?:\.\d++)?+)\]\]"
     r"|<(?P<echoed>\d++(?:\.\d++)?+)>)"
-    rf"|[\s*_#•|\"'“`(\[${_PICTURES}-]*+(?:{_LABEL}{_VALUE}|(?<![-−])(?P<alone>\d++(?:\.\d++)?+)"
+    rf"|[\s*_#•|\"'“`(\[${PICTURES}-]*+(?:{_LABEL}{_VALUE}|(?<![-−])(?P<alone>\d++(?:\.\d++)?+)"
     r"(?=[ \t*_]*+(?:/|out of|points? out of)[ \t]*+\d)"
     r"|\\boxed\{(?P<boxed>-?\d++(?:\.\d++)?+)\}))"
     rf"{_REST}",

@@ -53,6 +53,7 @@ _OTHERS_WISH = re.compile(
 )
 """What it holds where the verdict is not given: somebody else wants it, or it is denied."""
 _WOULD = re.compile(r"\b(?:would|could|might|may)\b", re.IGNORECASE)
+_SUPPOSES = re.compile(r"\W*(?:if|had|were|unless)\b", re.IGNORECASE)
 _IF = re.compile(r"\b(?:if|had|were|unless)\b", re.IGNORECASE)
 _SENTENCES = ("given", "rated", "told")
 """Groups of a form's `sentence_end` that stand for a sentence without the form's label."""
@@ -68,6 +69,10 @@ _LABELS_OF_VERDICTS = re.compile(
     r"[ \t*_]*+$",
     re.IGNORECASE,
 )
+PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff\ufe0f"
+"""Arrows, marks and emoji, for a character class: what judges put around a verdict."""
+REPORTS = r"says?|said|claims?|writes?|wrote|asks?|demands?|itself|quot\w{1,5}"
+"""Words after a verdict by which it is somebody else's."""
 _CLAUSE_END = re.compile(r"[.!?;,:—–。、]")
 _QUOTE_MARKS = frozenset("\"'`“”„‘’«»")
 _CLOSING_FENCE = re.compile(r"\n[ \t]*+(?:`{3,}+|~{3,}+)[ \t\r]*+\Z")
@@ -220,7 +225,8 @@ def _is_own_sentence(before: str, verdict: re.Match[str]) -> bool:
         return False
     if SPEECH.search(clause) or _OTHERS_WISH.search(clause):
         return False
-    if _WOULD.search(clause) and _IF.search(_SENTENCE_END.split(before[-200:])[-1]):
+    sentence = _SENTENCE_END.split(before[-200:])[-1]
+    if _SUPPOSES.match(sentence) or (_WOULD.search(clause) and _IF.search(sentence)):
         return False
     return in_brackets or not clause.strip() or bool(_OWN_CLAUSE.search(clause))
 

@@ -134,7 +134,7 @@ def test_preferences_are_read(completion: str, preference: Preference) -> None:
         ("Better: first, second or tie", UnscoredReason.NO_SCORE),
         ("Better: first or second", UnscoredReason.NO_SCORE),
         ("Better: neither", UnscoredReason.NO_SCORE),
-        ("Better: first because it is right", UnscoredReason.NO_SCORE),
+        ("Better: first if it is right", UnscoredReason.NO_SCORE),
         ("Better: fir\u017ft", UnscoredReason.NO_SCORE),
         ("Better: ", UnscoredReason.NO_SCORE),
         ("> Better: tie", UnscoredReason.NO_SCORE),

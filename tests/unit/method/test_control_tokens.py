@@ -11,6 +11,7 @@ from rewardloop.method.control_tokens import defused
 from rewardloop.records import JudgementMode, Message
 
 TOKENS = [
+    *("<start_function_call>", "<end_of_role>", "<arg_key>", "<longcat_user>", "<eom>"),
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|start_header_id|>"),
     *("<|end|>", "<|user|>", "<|assistant|>", "<|channel|>", "<|message|>", "<|turn>"),
     *("<turn|>", "<|tool_call>", "<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<s>"),

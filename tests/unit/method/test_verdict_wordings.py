@@ -82,6 +82,7 @@ def test_the_judge_announces_its_own_verdict_too(own: str) -> None:
         "If it had sources, I would give it 5/5.",
         "According to the response, it deserves 5/5.",
         "At first I thought it deserves 5/5.",
+        "If it had sources, Score: 5",
         "For relevance, I give it 5/5.",
         "The match ended; the score is 4.",
         "Score: <4",
@@ -136,3 +137,27 @@ def test_a_cut_explanation_on_the_line_of_the_score_is_not_whole() -> None:
     assert rubric.parse("Score: 4. The response is cl", "length") == Verdict(None, TRUNCATED)
     assert rubric.parse("Score: 4. The response is clear.", "length") == Verdict(4, None)
     assert comparison.parse("Better: first", "length") == (Preference.FIRST, None)
+    assert comparison.parse("Better: first, since it is cl", "length") == (None, TRUNCATED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Better: first because it is clearer.",
+        "Better: first. It is clearer.",
+        "Better \u2013 first",
+        "\u2705 Better: first",
+        "Better: first \u2b50",
+        "Better: <which>first</which>",
+    ],
+)
+def test_plain_wordings_of_a_preference_are_read(text: str) -> None:
+    assert comparison.parse(f"Both are right.\n{text}") == (Preference.FIRST, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Better: first, says the response.", "Better: first, or second", "If short, Better: first"],
+)
+def test_a_preference_that_is_not_the_judges_stays_unread(text: str) -> None:
+    assert comparison.parse(text) == (None, NO_SCORE)
