@@ -40,6 +40,7 @@ _WRAPPING = re.compile(
 """Marks around the judge's own words: control tokens that a server left in, answer tags."""
 
 _FENCE = re.compile(r"[ \t]*+(?P<mark>`{3,}+|~{3,}+)")
+_IN_MARKS = re.compile(r"\W{0,5}[\"'“‘«„`].*[\"'”’»“`]\W{0,5}$")
 _ITEM = re.compile(r"[ \t]*+(?:[-*+•]|\d{1,9}[.)])[ \t]")
 _BLOCK_QUOTE = re.compile(r"[ \t]*+(?:(?:[-*+•]|\d{1,9}[.)])[ \t]++)?+(?:>|&gt;)")
 _MATERIAL = "request|response|first_response|second_response"
@@ -76,13 +77,16 @@ _NAMES_A_TEXT = re.compile(
     r"|(?:response|reply|text) (?:is|was)(?: (?:nothing|but|only|just|simply|exactly|this)){0,3}:$"
     r"|(?:here is|here's|this is|repeats?|repeating|quoting) the (?:(?!json)\w{1,20} )?"
     r"(?:response|reply)(?: (?:itself|again|verbatim|in full)){0,2}:$"
-    r"| (?:with|by|as follows|like this|mit|folgt|par|con|com)[ ]?:$|(?:写道|写着|是):$",
+    r"| (?:with|by|as follows|like this|mit|folgt|par|con|com) ?:$"
+    r"|\b(?:sagt|schreibt|lautet|endet|dit|écrit|termine|finit|dice|escribe|termina|diz|escreve"
+    r"|scrive|говорит|пишет|гласит|заканчивается)\b[^:]{0,40}:$|[说写是言書終][^:]{0,9}:$",
     re.IGNORECASE,
 )
 """How a line ends that announces a text, with no verb of saying."""
 _ANNOUNCES_A_VERDICT = re.compile(
     r"\b(?:I|we)\b|\b(?:my|our|final) output|^\W*(?:\w+\W+){0,3}(?:verdict|grade|judge?ment"
-    r"|conclusion|score|total|rating|evaluation|assessment)\b|我|评分|得分|分数|结论",
+    r"|conclusion|score|total|rating|evaluation|assessment|bewertung|note|urteil|évaluation|evaluación|nota"
+    r"|оценка|valutazione)\b|我|评分|得分|分数|结论|評価",
     re.IGNORECASE,
 )
 _OWN_VERDICT = re.compile(
@@ -112,7 +116,8 @@ def introduces_quotation(line: str) -> bool:
     """Whether the next line is somebody else's: "The response ends with the line:"."""
     match = _INTRODUCES.search(line[-200:])
     if match is not None:
-        return bool(match["colon"] or not match["more"])
+        at_verb = match.string[: match.start()]
+        return bool(match["colon"]) or not (match["more"] or at_verb.endswith(("to ", "what it ")))
     end = re.split(r"[.!?;。] ?", line.rstrip(" \t\r*_")[-200:])[-1]
     return bool(_NAMES_A_TEXT.search(end)) and not _ANNOUNCES_A_VERDICT.search(end)
 
@@ -234,7 +239,7 @@ def _is_introduced(lines: list[str], before: int, number: int, goes_on: bool) ->
         if lines[before].startswith(("    ", "\t")):
             return indented
         after_list = _ITEM.match(lines[before]) and not _ITEM.match(lines[number])
-        return number == before + 1 and not after_list
+        return number == before + 1 and not after_list and not _IN_MARKS.match(lines[before])
     line = lines[before].rstrip()
     if indented and line.endswith(":") and not _OWN_VERDICT.search(line[-80:]):
         return True

@@ -19,6 +19,8 @@ ANNOUNCEMENTS = [
     "The response is nothing but:",
     "Here is the response again:",
     "Die Antwort endet mit:",
+    "La risposta dice:",
+    "\u041e\u0442\u0432\u0435\u0442 \u0433\u043b\u0430\u0441\u0438\u0442:",
     "La r\u00e9ponse se termine par :",
     "\u56de\u7b54\u6700\u540e\u4e00\u884c\u662f\uff1a",
 ]
@@ -42,6 +44,19 @@ def test_a_quoted_paragraph_ends_at_its_blank_line(says: str) -> None:
 def test_a_list_of_what_the_response_contains_ends_before_the_verdict() -> None:
     for items in ("- facts\n- an example", "1. facts\n2. an example"):
         assert rubric.parse(f"The response contains:\n{items}\nScore: 4") == Verdict(4, None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'It ends with:\n"Have a nice day!"',
+        "It is easy to read",
+        "It does what it says",
+        "Meine Note lautet:",
+    ],
+)
+def test_words_like_those_of_a_quotation_leave_the_verdict(line: str) -> None:
+    assert rubric.parse(f"Fine.\n{line}\nScore: 4") == Verdict(4, None)
 
 
 @pytest.mark.parametrize("object_", ['{"score": 5}', '```json\n{"score": 5}\n```'])
