@@ -65,7 +65,7 @@ _AFTER = (
 _END = rf")?+[. \t\r*_!`\"')\]>{PICTURES}]*+$"
 _REST = _AFTER + _END
 _EXPLAINED = (
-    rf"{_AFTER}|(?:[-–—.,;:][*_ \t]++|(?=because |since ))"
+    rf"{_AFTER}|(?:[-–—.,;:][*_ \t]++|(?<!\w)(?=(?:because|since) \S))"
     rf"(?![^\n]{{0,300}}\b(?:first|second|tie|or|{REPORTS})\b)[^\n]{{1,300}}{_END}"
 )
 _WORDS = {preference.value: preference for preference in Preference}

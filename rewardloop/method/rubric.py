@@ -54,7 +54,7 @@ _AFTER = (
 _END = rf"))?+[|. \t\r*_!`\"'”)\]>{PICTURES}]*+$"
 _REST = rf"{_AFTER}|[-–—][ \t]++[^\n\d]{{1,300}}{_END}"
 _EXPLAINED = (
-    rf"{_AFTER}|(?(below)(?!))(?:[-–—.,;:][*_ \t]++|(?=because |since ))"
+    rf"{_AFTER}|(?(below)(?!))(?:[-–—.,;:][*_ \t]++|(?<!\w)(?=(?:because|since) \S))"
     rf"(?![^\n]{{0,300}}\b(?:{REPORTS})\b)"
     rf"[^\n\d]{{1,300}}{_END}"
 )
