@@ -38,6 +38,8 @@ class Trouble(StrEnum):
     """The generation prompt is not the beginning of the conversation with its answer."""
     ALTERS_ANSWERS = "alters_answers"
     WRITES_BEFORE_ANSWERS = "writes_before_answers"
+    MARKS_BEFORE_ANSWERS = "marks_before_answers"
+    """An answer begins with special tokens, which an engine leaves out of the sampled text."""
     ALTERS_QUESTIONS = "alters_questions"
     REFUSES_SYSTEM = "refuses_system"
     DROPS_SYSTEM = "drops_system"
@@ -82,7 +84,7 @@ def check_template(tokenizer: Any, stop_ids: Collection[int] | None = None) -> l
     stops = {tokenizer.eos_token_id} if stop_ids is None else set(stop_ids)
     return [
         *_ends(tokenizer, stops - {None}),
-        *_prefix(prompt, whole),
+        *_prefix(tokenizer, prompt, whole),
         *_answers(tokenizer),
         *_questions(tokenizer),
         *_system(tokenizer),
@@ -92,7 +94,7 @@ def check_template(tokenizer: Any, stop_ids: Collection[int] | None = None) -> l
 
 
 def _ends(tokenizer: Any, stops: set[int]) -> Iterator[Problem]:
-    closing = closing_ids(tokenizer)
+    closing = closing_ids(tokenizer, stops)
     if stops.intersection(closing):
         return
     controls = set(control_tokens(tokenizer).values())
@@ -115,7 +117,7 @@ def _ends(tokenizer: Any, stops: set[int]) -> Iterator[Problem]:
     )
 
 
-def _prefix(prompt: str, whole: str) -> Iterator[Problem]:
+def _prefix(tokenizer: Any, prompt: str, whole: str) -> Iterator[Problem]:
     if not whole.startswith(prompt):
         yield Problem(
             Trouble.PROMPT_IS_NO_PREFIX,
@@ -124,12 +126,29 @@ def _prefix(prompt: str, whole: str) -> Iterator[Problem]:
         )
         return
     before, found, _ = whole.removeprefix(prompt).partition(ANSWER["content"])
-    if found and before:
+    if not (found and before):
+        return
+    if any(mark in before for mark in _special(tokenizer)):
+        yield Problem(
+            Trouble.MARKS_BEFORE_ANSWERS,
+            f"the chat template's generation prompt ends before {before!r}, so that the model must "
+            "write that itself; an engine leaves special tokens out of the text that it sampled, "
+            "and training would teach answers without them. Let the generation prompt go up to "
+            "the answer",
+            is_fatal=True,
+        )
+    else:
         yield Problem(
             Trouble.WRITES_BEFORE_ANSWERS,
             f"the chat template writes {before!r} between the generation prompt and an answer; "
             "training leaves it out, as sampling does",
         )
+
+
+def _special(tokenizer: Any) -> list[str]:
+    """Those that an engine leaves out of a text: marked as special, named or not."""
+    added = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in added if token.special and token.content]
 
 
 def _answers(tokenizer: Any) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ engines.
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -94,7 +94,7 @@ def end_of_turn_ids(tokenizer: Any, stop_ids: Sequence[int] | None = None) -> li
         TemplateRefused: the template does not take a user's and an assistant's turn.
     """
     stops = {tokenizer.eos_token_id} if stop_ids is None else set(stop_ids)
-    closing = closing_ids(tokenizer)
+    closing = closing_ids(tokenizer, stops)
     for place, token in enumerate(closing):
         if token in stops:
             before = closing[:place]
@@ -103,11 +103,26 @@ def end_of_turn_ids(tokenizer: Any, stop_ids: Sequence[int] | None = None) -> li
     return closing
 
 
-def closing_ids(tokenizer: Any) -> list[int]:
-    """What the template writes behind an answer."""
+def closing_ids(tokenizer: Any, stop_ids: Collection[int | None] = ()) -> list[int]:
+    """What the template writes behind an answer.
+
+    Some templates (GLM-4's) write nothing there, and the model ends an answer with the token
+    that opens the next turn. That counts where it is one of `stop_ids`.
+    """
+    closing = _behind_an_answer(tokenizer, [])
+    if set(closing).intersection(control_tokens(tokenizer).values()):
+        return closing
+    try:
+        opening = _behind_an_answer(tokenizer, [{"role": "user", "content": "a"}])
+    except TemplateRefused:
+        return closing
+    return opening if set(opening).intersection(stop_ids) else closing
+
+
+def _behind_an_answer(tokenizer: Any, following: list[dict[str, str]]) -> list[int]:
     mark = "\ue001answer\ue001"
-    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
-    rendered = render(tokenizer, conversation, add_generation_prompt=False)
+    answered = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
+    rendered = render(tokenizer, answered + following, add_generation_prompt=False)
     controls = _controls_of(tokenizer)
     _, _, closing = rendered.rpartition(mark)
     return _continued(controls, controls.named(closing))
