@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import RunConfig
+from rewardloop.config import stored_run_config
 from rewardloop.method.conformance import Found, conformance
 from rewardloop.records import IterationKind, Stage
 from rewardloop.store import (
@@ -92,7 +92,7 @@ async def _conformance(
         dataset_sizes=await prompts.datasets(session),
         judges=await evaluations.judges_of(session, run.id),
     )
-    return conformance(RunConfig.model_validate(run.config), found)
+    return conformance(stored_run_config(run.config), found)
 
 
 async def _version(session: AsyncSession, version: str, label: str) -> dict[str, Any]:
