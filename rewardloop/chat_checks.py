@@ -30,6 +30,8 @@ class Trouble(StrEnum):
     NO_TEMPLATE = "no_template"
     REFUSES_USER = "refuses_user"
     """Not even a single question is taken."""
+    HIDES_TURNS = "hides_turns"
+    """Two questions, or two answers, look the same."""
     NO_END = "no_end"
     """Nothing behind an answer could stop the engine."""
     END_IS_NO_STOP = "end_is_no_stop"
@@ -81,6 +83,8 @@ def check_template(tokenizer: Any, stop_ids: Collection[int] | None = None) -> l
         whole = render(tokenizer, [QUESTION, ANSWER], add_generation_prompt=False)
     except TemplateRefused as error:
         return [Problem(Trouble.REFUSES_USER, str(error), is_fatal=True)]
+    if hidden := _hidden(tokenizer, prompt, whole):
+        return hidden
     stops = {tokenizer.eos_token_id} if stop_ids is None else set(stop_ids)
     return [
         *_ends(tokenizer, stops - {None}),
@@ -91,6 +95,24 @@ def check_template(tokenizer: Any, stop_ids: Collection[int] | None = None) -> l
         *_alternation(tokenizer),
         *_beginnings(tokenizer),
     ]
+
+
+def _hidden(tokenizer: Any, prompt: str, whole: str) -> list[Problem]:
+    """Templates of models that take pictures may look for parts in a message's content, and
+    find none in a text."""
+    other = {**QUESTION, "content": "How are you?"}, {**ANSWER, "content": "Well."}
+    alike = {
+        "questions": prompt == render(tokenizer, other[:1], add_generation_prompt=True),
+        "answers": whole == render(tokenizer, [QUESTION, other[1]], add_generation_prompt=False),
+    }
+    if not any(alike.values()):
+        return []
+    what = " and ".join(name for name, holds in alike.items() if holds)
+    text = (
+        f"the chat template leaves {what} out: it shows any two of them alike. It may be written "
+        "for content parts, and conversations here are of texts; give the model another template"
+    )
+    return [Problem(Trouble.HIDES_TURNS, text, is_fatal=True)]
 
 
 def _ends(tokenizer: Any, stops: set[int]) -> Iterator[Problem]:

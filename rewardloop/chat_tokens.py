@@ -19,6 +19,7 @@ import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,8 +28,6 @@ _PRIVATE = range(0xF0000, 0xFFFFE)
 _ANCHORS = ("\n", "|", "x", "0")
 """Texts that may stand before another one, so that it begins no text."""
 _SAMPLE = ("user", "assistant", "user")
-
-
 ACTS_ON_MARKS = (
     "the chat template acts on control tokens that a message spells, so that they cannot be told "
     "from its own"
@@ -120,11 +119,14 @@ def closing_ids(tokenizer: Any, stop_ids: Collection[int | None] = ()) -> list[i
 
 
 def _behind_an_answer(tokenizer: Any, following: list[dict[str, str]]) -> list[int]:
-    mark = "\ue001answer\ue001"
-    answered = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
-    rendered = render(tokenizer, answered + following, add_generation_prompt=False)
+    """The end that the renderings of two answers have in common, however they are altered."""
+    shown = []
+    for answer in ("\ue001", "\ue002"):
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
+        shown.append(render(tokenizer, turns + following, add_generation_prompt=False)[::-1])
+    same = takewhile(lambda both: both[0] == both[1], zip(*shown, strict=False))
+    closing = "".join(char for char, _ in same)[::-1]
     controls = _controls_of(tokenizer)
-    _, _, closing = rendered.rpartition(mark)
     return _continued(controls, controls.named(closing))
 
 

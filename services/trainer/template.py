@@ -47,6 +47,7 @@ FATAL = frozenset(
     {
         Trouble.NO_TEMPLATE,
         Trouble.REFUSES_USER,
+        Trouble.HIDES_TURNS,
         Trouble.NO_END,
         Trouble.MARKS_BEFORE_ANSWERS,
     }

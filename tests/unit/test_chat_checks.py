@@ -142,3 +142,23 @@ def test_special_tokens_that_the_model_must_write_before_an_answer_are_fatal(
     assert problem.kind is Trouble.MARKS_BEFORE_ANSWERS
     assert problem.is_fatal
     assert "Let the generation prompt go up to the answer" in problem.text
+
+
+def test_a_template_that_finds_no_text_in_a_text_is_fatal() -> None:
+    """As those of models that take pictures: it reads the parts of a content."""
+    parts = (
+        "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+        "{% endif %}{% endfor %}"
+    )
+    (problem,) = check_template(with_template(CHATML.replace("{{ message['content'] }}", parts)))
+    assert (problem.kind, problem.is_fatal) == (Trouble.HIDES_TURNS, True)
+    assert "questions and answers" in problem.text
+
+
+@pytest.mark.parametrize("written", ["| upper", "| tojson", ".swapcase()"])
+def test_the_end_is_found_behind_answers_that_a_template_alters(written: str) -> None:
+    tokenizer = FAMILIES["chatml"]()
+    tokenizer.chat_template = CHATML.replace("['content'] }}", f"['content'] {written} }}}}")
+    assert end_of_turn_ids(tokenizer)[-1:] == [tokenizer.eos_token_id]
+    assert len(end_of_turn_ids(tokenizer)) <= 2
+    assert Trouble.ALTERS_ANSWERS in kinds(tokenizer)
