@@ -49,6 +49,7 @@ class Trouble(StrEnum):
     """System and user share a turn."""
     WANTS_ALTERNATION = "wants_alternation"
     TWO_BEGINNINGS = "two_beginnings"
+    WRITES_THE_DATE = "writes_the_date"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def check_template(tokenizer: Any, stop_ids: Collection[int] | None = None) -> l
         *_system(tokenizer),
         *_alternation(tokenizer),
         *_beginnings(tokenizer),
+        *_date(tokenizer),
     ]
 
 
@@ -234,3 +236,12 @@ def _beginnings(tokenizer: Any) -> Iterator[Problem]:
     if first is not None and prompt_ids(tokenizer, [QUESTION])[:2] == [first, first]:
         text = f"the chat template writes {tokenizer.bos_token!r} twice at the beginning"
         yield Problem(Trouble.TWO_BEGINNINGS, text)
+
+
+def _date(tokenizer: Any) -> Iterator[Problem]:
+    if "strftime_now" in str(tokenizer.chat_template):
+        yield Problem(
+            Trouble.WRITES_THE_DATE,
+            "the chat template writes the date into prompts, so a prompt that is trained on on "
+            "another day differs from the one that was sampled; write a fixed date into it",
+        )

@@ -162,3 +162,10 @@ def test_the_end_is_found_behind_answers_that_a_template_alters(written: str) ->
     assert end_of_turn_ids(tokenizer)[-1:] == [tokenizer.eos_token_id]
     assert len(end_of_turn_ids(tokenizer)) <= 2
     assert Trouble.ALTERS_ANSWERS in kinds(tokenizer)
+
+
+def test_a_template_that_writes_the_date_is_told() -> None:
+    tokenizer = FAMILIES["chatml"]()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + CHATML
+    (problem,) = check_template(tokenizer)
+    assert (problem.kind, problem.is_fatal) == (Trouble.WRITES_THE_DATE, False)
