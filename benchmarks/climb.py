@@ -12,8 +12,9 @@ has seen, and the rule scores them. Three arms:
 - *brevity*: shorter is better, at every length;
 - *control*: the same seeds, prompts and rule, but for half of the prompts the rule is
   turned round. They are drawn in couples of like margin, as the brevity run of the same seed
-  found them, one of each couple by a coin: so exactly half of the pairs of every size of
-  margin are reversed, and there is nothing to learn on the whole;
+  found them, one of each couple by a coin: so exactly half of the prompts of every size of
+  margin are reversed, whatever the answers, and there is nothing to learn on the whole. How
+  many of its own pairs that are is told, since not every prompt gives one;
 - *blind*: a rule that length says nothing of.
 
 Every figure is a mean over seeds of (M3's mean score - M1's), with a 95 % interval over
@@ -61,8 +62,8 @@ CONFIG: dict[str, Any] = {
     # An answer that was cut is shorter than it would have been: no side of a pair.
     "pairing": {"cut_answers": "drop"},
     "training": {
-        "learning_rate": 5e-5,
-        "learning_rate_floor": 5e-6,
+        "learning_rate": 2e-5,
+        "learning_rate_floor": 2e-6,
         "batch_size": 4,
         "micro_batch_size": 4,
         "num_epochs": 2,
@@ -102,10 +103,9 @@ def briefly(messages: Sequence[Message]) -> tuple[Message, ...]:
     return (*before, {"role": last["role"], "content": last["content"] + BRIEFLY})
 
 
-def reversed_half(margins: dict[str, float], seed: int) -> list[str]:
+def reversed_half(margins: dict[str, float], coin: random.Random) -> list[str]:
     """One prompt of each couple of neighbours in margin, by a coin; of an odd number the last
     is a couple of its own."""
-    coin = random.Random(seed)
     by_margin = sorted(margins, key=lambda prompt: (margins[prompt], prompt))
     couples = [by_margin[i : i + 2] for i in range(0, len(by_margin), 2)]
     drawn = [coin.randrange(2) for _ in couples]
@@ -132,7 +132,13 @@ class Experiment:
             version = await self._trained(base, arm, seed)
             self.results.save_scores(after, await self.scores(version))
         gain = self.results.gain(arm, seed)
-        console.print(f"{arm}, seed {seed}: {gain:+.2f} on held-out prompts", highlight=False)
+        words, words_before = self.results.mean_words(after), self.results.mean_words(before)
+        console.print(
+            f"{arm}, seed {seed}: {gain:+.2f} on held-out prompts, from {words_before:.0f} words "
+            f"to {words:.0f}; {len(self.results.pairs[after])} pairs of "
+            f"{NUM_ITERATIONS * self.results.num_prompts} prompts",
+            highlight=False,
+        )
 
     async def _trained(self, base: str, arm: Arm, seed: int) -> str:
         """The version that two iterations make of `base`."""
@@ -196,8 +202,9 @@ def reversed_prompts(results: Results, seed: int) -> list[str]:
     margins = results.margins(f"{Arm.BREVITY}-{seed}")
     texts = [p.messages[-1]["content"] for p in training_prompts(seed, results.num_prompts)]
     num = results.num_prompts
+    coin = random.Random(seed)
     halves = [
-        reversed_half({text: margins.get(text, 0.0) for text in texts[i : i + num]}, seed)
+        reversed_half({text: margins.get(text, 0.0) for text in texts[i : i + num]}, coin)
         for i in range(0, len(texts), num)
     ]
     return [text for half in halves for text in half]
@@ -205,9 +212,9 @@ def reversed_prompts(results: Results, seed: int) -> list[str]:
 
 async def climb(home: Home, results: Results, plan: Sequence[tuple[Arm, int]]) -> dict[str, Any]:
     judge = RuleJudge()
-    begun = [(arm, seed) for arm, seed in plan if f"{arm}-{seed}" in results.runs]
-    if begun:  # The stack goes on with a run that was cut off as soon as it is up.
-        set_taste(judge, results, *begun[-1])
+    for arm, seed in unfinished(results, plan):
+        # The stack goes on with a run that was cut off as soon as it is up.
+        set_taste(judge, results, arm, seed)
     with served(judge) as url:
         settings = {"REWARDLOOP_JUDGE_UPSTREAM_URL": url, "REWARDLOOP_JUDGE_UPSTREAM_MODEL": "rule"}
         async with (
@@ -216,12 +223,40 @@ async def climb(home: Home, results: Results, plan: Sequence[tuple[Arm, int]]) -
         ):
             base = await _base_version(api)
             experiment = Experiment(stack, api, judge, results)
-            for arm, seed in plan:
-                await experiment.measure(base, arm, seed)
-    for arm, seed in plan:
+            failed = await _measure_all(experiment, base, plan)
+    measured = [(arm, seed) for arm, seed in plan if f"{arm}-{seed}" in results.scores]
+    for arm, seed in measured:
         if arm is Arm.CONTROL:
             _tell_reversed(results, seed)
-    return summary(results, plan, console)
+    found = summary(results, measured, console)
+    if failed:
+        told = "; ".join(failed)
+        raise TrainingFailed(f"{told}. The same call with the same --home tries these again")
+    return found
+
+
+def unfinished(results: Results, plan: Sequence[tuple[Arm, int]]) -> list[tuple[Arm, int]]:
+    """Runs that have begun and are not measured: one at most, since they follow each other."""
+    names = results.runs.keys() - results.scores.keys()
+    return [(arm, seed) for arm, seed in plan if f"{arm}-{seed}" in names]
+
+
+async def _measure_all(
+    experiment: Experiment, base: str, plan: Sequence[tuple[Arm, int]]
+) -> list[str]:
+    """Measure every arm and seed. A run that fails does not end the hour: the others go on,
+    and the failures are returned."""
+    failed = []
+    for arm, seed in plan:
+        if arm is Arm.CONTROL and f"{Arm.BREVITY}-{seed}" not in experiment.results.pairs:
+            failed.append(f"{arm}-{seed}: the run that it reverses failed")
+            continue
+        try:
+            await experiment.measure(base, arm, seed)
+        except TrainingFailed as error:
+            console.print(f"failed: {error.message}", highlight=False)
+            failed.append(error.message)
+    return failed
 
 
 def _tell_reversed(results: Results, seed: int) -> None:
@@ -255,7 +290,8 @@ def main() -> None:
         training_prompts(seed, options.prompts)  # too few are told before the stack starts
     with tempfile.TemporaryDirectory(prefix="rewardloop-climb-") as folder:
         home = Home(options.home or Path(folder) / "home")
-        results = Results.of(home.folder / "climb.json", options.prompts, options.held_out)
+        path = home.folder / "climb.json"
+        results = Results.of(path, options.prompts, options.held_out, CONFIG)
         found = asyncio.run(climb(home, results, plan))
     print(json.dumps(found))
 

@@ -39,6 +39,8 @@ class Results:
     path: Path
     num_prompts: int
     num_held_out: int
+    config: dict[str, Any] = field(default_factory=dict)
+    """What all runs have in common."""
     runs: dict[str, str] = field(default_factory=dict)
     """Ids of the runs that have begun."""
     pairs: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -48,19 +50,28 @@ class Results:
     answers."""
 
     @classmethod
-    def of(cls, path: Path, num_prompts: int, num_held_out: int) -> Self:
+    def of(
+        cls, path: Path, num_prompts: int, num_held_out: int, config: dict[str, Any] | None = None
+    ) -> Self:
         """What the file holds, or an empty one.
 
         Raises:
-            ValueError: the file is of other sizes.
+            ValueError: the file is of other sizes, or of another config.
         """
+        config = config or {}
         if not path.exists():
-            return cls(path, num_prompts, num_held_out)
+            return cls(path, num_prompts, num_held_out, config)
         found = cls(path, **json.loads(path.read_text()))
         if (found.num_prompts, found.num_held_out) != (num_prompts, num_held_out):
             raise ValueError(
                 f"{path} was measured with --prompts {found.num_prompts} --held-out "
                 f"{found.num_held_out}: give the same, or another --home"
+            )
+        if found.config != config:
+            raise ValueError(
+                f"{path} was measured with another config (learning rate, sampling, ...) than "
+                "benchmarks.climb has now, and figures of both do not belong together: give "
+                "another --home"
             )
         return found
 
@@ -98,6 +109,9 @@ class Results:
             for name in (f"{arm}-{seed}", f"m1-{seed}")
         )
         return after - before
+
+    def mean_words(self, name: str) -> float:
+        return fmean(num for each in self.scores[name][WORDS] for num in each)
 
     def rho_with_words(self, rule: str) -> float | None:
         """Spearman's rho between the rule's score of M1's answers and their words, within

@@ -30,6 +30,8 @@ class Trouble(StrEnum):
     NO_TEMPLATE = "no_template"
     REFUSES_USER = "refuses_user"
     """Not even a single question is taken."""
+    HIDES_TURNS = "hides_turns"
+    """Two questions, or two answers, look the same."""
     NO_END = "no_end"
     """Nothing behind an answer could stop the engine."""
     END_IS_NO_STOP = "end_is_no_stop"
@@ -38,6 +40,8 @@ class Trouble(StrEnum):
     """The generation prompt is not the beginning of the conversation with its answer."""
     ALTERS_ANSWERS = "alters_answers"
     WRITES_BEFORE_ANSWERS = "writes_before_answers"
+    MARKS_BEFORE_ANSWERS = "marks_before_answers"
+    """An answer begins with special tokens, which an engine leaves out of the sampled text."""
     ALTERS_QUESTIONS = "alters_questions"
     REFUSES_SYSTEM = "refuses_system"
     DROPS_SYSTEM = "drops_system"
@@ -45,6 +49,7 @@ class Trouble(StrEnum):
     """System and user share a turn."""
     WANTS_ALTERNATION = "wants_alternation"
     TWO_BEGINNINGS = "two_beginnings"
+    WRITES_THE_DATE = "writes_the_date"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +84,41 @@ def check_template(tokenizer: Any, stop_ids: Collection[int] | None = None) -> l
         whole = render(tokenizer, [QUESTION, ANSWER], add_generation_prompt=False)
     except TemplateRefused as error:
         return [Problem(Trouble.REFUSES_USER, str(error), is_fatal=True)]
+    if hidden := _hidden(tokenizer, prompt, whole):
+        return hidden
     stops = {tokenizer.eos_token_id} if stop_ids is None else set(stop_ids)
     return [
         *_ends(tokenizer, stops - {None}),
-        *_prefix(prompt, whole),
+        *_prefix(tokenizer, prompt, whole),
         *_answers(tokenizer),
         *_questions(tokenizer),
         *_system(tokenizer),
         *_alternation(tokenizer),
         *_beginnings(tokenizer),
+        *_date(tokenizer),
     ]
 
 
+def _hidden(tokenizer: Any, prompt: str, whole: str) -> list[Problem]:
+    """Templates of models that take pictures may look for parts in a message's content, and
+    find none in a text."""
+    other = {**QUESTION, "content": "How are you?"}, {**ANSWER, "content": "Well."}
+    alike = {
+        "questions": prompt == render(tokenizer, other[:1], add_generation_prompt=True),
+        "answers": whole == render(tokenizer, [QUESTION, other[1]], add_generation_prompt=False),
+    }
+    if not any(alike.values()):
+        return []
+    what = " and ".join(name for name, holds in alike.items() if holds)
+    text = (
+        f"the chat template leaves {what} out: it shows any two of them alike. It may be written "
+        "for content parts, and conversations here are of texts; give the model another template"
+    )
+    return [Problem(Trouble.HIDES_TURNS, text, is_fatal=True)]
+
+
 def _ends(tokenizer: Any, stops: set[int]) -> Iterator[Problem]:
-    closing = closing_ids(tokenizer)
+    closing = closing_ids(tokenizer, stops)
     if stops.intersection(closing):
         return
     controls = set(control_tokens(tokenizer).values())
@@ -115,7 +141,7 @@ def _ends(tokenizer: Any, stops: set[int]) -> Iterator[Problem]:
     )
 
 
-def _prefix(prompt: str, whole: str) -> Iterator[Problem]:
+def _prefix(tokenizer: Any, prompt: str, whole: str) -> Iterator[Problem]:
     if not whole.startswith(prompt):
         yield Problem(
             Trouble.PROMPT_IS_NO_PREFIX,
@@ -124,12 +150,29 @@ def _prefix(prompt: str, whole: str) -> Iterator[Problem]:
         )
         return
     before, found, _ = whole.removeprefix(prompt).partition(ANSWER["content"])
-    if found and before:
+    if not (found and before):
+        return
+    if any(mark in before for mark in _special(tokenizer)):
+        yield Problem(
+            Trouble.MARKS_BEFORE_ANSWERS,
+            f"the chat template's generation prompt ends before {before!r}, so that the model must "
+            "write that itself; an engine leaves special tokens out of the text that it sampled, "
+            "and training would teach answers without them. Let the generation prompt go up to "
+            "the answer",
+            is_fatal=True,
+        )
+    else:
         yield Problem(
             Trouble.WRITES_BEFORE_ANSWERS,
             f"the chat template writes {before!r} between the generation prompt and an answer; "
             "training leaves it out, as sampling does",
         )
+
+
+def _special(tokenizer: Any) -> list[str]:
+    """Those that an engine leaves out of a text: marked as special, named or not."""
+    added = tokenizer.added_tokens_decoder.values()
+    return [token.content for token in added if token.special and token.content]
 
 
 def _answers(tokenizer: Any) -> Iterator[Problem]:
@@ -193,3 +236,12 @@ def _beginnings(tokenizer: Any) -> Iterator[Problem]:
     if first is not None and prompt_ids(tokenizer, [QUESTION])[:2] == [first, first]:
         text = f"the chat template writes {tokenizer.bos_token!r} twice at the beginning"
         yield Problem(Trouble.TWO_BEGINNINGS, text)
+
+
+def _date(tokenizer: Any) -> Iterator[Problem]:
+    if "strftime_now" in str(tokenizer.chat_template):
+        yield Problem(
+            Trouble.WRITES_THE_DATE,
+            "the chat template writes the date into prompts, so a prompt that is trained on on "
+            "another day differs from the one that was sampled; write a fixed date into it",
+        )

@@ -17,8 +17,9 @@ engines.
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -27,8 +28,6 @@ _PRIVATE = range(0xF0000, 0xFFFFE)
 _ANCHORS = ("\n", "|", "x", "0")
 """Texts that may stand before another one, so that it begins no text."""
 _SAMPLE = ("user", "assistant", "user")
-
-
 ACTS_ON_MARKS = (
     "the chat template acts on control tokens that a message spells, so that they cannot be told "
     "from its own"
@@ -94,7 +93,7 @@ def end_of_turn_ids(tokenizer: Any, stop_ids: Sequence[int] | None = None) -> li
         TemplateRefused: the template does not take a user's and an assistant's turn.
     """
     stops = {tokenizer.eos_token_id} if stop_ids is None else set(stop_ids)
-    closing = closing_ids(tokenizer)
+    closing = closing_ids(tokenizer, stops)
     for place, token in enumerate(closing):
         if token in stops:
             before = closing[:place]
@@ -103,13 +102,31 @@ def end_of_turn_ids(tokenizer: Any, stop_ids: Sequence[int] | None = None) -> li
     return closing
 
 
-def closing_ids(tokenizer: Any) -> list[int]:
-    """What the template writes behind an answer."""
-    mark = "\ue001answer\ue001"
-    conversation = [{"role": "user", "content": "a"}, {"role": "assistant", "content": mark}]
-    rendered = render(tokenizer, conversation, add_generation_prompt=False)
+def closing_ids(tokenizer: Any, stop_ids: Collection[int | None] = ()) -> list[int]:
+    """What the template writes behind an answer.
+
+    Some templates (GLM-4's) write nothing there, and the model ends an answer with the token
+    that opens the next turn. That counts where it is one of `stop_ids`.
+    """
+    closing = _behind_an_answer(tokenizer, [])
+    if set(closing).intersection(control_tokens(tokenizer).values()):
+        return closing
+    try:
+        opening = _behind_an_answer(tokenizer, [{"role": "user", "content": "a"}])
+    except TemplateRefused:
+        return closing
+    return opening if set(opening).intersection(stop_ids) else closing
+
+
+def _behind_an_answer(tokenizer: Any, following: list[dict[str, str]]) -> list[int]:
+    """The end that the renderings of two answers have in common, however they are altered."""
+    shown = []
+    for answer in ("\ue001", "\ue002"):
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": answer}]
+        shown.append(render(tokenizer, turns + following, add_generation_prompt=False)[::-1])
+    same = takewhile(lambda both: both[0] == both[1], zip(*shown, strict=False))
+    closing = "".join(char for char, _ in same)[::-1]
     controls = _controls_of(tokenizer)
-    _, _, closing = rendered.rpartition(mark)
     return _continued(controls, controls.named(closing))
 
 

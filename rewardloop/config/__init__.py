@@ -17,7 +17,14 @@ from rewardloop.config.pairing import (
 )
 from rewardloop.config.prompts import LANGUAGES, PromptSource, SelfInstruct
 from rewardloop.config.rubrics import Rubric, RubricTemplate
-from rewardloop.config.run import Bootstrap, Eft, Evaluation, RunConfig, parse_run_config
+from rewardloop.config.run import (
+    Bootstrap,
+    Eft,
+    Evaluation,
+    RunConfig,
+    parse_run_config,
+    stored_run_config,
+)
 from rewardloop.config.settings import Settings, load_settings
 from rewardloop.config.training import (
     DpoLoss,
@@ -64,4 +71,5 @@ __all__ = [
     "WinnersOnly",
     "load_settings",
     "parse_run_config",
+    "stored_run_config",
 ]

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Self
 from uuid import UUID
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
 from rewardloop.config.explain import explain
 from rewardloop.config.frozen import Frozen
@@ -15,6 +16,13 @@ from rewardloop.config.prompts import PromptSource
 from rewardloop.config.training import SupervisedTraining, Training
 from rewardloop.errors import InvalidInput
 from rewardloop.records import JudgementMode
+
+_STORED = {"is_stored": True}
+_BEFORE_THE_KEY = {
+    "bootstrap": {"share_rankings": True},
+    "prompts": {"allow_evaluation_prompts": True},
+}
+"""What runs did that were stored before a key was, where that is not the key's default."""
 
 
 class Eft(Frozen):
@@ -103,7 +111,12 @@ class RunConfig(Frozen):
         return data
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Self:
+    def _fits_together(self, info: ValidationInfo) -> Self:
+        if info.context != _STORED:
+            self._require_sense()
+        return self
+
+    def _require_sense(self) -> None:
         if isinstance(self.pairing.policy, Anchored) and self.prompts.self_instruct is not None:
             raise ValueError(
                 "pairing.policy anchored needs the same prompts in each iteration, for which the "
@@ -119,7 +132,6 @@ class RunConfig(Frozen):
                 "bootstrap.eft.judging.rubric differs from judging.rubric, so that the model would "
                 "learn to judge by one rubric and be asked by another; leave it out"
             )
-        return self
 
     def digest(self) -> str:
         """sha256 of the resolved config in canonical JSON."""
@@ -137,3 +149,14 @@ def parse_run_config(data: dict[str, Any]) -> RunConfig:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise InvalidInput(explain(error, RunConfig)) from error
+
+
+def stored_run_config(data: Mapping[str, Any]) -> RunConfig:
+    """The resolved config of a run, which may be older than some keys: what it lacks is what
+    was done then, and what is refused today is taken, since it was run."""
+    older = {
+        part: {**before, **data[part]}
+        for part, before in _BEFORE_THE_KEY.items()
+        if data.get(part) is not None
+    }
+    return RunConfig.model_validate({**data, **older}, context=_STORED)

@@ -7,10 +7,11 @@ and is never a tie. Swapping A and B swaps wins and losses, and nothing else.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
+from typing import Any
 
 from rewardloop.method.intervals import over_prompts, paired, wilson
 from rewardloop.records import Preference
@@ -91,8 +92,6 @@ def head_to_head(rows: Sequence[ComparedPrompt]) -> HeadToHead:
     count = Counter(outcomes)
     num_decided = len(rows) - count[Outcome.UNDECIDED]
     num_wins, num_losses = count[Outcome.WIN], count[Outcome.LOSS]
-    net = over_prompts(num_decided, lambda: paired(num_wins, num_losses, num_decided))
-    win = over_prompts(num_decided, lambda: wilson(num_wins, num_decided))
     return HeadToHead(
         num_prompts=len(rows),
         num_wins=num_wins,
@@ -103,16 +102,35 @@ def head_to_head(rows: Sequence[ComparedPrompt]) -> HeadToHead:
         loss_rate=_share(num_losses, num_decided),
         tie_rate=_share(count[Outcome.TIE], num_decided),
         net_win_rate=_share(num_wins - num_losses, num_decided),
-        net_low=net.low,
-        net_high=net.high,
-        win_low=win.low,
-        win_high=win.high,
         mean_length_a=_mean([row.length_a for row in rows]),
         mean_length_b=_mean([row.length_b for row in rows]),
         position_bias=_position_bias(rows),
-        interval_over="decided prompts",
-        interval_reason=net.reason,
+        **_intervals(num_wins, num_losses, num_decided),
     )
+
+
+def with_intervals(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A stored result whose intervals are of this kind: older ones had a bootstrap's for the
+    net, which shrinks to a point where all prompts tie, and are computed anew."""
+    if result is None:
+        return None
+    if "interval_over" in result or "num_wins" not in result:
+        return dict(result)
+    won, lost = result["num_wins"], result["num_losses"]
+    return {**result, **_intervals(won, lost, won + lost + result["num_ties"])}
+
+
+def _intervals(num_wins: int, num_losses: int, num_decided: int) -> dict[str, Any]:
+    net = over_prompts(num_decided, lambda: paired(num_wins, num_losses, num_decided))
+    win = over_prompts(num_decided, lambda: wilson(num_wins, num_decided))
+    return {
+        "net_low": net.low,
+        "net_high": net.high,
+        "win_low": win.low,
+        "win_high": win.high,
+        "interval_over": "decided prompts",
+        "interval_reason": net.reason,
+    }
 
 
 def _position_bias(rows: Sequence[ComparedPrompt]) -> float | None:

@@ -12,7 +12,7 @@ from sqlalchemy import cast, func, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import RunConfig
+from rewardloop.config import RunConfig, stored_run_config
 from rewardloop.errors import Conflict, NotFound, RewardloopError
 from rewardloop.records import (
     EvaluationState,
@@ -85,7 +85,7 @@ async def try_start(session: AsyncSession, iteration_id: UUID) -> bool:
     if base is None or await engines.first_evaluation(session, EvaluationState.QUEUED) is not None:
         return False
     run = await session.get_one(Run, iteration.run_id)
-    config = RunConfig.model_validate(run.config)
+    config = stored_run_config(run.config)
     iteration.state = IterationState.RUNNING
     iteration.base_version_id = base
     iteration.started_at = datetime.now(UTC)

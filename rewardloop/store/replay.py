@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import RunConfig, parse_run_config
+from rewardloop.config import RunConfig, parse_run_config, stored_run_config
 from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import Phase
 from rewardloop.store.models import Iteration, Run
@@ -57,7 +57,7 @@ async def resolved(session: AsyncSession, config: RunConfig) -> RunConfig:
             f"the replayed run answered with {source.base_version_id}, so base_version cannot be "
             f"{config.base_version}; leave it out"
         )
-    theirs = RunConfig.model_validate(run.config)
+    theirs = stored_run_config(run.config)
     decided: dict[str, Any] = {
         "base_version": source.base_version_id,
         "prompts": theirs.prompts,

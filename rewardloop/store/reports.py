@@ -6,8 +6,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import RunConfig
+from rewardloop.config import stored_run_config
 from rewardloop.method.conformance import Found, conformance
+from rewardloop.method.head_to_head import with_intervals
 from rewardloop.records import IterationKind, Stage
 from rewardloop.store import (
     evaluations,
@@ -55,7 +56,7 @@ async def of_run(session: AsyncSession, run_id: UUID) -> dict[str, Any]:
                 "b": labels.get(e.version_b_id, e.version_b_id),
                 "state": e.state,
                 "error": e.error,
-                "result": e.result,
+                "result": with_intervals(e.result),
             }
             for e in reversed(compared)
         ],
@@ -92,7 +93,7 @@ async def _conformance(
         dataset_sizes=await prompts.datasets(session),
         judges=await evaluations.judges_of(session, run.id),
     )
-    return conformance(RunConfig.model_validate(run.config), found)
+    return conformance(stored_run_config(run.config), found)
 
 
 async def _version(session: AsyncSession, version: str, label: str) -> dict[str, Any]:

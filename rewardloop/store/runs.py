@@ -9,7 +9,7 @@ from sqlalchemy import func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import Anchored, RunConfig
+from rewardloop.config import Anchored, RunConfig, stored_run_config
 from rewardloop.errors import Conflict, InvalidInput, NotFound
 from rewardloop.records import IterationKind, IterationState
 from rewardloop.store import (
@@ -87,7 +87,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         Conflict: an iteration of the run failed.
     """
     run = await get(session, run_id, lock=True)
-    config = RunConfig.model_validate(run.config)
+    config = stored_run_config(run.config)
     last = await session.scalar(
         select(Iteration)
         .where(Iteration.run_id == run_id)

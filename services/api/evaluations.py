@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict
 
 from rewardloop.config import Evaluation as EvaluationConfig
+from rewardloop.method.head_to_head import with_intervals
 from rewardloop.store import evaluations, runs, versions
 from rewardloop.store.models import Evaluation
 from services.api.context import Ctx, Storable
@@ -44,7 +45,7 @@ def _view(evaluation: Evaluation) -> EvaluationView:
         version_b=evaluation.version_b_id,
         config=evaluation.config,
         state=evaluation.state,
-        result=evaluation.result,
+        result=with_intervals(evaluation.result),
         error=evaluation.error,
         created_at=evaluation.created_at,
         finished_at=evaluation.finished_at,

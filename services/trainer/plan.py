@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import RunConfig, Training, WinnersOnly
+from rewardloop.config import RunConfig, Training, WinnersOnly, stored_run_config
 from rewardloop.records import IterationKind, Stage
 from rewardloop.store import ift, iterations, pairs, prompts, ranked, runs
 from rewardloop.store.models import Iteration, Run, TrainingJob
@@ -35,7 +35,7 @@ class Plan:
 async def plan_of(session: AsyncSession, job: TrainingJob) -> Plan:
     iteration = await iterations.get(session, job.iteration_id)
     run = await runs.get(session, iteration.run_id)
-    config = RunConfig.model_validate(run.config)
+    config = stored_run_config(run.config)
     assert iteration.base_version_id is not None
     child, task = await _child_and_data(session, iteration, config, Stage(job.stage))
     kind = "sft" if child == SFT else "dpo"

@@ -43,8 +43,16 @@ def give(model: Any, tokenizer: Any, template: str | None) -> None:
         model.resize_token_embeddings(len(tokenizer))
 
 
-FATAL = frozenset({Trouble.NO_TEMPLATE, Trouble.REFUSES_USER, Trouble.NO_END})
-FATAL_IN_TRAINING = FATAL - {Trouble.NO_END}
+FATAL = frozenset(
+    {
+        Trouble.NO_TEMPLATE,
+        Trouble.REFUSES_USER,
+        Trouble.HIDES_TURNS,
+        Trouble.NO_END,
+        Trouble.MARKS_BEFORE_ANSWERS,
+    }
+)
+FATAL_IN_TRAINING = FATAL - {Trouble.NO_END, Trouble.MARKS_BEFORE_ANSWERS}
 """A version that was published before the checks is trained on, and told."""
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from celery import Celery
 
-from rewardloop.config import RunConfig, Settings
+from rewardloop.config import Settings, stored_run_config
 from rewardloop.errors import RewardloopError
 from rewardloop.queue import relay
 from rewardloop.records import IterationKind, IterationState, Phase
@@ -53,7 +53,7 @@ async def step(store: Store, settings: Settings, iteration_id: UUID) -> bool:
         return False
     try:
         async with failures_noted(store, iteration):
-            config = RunConfig.model_validate(run_row.config)
+            config = stored_run_config(run_row.config)
             steps = KINDS[iteration.kind](store, settings, config, iteration)
             return await steps.of(Phase(iteration.phase))()
     except RewardloopError as error:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 from uuid import UUID
 
-from rewardloop.config import RunConfig
+from rewardloop.config import RunConfig, stored_run_config
 from rewardloop.errors import recordable
 from rewardloop.records import IterationState, Phase
 from rewardloop.store import Store, iterations, runs
@@ -28,7 +28,7 @@ async def running_in(
         run_row = await runs.get(session, iteration.run_id)
     if iteration.state != IterationState.RUNNING or iteration.phase not in phases:
         return None
-    return iteration, RunConfig.model_validate(run_row.config)
+    return iteration, stored_run_config(run_row.config)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 
 from rewardloop.chat_checks import Trouble, check_template
+from rewardloop.chat_tokens import end_of_turn_ids
 from tests.unit.small_tokenizers import CHATML, FAMILIES, base_without_template
 
 ALTERNATING = {Trouble.REFUSES_SYSTEM, Trouble.WANTS_ALTERNATION, Trouble.WRITES_BEFORE_ANSWERS}
@@ -95,3 +96,76 @@ def test_a_system_turn_that_is_left_out() -> None:
         2
     ].replace("<|im_end|>", "<|eot_id|>")
     assert kinds(with_template(drops)) == {Trouble.DROPS_SYSTEM}
+
+
+GLM = (
+    "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def glm() -> Any:
+    """Nothing stands behind an answer: the model ends it by opening the next turn."""
+    tokenizer = base_without_template()
+    marks = ["<|user|>", "<|assistant|>", "<|observation|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    tokenizer.chat_template = GLM
+    return tokenizer
+
+
+def test_the_next_turn_may_end_an_answer_where_the_engine_stops_at_it() -> None:
+    tokenizer = glm()
+    opens = tokenizer.convert_tokens_to_ids("<|user|>")
+    stops = [tokenizer.eos_token_id, opens]
+    assert kinds(tokenizer, *stops) == set()
+    assert end_of_turn_ids(tokenizer, stops) == [opens]
+    assert kinds(tokenizer) == {Trouble.NO_END}  # which token is meant would be a guess
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHATML.partition("{% if add_generation_prompt")[0],
+        CHATML.replace("{{ message['content'] }}", "<|final|>{{ message['content'] }}"),
+    ],
+)
+def test_special_tokens_that_the_model_must_write_before_an_answer_are_fatal(
+    template: str,
+) -> None:
+    """An engine leaves them out of the text, so nobody could train on what was sampled."""
+    tokenizer = FAMILIES["chatml"]()
+    tokenizer.chat_template = template
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|final|>"]}, replace_extra_special_tokens=False
+    )
+    (problem,) = [p for p in check_template(tokenizer) if "BEFORE" in p.kind.name]
+    assert problem.kind is Trouble.MARKS_BEFORE_ANSWERS
+    assert problem.is_fatal
+    assert "Let the generation prompt go up to the answer" in problem.text
+
+
+def test_a_template_that_finds_no_text_in_a_text_is_fatal() -> None:
+    """As those of models that take pictures: it reads the parts of a content."""
+    parts = (
+        "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+        "{% endif %}{% endfor %}"
+    )
+    (problem,) = check_template(with_template(CHATML.replace("{{ message['content'] }}", parts)))
+    assert (problem.kind, problem.is_fatal) == (Trouble.HIDES_TURNS, True)
+    assert "questions and answers" in problem.text
+
+
+@pytest.mark.parametrize("written", ["| upper", "| tojson", ".swapcase()"])
+def test_the_end_is_found_behind_answers_that_a_template_alters(written: str) -> None:
+    tokenizer = FAMILIES["chatml"]()
+    tokenizer.chat_template = CHATML.replace("['content'] }}", f"['content'] {written} }}}}")
+    assert end_of_turn_ids(tokenizer)[-1:] == [tokenizer.eos_token_id]
+    assert len(end_of_turn_ids(tokenizer)) <= 2
+    assert Trouble.ALTERS_ANSWERS in kinds(tokenizer)
+
+
+def test_a_template_that_writes_the_date_is_told() -> None:
+    tokenizer = FAMILIES["chatml"]()
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}\n" + CHATML
+    (problem,) = check_template(tokenizer)
+    assert (problem.kind, problem.is_fatal) == (Trouble.WRITES_THE_DATE, False)

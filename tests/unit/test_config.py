@@ -7,7 +7,14 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from rewardloop.config import Lora, RunConfig, Settings, load_settings, parse_run_config
+from rewardloop.config import (
+    Lora,
+    RunConfig,
+    Settings,
+    load_settings,
+    parse_run_config,
+    stored_run_config,
+)
 from rewardloop.errors import InvalidInput
 
 GOLDEN = Path(__file__).parent / "golden" / "config_keys.json"
@@ -295,3 +302,26 @@ def test_keys_that_do_not_fit_together_are_no_config_however_it_is_made(
 def test_a_language_that_cannot_be_told_is_refused_before_the_run_begins() -> None:
     with pytest.raises(InvalidInput, match=r"self_instruct\.language: .*'english'.* en, "):
         parse_run_config({"prompts": {"self_instruct": {"language": "english"}}})
+
+
+def test_a_stored_config_that_is_older_than_a_key_means_what_was_done_then() -> None:
+    stored = RunConfig.model_validate({"bootstrap": {}}).model_dump(mode="json")
+    assert stored_run_config(stored).model_dump(mode="json") == stored
+    del stored["bootstrap"]["share_rankings"], stored["prompts"]["allow_evaluation_prompts"]
+    del stored["training"]["max_gradient_norm"], stored["pairing"]["cut_answers"]
+    older = stored_run_config(stored)
+    assert older.bootstrap is not None
+    assert older.bootstrap.share_rankings
+    assert older.prompts.allow_evaluation_prompts
+    assert (older.training.max_gradient_norm, older.pairing.cut_answers) == (1.0, "keep")
+    assert stored_run_config({**stored, "bootstrap": None}).bootstrap is None
+
+
+def test_a_stored_config_that_would_be_refused_today_can_be_read() -> None:
+    """Its run may have ended long ago, and its report is still asked for."""
+    stored = RunConfig().model_dump(mode="json")
+    stored["pairing"]["policy"] = {"kind": "consistency"}
+    stored["judging"]["num_judgements"] = 1
+    assert stored_run_config(stored).judging.num_judgements == 1
+    with pytest.raises(InvalidInput, match="num_judgements is 1"):
+        parse_run_config(stored)

@@ -3,6 +3,7 @@
 from itertools import pairwise
 from math import exp
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -11,7 +12,14 @@ from rich.console import Console
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from benchmarks.climb import planned, reversed_half, set_taste, training_prompts
+from benchmarks.climb import (
+    planned,
+    reversed_half,
+    reversed_prompts,
+    set_taste,
+    training_prompts,
+    unfinished,
+)
 from benchmarks.climb_results import Arm, Results, summary
 from benchmarks.rule_judge import RULES, RuleJudge, brevity, long_words
 from rewardloop.method import rubric
@@ -39,14 +47,14 @@ def test_the_blind_rule_is_a_mean_over_words() -> None:
 def test_exactly_one_of_each_couple_of_like_margin_is_reversed() -> None:
     margins = {f"prompt {n}": n / 7 for n in range(12)}
     for seed in range(20):
-        found = reversed_half(margins, seed)
+        found = reversed_half(margins, Random(seed))
         assert [int(prompt.split()[1]) // 2 for prompt in found] == [0, 1, 2, 3, 4, 5]
 
 
 def test_every_prompt_is_as_often_reversed_as_not() -> None:
     """Over seeds, in an odd number too: 400 coins, 4 standard deviations are 40."""
     margins = {"wide": 3.0, "narrow": 0.5, "middle": 1.0}
-    drawn = [prompt for seed in range(400) for prompt in reversed_half(margins, seed)]
+    drawn = [prompt for seed in range(400) for prompt in reversed_half(margins, Random(seed))]
     assert all(abs(drawn.count(prompt) - 200) < 40 for prompt in margins)
 
 
@@ -93,6 +101,32 @@ def test_the_control_turns_the_rule_round_for_half_of_each_iterations_prompts(
     assert judge.score(texts[0], "one two") == RULES["blind"]("one two") < 2.5
 
 
+def test_each_iteration_has_coins_of_its_own(tmp_path: Path) -> None:
+    """With one series of coins for both, a lopsided draw would come twice."""
+    kept = Results(tmp_path / "climb.json", 16, 2)
+    same = 0
+    for seed in range(5):
+        texts = [prompt.messages[-1]["content"] for prompt in training_prompts(seed, 16)]
+        kept.save_pairs(
+            f"brevity-{seed}",
+            [
+                {"prompt": [{"role": "user", "content": text}], "chosen_score": n % 16 / 4}
+                | {"rejected_score": 0.0}
+                for n, text in enumerate(texts)
+            ],
+        )
+        turned = set(reversed_prompts(kept, seed))
+        same += sum((texts[n] in turned) == (texts[n + 16] in turned) for n in range(0, 16, 2))
+    assert 8 < same < 32  # of 40: 20 and 3.2 standard deviations, 3.8 either way
+
+
+def test_the_run_that_goes_on_is_the_one_without_scores(tmp_path: Path) -> None:
+    """Also where a later one of the plan is done: it was planned before."""
+    kept = results(tmp_path / "climb.json", **{"brevity-0": {}, "blind-0": {}})
+    kept.runs = {"brevity-0": "a", "blind-0": "b", "control-0": "c"}
+    assert unfinished(kept, planned(1, 1)) == [(Arm.CONTROL, 0)]
+
+
 async def test_the_judge_reads_every_prompt_and_response_as_it_is() -> None:
     """So that the prompts that the control turns round are found again."""
     judge = RuleJudge()
@@ -121,6 +155,8 @@ def test_what_is_kept_is_read_again_and_other_sizes_are_refused(tmp_path: Path) 
     assert Results.of(path, 16, 2).runs == {}
     with pytest.raises(ValueError, match="measured with --prompts 16 --held-out 2"):
         Results.of(path, 16, 3)
+    with pytest.raises(ValueError, match="measured with another config"):
+        Results.of(path, 16, 2, {"training": {"learning_rate": 3e-5}})
 
 
 def test_the_last_line_by_hand(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Head to head: what two orders mean, and how sure the rates are."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import pytest
@@ -13,6 +13,7 @@ from rewardloop.method.head_to_head import (
     Outcome,
     head_to_head,
     outcome,
+    with_intervals,
 )
 from rewardloop.method.intervals import wilson
 from rewardloop.records import Preference
@@ -194,3 +195,19 @@ def test_few_prompts_have_no_interval_but_the_reason() -> None:
     assert (found.net_low, found.net_high, found.win_low, found.win_high) == (None,) * 4
     assert found.interval_reason == "fewer than 10 prompts"
     assert head_to_head(compared(*[WIN] * 10)).interval_reason is None
+
+
+def test_older_results_get_the_intervals_of_today() -> None:
+    """The bootstrap's of 24 ties was a point, and stood in reports as Tango's."""
+    today = asdict(head_to_head(compared(*[DRAW] * 24)))
+    new = ("interval_over", "interval_reason")
+    older = {key: value for key, value in today.items() if key not in new}
+    older |= {"net_low": 0.0, "net_high": 0.0}
+    assert with_intervals(older) == today
+    assert today["net_low"] < -0.1 < 0.1 < today["net_high"]
+    assert with_intervals(today) == today
+    few = with_intervals({**older, "num_ties": 4, "win_low": 0.0, "win_high": 0.5})
+    assert few is not None
+    assert few["win_low"] is None
+    assert few["interval_reason"] == "fewer than 10 prompts"
+    assert with_intervals(None) is None
