@@ -57,6 +57,8 @@ def _replies(row: Row, replies: Iterable[Raw]) -> list[Candidate]:
         value = reply.get("rank")
         rank = labels.rank(value, f"reply {number}") if is_filled(value) else None
         why = _unwanted(reply, row.language)
+        if why is None and _is_true(reply.get("synthetic")):
+            why = Reason.SYNTHETIC
         if why is None and reply.get("role", "assistant") != "assistant":
             why = Reason.NOT_AN_ANSWER
         if why is None and rank is None:
@@ -72,8 +74,6 @@ def _replies(row: Row, replies: Iterable[Raw]) -> list[Candidate]:
 def _unwanted(message: Raw, language: str | None) -> Reason | None:
     if _is_true(message.get("deleted")):
         return Reason.DELETED
-    if _is_true(message.get("synthetic")):
-        return Reason.SYNTHETIC
     review = message.get("review_result")
     if is_filled(review) and not labels.is_liked(review, "review_result"):
         return Reason.REJECTED_BY_REVIEWERS

@@ -65,7 +65,6 @@ def test_a_tree_without_a_state_is_ready(tmp_path: Path) -> None:
         ({"text": "x" * 20_001}, "prompt_too_long"),
         ({"review_result": False}, "rejected_by_reviewers"),
         ({"labels": SPAM}, "spam"),
-        ({"synthetic": True}, "synthetic"),
     ],
 )
 def test_an_unwanted_prompt_leaves_out_its_tree(
@@ -108,6 +107,10 @@ def test_some_spam_labels_are_no_verdict(tmp_path: Path) -> None:
 def test_what_is_left_after_a_rejected_reply_may_be_a_reference(tmp_path: Path) -> None:
     row = tree(reply("SPAM", 0, review_result=False), ("fine", 1))
     assert told(tmp_path, row) == [([("user", "Q")], "fine")]
+
+
+def test_people_answer_a_prompt_that_a_machine_wrote(tmp_path: Path) -> None:
+    assert orders(tmp_path, tree(*TWO, synthetic=True)) == [TWO]
 
 
 def test_any_language(tmp_path: Path) -> None:
