@@ -32,7 +32,6 @@ _MARKED = frozenset(
         Reason.REJECTED_BY_REVIEWERS,
         Reason.FLAGGED,
         Reason.SPAM,
-        Reason.SYNTHETIC,
         Reason.NOT_ANNOTATED,
         Reason.VOTE_OVER_TURNS,
     }

@@ -52,8 +52,6 @@ class Reason(StrEnum):
     """A moderation that came with the row flagged it as hateful, violent or the like."""
     SPAM = "spam"
     """Every rater called it spam."""
-    SYNTHETIC = "synthetic"
-    """A machine wrote what should be a human's."""
     NOT_AN_ANSWER = "not_an_answer"
     """A reply was written by the asking side."""
     NOT_ANNOTATED = "not_annotated"

@@ -2,7 +2,8 @@
 
 The first user's turn is the prompt and the assistant's direct replies to it are
 the answers; deeper turns are not read. What reviewers rejected, what is deleted,
-spam or synthetic, and trees that were not finished are left out by name.
+or spam, and trees that were not finished are left out by name. A reply that a model
+wrote (`synthetic`) is read: people ranked it among the others.
 """
 
 from collections.abc import Iterable, Mapping
@@ -57,8 +58,6 @@ def _replies(row: Row, replies: Iterable[Raw]) -> list[Candidate]:
         value = reply.get("rank")
         rank = labels.rank(value, f"reply {number}") if is_filled(value) else None
         why = _unwanted(reply, row.language)
-        if why is None and _is_true(reply.get("synthetic")):
-            why = Reason.SYNTHETIC
         if why is None and reply.get("role", "assistant") != "assistant":
             why = Reason.NOT_AN_ANSWER
         if why is None and rank is None:

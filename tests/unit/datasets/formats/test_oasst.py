@@ -86,7 +86,6 @@ def test_an_unwanted_prompt_leaves_out_its_tree(
         (reply("refused", 0, review_result=False), "rejected_by_reviewers"),
         (reply("refused", 0, review_result="false"), "rejected_by_reviewers"),
         (reply("SPAM", 0, labels=SPAM), "spam"),
-        (reply("robot", 0, synthetic=True), "synthetic"),
         (reply("and also", 0, role="prompter"), "not_an_answer"),
         (reply("a\0", 0), "unstorable"),
     ],
@@ -109,8 +108,9 @@ def test_what_is_left_after_a_rejected_reply_may_be_a_reference(tmp_path: Path) 
     assert told(tmp_path, row) == [([("user", "Q")], "fine")]
 
 
-def test_people_answer_a_prompt_that_a_machine_wrote(tmp_path: Path) -> None:
-    assert orders(tmp_path, tree(*TWO, synthetic=True)) == [TWO]
+def test_what_a_model_wrote_was_ranked_by_people_too(tmp_path: Path) -> None:
+    row = tree(reply("best", 0, synthetic=True), ("worse", 1), synthetic=True)
+    assert orders(tmp_path, row) == [TWO]
 
 
 def test_any_language(tmp_path: Path) -> None:
