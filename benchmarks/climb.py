@@ -61,8 +61,8 @@ CONFIG: dict[str, Any] = {
     # An answer that was cut is shorter than it would have been: no side of a pair.
     "pairing": {"cut_answers": "drop"},
     "training": {
-        "learning_rate": 5e-5,
-        "learning_rate_floor": 5e-6,
+        "learning_rate": 2e-5,
+        "learning_rate_floor": 2e-6,
         "batch_size": 4,
         "micro_batch_size": 4,
         "num_epochs": 2,
