@@ -1,6 +1,7 @@
 """The API's routes, for the command line."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
@@ -39,7 +40,7 @@ class ApiClient:
         rows = [
             {
                 **_prompt_row(item.prompt),
-                "responses": [{"text": r.text, "rank": r.rank} for r in item.responses],
+                "responses": [asdict(response) for response in item.responses],
             }
             for item in ranked
         ]

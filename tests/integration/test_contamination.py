@@ -200,3 +200,28 @@ def test_what_is_kept_and_left_out_is_said_in_one_sentence() -> None:
         "of the 9 prompts of 'seed' 1 are not trained on and 3 are trained on all the same: the "
         "run is measured by them (3 in 'evaluation', 1 in the held-out rankings)"
     ]
+
+
+async def test_prompts_that_ask_one_question_are_held_out_together(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("something")
+    spellings = ["yes?", "Yes?", "YES?", "yes ?"]
+    asked = [f"{n} {spelling}" for n in range(4) for spelling in spellings]
+    await world.add_ranked(*(ranked_prompt(content, "good", "poor") for content in asked))
+    await world.new_run(bootstrap={"eft": {"held_out_fraction": 0.5}, "share_rankings": True})
+    split = await world.rows(
+        "SELECT DISTINCT p.question_sha256, s.held_out FROM ranked_splits s"
+        " JOIN prompts p ON p.id = s.prompt_id"
+    )
+    assert len(split) == len({row["question_sha256"] for row in split})
+    assert {row["held_out"] for row in split} == {True, False}
+    assert await world.value("SELECT count(*) FROM ranked_splits") == len(asked)
+
+
+async def test_spellings_of_three_questions_are_too_few_to_split(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("something")
+    asked = ["one", "One", "ONE", "two", "three"]
+    await world.add_ranked(*(ranked_prompt(content, "good", "poor") for content in asked))
+    with pytest.raises(InvalidInput, match="has 3 prompts with human-ranked responses"):
+        await world.new_run(bootstrap={})
