@@ -160,4 +160,4 @@ async def test_a_stack_that_is_down_is_not_waited_for_to_inspect(
     nobody = "http://127.0.0.1:9"
     home.remember(Addresses(nobody, nobody, nobody, "postgresql://x", "redis://x"))
     await importing.inspect(home, rankings, "mine", Format.AUTO, False, "en", False)
-    assert "no running stack was asked" in capsys.readouterr().out
+    assert "no stack was asked" in capsys.readouterr().out
