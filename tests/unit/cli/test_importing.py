@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rewardloop.cli import importing, main
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses
-from rewardloop.errors import BrokenFile
+from rewardloop.errors import BrokenFile, InvalidInput
 
 PROMPTS = ("POST", "/v1/datasets/mine/prompts")
 RANKED = ("POST", "/v1/datasets/mine/ranked")
@@ -161,3 +161,20 @@ async def test_a_stack_that_is_down_is_not_waited_for_to_inspect(
     home.remember(Addresses(nobody, nobody, nobody, "postgresql://x", "redis://x"))
     await importing.inspect(home, rankings, "mine", Format.AUTO, False, "en", False)
     assert "no stack was asked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"),
+    [
+        ({"deleted": True}, r"2 prompt_deleted; `rewardloop inspect` shows where\.$"),
+        ({"lang": "de"}, r"2 prompt_other_language; .* names another language than 'en'\.$"),
+    ],
+)
+async def test_a_file_of_which_nothing_is_left_says_why(
+    tmp_path: Path, stack: Any, mark: dict[str, Any], told: str
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p, **mark}) + "\n" for p in "ab"))
+    home, _ = await stack({})
+    with pytest.raises(InvalidInput, match=told):
+        await importing.import_file(home, path, "mine", Format.AUTO, False, "en")
