@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.config import Bootstrap
 from rewardloop.store.models import Prompt, RankedResponse, RankedSplit
 
+_BLANKS = " \t\r\n"
+
 
 async def left_to_ift(
     session: AsyncSession,
@@ -37,7 +39,7 @@ async def left_to_ift(
 
 def best_answer() -> ColumnElement[str | None]:
     """What IFT can learn of a prompt: the best-ranked response, unless humans called that bad
-    too, else the reference; null where it has neither."""
+    too, else the reference, unless that is one of the ranked ones; null where it has neither."""
     text = case((RankedResponse.imitate, RankedResponse.text))
     best_ranked = (
         select(text)
@@ -47,7 +49,16 @@ def best_answer() -> ColumnElement[str | None]:
         .correlate(Prompt)
         .scalar_subquery()
     )
-    return func.coalesce(best_ranked, Prompt.reference)
+    is_ranked = (
+        select(RankedResponse.id)
+        .where(
+            RankedResponse.prompt_id == Prompt.id,
+            func.btrim(RankedResponse.text, _BLANKS) == func.btrim(Prompt.reference, _BLANKS),
+        )
+        .correlate(Prompt)
+        .exists()
+    )
+    return func.coalesce(best_ranked, case((~is_ranked, Prompt.reference)))
 
 
 async def _with_an_answer(session: AsyncSession, dataset: str) -> list[int]:

@@ -105,6 +105,14 @@ async def test_a_reference_is_imitated_where_all_ranked_answers_are_bad(ready: A
     assert [row["answer"] for row in answers] == ["\u2026"]
 
 
+async def test_a_reference_that_humans_called_bad_later_is_not_imitated(ready: Any) -> None:
+    """It came with an earlier file, and stands in a ranking of bad answers now."""
+    await ready.rows("UPDATE ranked_responses SET imitate = false RETURNING 1")
+    await ready.rows("UPDATE prompts SET reference = E'poor\\n' RETURNING 1")
+    await add_unranked(ready, "alone")
+    assert await ift_of(ready, share_rankings=True) == {"alone"}
+
+
 async def test_eft_takes_every_ranking_where_ift_lacks_nothing(ready: Any) -> None:
     await add_unranked(ready, "alone", "apart")
     assert await ift_of(ready, max_ift_examples=2) == {"alone", "apart"}
