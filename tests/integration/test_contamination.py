@@ -121,8 +121,8 @@ async def test_whoever_starts_a_run_is_told(overlapping: Any) -> None:
         run = (await api.post("/v1/runs", json=config, params={"iterations": 2})).json()
         more = (await api.post(f"/v1/runs/{run['id']}/iterations", json={})).json()
     told = (
-        "of the 5 prompts of 'seed' 2 are not trained on: the run is measured by them "
-        "(2 in 'evaluation')"
+        "this run is also measured by 2 of the 5 prompts of 'seed' (2 in 'evaluation'); "
+        "left out of training: 2"
     )
     assert run["notes"] == [told]
     assert more["notes"] == [told]
@@ -197,8 +197,8 @@ def test_what_is_kept_and_left_out_is_said_in_one_sentence() -> None:
     }
     iterations = [Iteration(report={contamination.SUBJECT: found}) for _ in range(2)]
     assert contamination.told([*iterations, Iteration(report={})]) == [
-        "of the 9 prompts of 'seed' 1 are not trained on and 3 are trained on all the same: the "
-        "run is measured by them (3 in 'evaluation', 1 in the held-out rankings)"
+        "this run is also measured by 4 of the 9 prompts of 'seed' (3 in 'evaluation', 1 in the "
+        "held-out rankings); left out of training: 1, trained on anyway: 3"
     ]
 
 
