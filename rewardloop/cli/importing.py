@@ -1,6 +1,7 @@
 """`inspect`, `import` and `import-ranked`: what a file holds, before and after it is stored."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,4 +138,9 @@ def _refused(added: Imported) -> list[str]:
 
 def _tell(lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(_visible(line), highlight=False, soft_wrap=True)
+
+
+def _visible(line: str) -> str:
+    """A file's texts must not steer the terminal: control characters are spelled out."""
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in line)

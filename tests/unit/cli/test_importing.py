@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from rewardloop.cli import importing, main
 from rewardloop.datasets import Format
-from rewardloop.embedded.home import Addresses
+from rewardloop.embedded.home import Addresses, Home
 from rewardloop.errors import BrokenFile, InvalidInput
 
 PROMPTS = ("POST", "/v1/datasets/mine/prompts")
@@ -178,3 +178,15 @@ async def test_a_file_of_which_nothing_is_left_says_why(
     home, _ = await stack({})
     with pytest.raises(InvalidInput, match=told):
         await importing.import_file(home, path, "mine", Format.AUTO, False, "en")
+
+
+async def test_a_text_of_the_file_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "a\x1b[2Jb\x9b", "m\x1bd": "x"}))
+    await importing.inspect(Home(tmp_path), path, "mine", Format.AUTO, False, "en", as_json=False)
+    told = capsys.readouterr().out
+    assert "user: a\\x1b[2Jb\\x9b" in told
+    assert "m\\x1bd (1)" in told
+    assert not {"\x1b", "\x9b"} & set(told)
