@@ -36,10 +36,6 @@ def upgrade() -> None:
         "UPDATE ranked_splits s SET response_ids ="
         " ARRAY(SELECT id FROM ranked_responses r WHERE r.prompt_id = s.prompt_id)"
     )
-    op.add_column(
-        "ranked_responses",
-        sa.Column("imitate", sa.Boolean(), server_default="true", nullable=False),
-    )
     op.create_table(
         "ift_examples",
         sa.Column("iteration_id", sa.Uuid(), sa.ForeignKey("iterations.id"), primary_key=True),
@@ -51,7 +47,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     _restore_digests(op.get_bind())
     op.drop_table("ift_examples")
-    op.drop_column("ranked_responses", "imitate")
     op.drop_column("ranked_splits", "response_ids")
     op.drop_index("prompts_by_question", table_name="prompts")
     op.drop_column("prompts", "question_sha256")
