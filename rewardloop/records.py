@@ -39,6 +39,8 @@ class RankedText:
     text: str
     rank: int
     """0 is the best; equal ranks are a human tie."""
+    imitate: bool = True
+    """False where humans called it bad: it is no answer to learn, even if it is the best."""
 
 
 MAX_RANKED_RESPONSES = 100

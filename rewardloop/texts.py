@@ -9,6 +9,9 @@ import unicodedata
 _SURROGATES = dict.fromkeys(range(0xD800, 0xE000), "\N{REPLACEMENT CHARACTER}")
 _SPELLED_OUT = {0: "\N{SYMBOL FOR NULL}", **_SURROGATES}
 
+_INVISIBLE = "\ufe0e\ufe0f\u115f\u1160\u2800\u3164\uffa0"
+"""Show nothing alone, though Unicode calls them marks, letters and symbols."""
+
 
 def storable(text: str) -> str:
     """A model's text with what cannot be stored spelled out: a model may write anything."""
@@ -29,6 +32,11 @@ def check_storable(text: str) -> str:
         code = ord(text[error.start])
         raise ValueError(f"a text holds half a surrogate pair (\\u{code:04x})") from None
     return text
+
+
+def is_blank(text: str) -> bool:
+    """Whether a reader sees nothing: white space and characters without a picture alone."""
+    return all(c.isspace() or c in _INVISIBLE or unicodedata.category(c) == "Cf" for c in text)
 
 
 def canonical(text: str) -> str:

@@ -61,7 +61,7 @@ def inspection_lines(report: Mapping[str, Any], unit: str) -> list[str]:
     lines += _ranked_lines(report["ranked"], unit)
     lines += ["", *_length_lines(report["lengths"], report["limits"])]
     lines += stored_lines(report["stored"]) or [
-        "no running stack was asked, so what is known and what overlaps with evaluation is not told"
+        "not compared with what is stored: no stack was asked"
     ]
     for number, example in enumerate(report["account"]["examples"], start=1):
         lines += ["", f"example {number} ({example['source']})", *_example_lines(example)]

@@ -1,6 +1,7 @@
 """`inspect`, `import` and `import-ranked`: what a file holds, before and after it is stored."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from rewardloop.cli import account
 from rewardloop.cli.remote import client
 from rewardloop.clients.api import Imported
 from rewardloop.datasets import Format, inspection, read_prompts, read_ranked
+from rewardloop.datasets.account import Account
 from rewardloop.datasets.files import unit_of
 from rewardloop.datasets.inspection import Inspected, Measured
 from rewardloop.datasets.names import check_dataset_name
@@ -61,10 +63,7 @@ async def import_file(
     check_dataset_name(dataset)
     read = read_prompts(file, format, strict=strict, language=language)
     if not read.prompts:
-        raise InvalidInput(
-            f"{file}: no prompt is left after the filters ({read.num_filtered} filtered); "
-            "try another --language"
-        )
+        raise InvalidInput(f"{file}: no prompt is left. {_why_none(read.account, language)}")
     async with client(home) as api:
         added = await api.add_prompts(dataset, read.prompts)
     told = f"{dataset}: {added['added']} prompts added, {added['known']} known already"
@@ -78,6 +77,14 @@ async def import_file(
             *account.overlap_lines(added),
         ]
     )
+
+
+def _why_none(account: Account, language: str) -> str:
+    left_out = account.left_out
+    told = ", ".join(f"{found.count} {reason}" for reason, found in left_out.items())
+    is_foreign = any("language" in reason for reason in left_out)
+    mend = f" --language names another language than {language!r}." if is_foreign else ""
+    return f"Left out were: {told}; `rewardloop inspect` shows where.{mend}"
 
 
 async def import_ranked(
@@ -131,4 +138,9 @@ def _refused(added: Imported) -> list[str]:
 
 def _tell(lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(_visible(line), highlight=False, soft_wrap=True)
+
+
+def _visible(line: str) -> str:
+    """A file's texts must not steer the terminal: control characters are spelled out."""
+    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in line)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
-from rewardloop.records import PromptRecord, RankedPrompt
+from rewardloop.records import PromptRecord, RankedPrompt, RankedText
 
 _PROMPTS_PER_REQUEST = 10_000
 _RANKED_PER_REQUEST = 1_000
@@ -39,7 +39,7 @@ class ApiClient:
         rows = [
             {
                 **_prompt_row(item.prompt),
-                "responses": [{"text": r.text, "rank": r.rank} for r in item.responses],
+                "responses": [_response_row(response) for response in item.responses],
             }
             for item in ranked
         ]
@@ -74,6 +74,11 @@ class ApiClient:
 
 def _prompt_row(prompt: PromptRecord) -> dict[str, Any]:
     return {"messages": prompt.messages, "reference": prompt.reference, "source": prompt.source}
+
+
+def _response_row(response: RankedText) -> dict[str, Any]:
+    row: dict[str, Any] = {"text": response.text, "rank": response.rank}
+    return row if response.imitate else {**row, "imitate": False}
 
 
 def _sum(total: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rewardloop.datasets.fitness import fitted
 from rewardloop.datasets.form import Candidate, Conversation, Ranked, Reference
-from rewardloop.datasets.grouping import Group, judged
+from rewardloop.datasets.grouping import Group, judged, key_of
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row
 from rewardloop.records import Message, PromptRecord, RankedPrompt, RankedText
@@ -60,7 +60,9 @@ class Admission:
         alone = replace(found, candidates=graded)
         result = judged(Group(found.messages, found.source, number, [alone]))
         self._leave_out(number, result.not_ranked)
-        return RankedPrompt(_record(found), result.ranking) if result.ranking else None
+        bad = {key_of(response.text) for response in responses if not response.imitate}
+        ranking = tuple(replace(r, imitate=key_of(r.text) not in bad) for r in result.ranking)
+        return RankedPrompt(_record(found), ranking) if ranking else None
 
     def _fitted(
         self, number: int, messages: Sequence[Message], candidates: Sequence[Candidate], source: str

@@ -13,7 +13,7 @@ from rewardloop.datasets.form import Candidate, Conversation, Ranked, Ungraded
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row
 from rewardloop.records import Message
-from rewardloop.texts import check_storable
+from rewardloop.texts import check_storable, is_blank
 
 MAX_CHARACTERS = 20_000
 """Of one message: some 5,000 tokens of English, more than a judge's prompt has room for."""
@@ -43,7 +43,7 @@ def fitted(row: Row, conversation: Conversation) -> Conversation:
 def _check_prompt(messages: Sequence[Message]) -> None:
     if not messages:
         raise RowLeftOut(Reason.PROMPT_EMPTY, "there are no turns")
-    if not messages[-1]["content"].strip():
+    if is_blank(messages[-1]["content"]):
         raise RowLeftOut(Reason.PROMPT_EMPTY, "the prompt has no text")
     if len(messages) > MAX_TURNS:
         raise RowLeftOut(Reason.TOO_MANY_TURNS, f"{len(messages)} turns are more than {MAX_TURNS}")
@@ -52,7 +52,7 @@ def _check_prompt(messages: Sequence[Message]) -> None:
         _check_storable(message["content"], f"turn {number}")
         if _MEDIUM.search(message["content"]):
             raise RowLeftOut(Reason.MEDIA, f"turn {number} has a picture's place in it")
-        if not message["content"].strip():
+        if is_blank(message["content"]):
             raise RowLeftOut(Reason.EMPTY_TURN, f"turn {number} has no text")
         if len(message["content"]) > MAX_CHARACTERS:
             raise RowLeftOut(
@@ -97,7 +97,7 @@ def _fit_candidates(row: Row, candidates: Sequence[Candidate]) -> list[Candidate
 
 
 def _unfit(candidate: Candidate) -> Reason | None:
-    if not candidate.text.strip():
+    if is_blank(candidate.text):
         return Reason.EMPTY
     if len(candidate.text) > MAX_CHARACTERS:
         return Reason.TOO_LONG

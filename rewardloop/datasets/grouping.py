@@ -176,6 +176,12 @@ def _verdict(key: str, answer: _Answer, orders: Sequence[Mapping[str, float]]) -
     return Reason.NOT_THE_BEST if answer.is_called(Ranked) and not is_tied else Reason.NO_GRADE
 
 
+def _is_bad(answer: _Answer) -> bool:
+    """Whether it is no answer to learn even where it is better than all others."""
+    low = any(_is_low(scale, value) for scale, value in _ratings(answer).items())
+    return low or answer.is_called(Disliked)
+
+
 def _middle(scale: Scale) -> float | None:
     if scale.low is None or scale.high is None:
         return None
@@ -225,6 +231,8 @@ def _best_first(
     if len(set(ranks.values())) < 2:
         return (), (*why, Reason.NO_ORDER)
     in_order = sorted(ranks, key=lambda key: (ranks[key], answers[key].position))
-    ranking = tuple(RankedText(answers[key].text, ranks[key]) for key in in_order)
+    ranking = tuple(
+        RankedText(answers[key].text, ranks[key], not _is_bad(answers[key])) for key in in_order
+    )
     is_tied = len(set(ranks.values())) < len(ranks)
     return ranking, (*why, Reason.EQUAL_RANKS) if is_tied else tuple(why)

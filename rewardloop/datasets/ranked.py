@@ -53,7 +53,7 @@ def read_ranked(
     found = reading.read(path, Format(format), language)
     check(path, found, strict or not skip_broken, format)
     prompts = []
-    num_references = 0
+    num_references = num_bad = 0
     for group in found.groups.values():
         result = judged(group)
         found.note(result.not_ranked, group.line)
@@ -61,11 +61,22 @@ def read_ranked(
         if result.ranking:
             record = PromptRecord(group.messages, result.reference, group.source)
             prompts.append(RankedPrompt(record, result.ranking))
+            num_bad += not result.ranking[0].imitate
+    found.notes += _note_on_bad(num_bad)
     account = found.account(num_references, len(prompts))
     left_out = {reason: told.count for reason, told in account.left_out.items()}
     if not prompts:
         raise _nothing_left(path, left_out)
     return RankedResult(tuple(prompts), tuple(found.broken), left_out, account)
+
+
+def _note_on_bad(num: int) -> tuple[str, ...]:
+    if not num:
+        return ()
+    return (
+        f"{num} of the rankings give no example to imitate (IFT): their best answer is called bad, "
+        "or rated zero or not above the middle of its scale.",
+    )
 
 
 def _nothing_left(path: Path, left_out: dict[str, int]) -> InvalidInput:

@@ -10,7 +10,7 @@ Texts are the same if they are equal but for Unicode form and outer blanks.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import inf
 
@@ -104,4 +104,4 @@ def _numbered(placed: Sequence[tuple[_Key, RankedText]]) -> tuple[RankedText, ..
     """Ranks from 0 without gaps; equal keys are a tie."""
     ranks = {key: rank for rank, key in enumerate(sorted({key for key, _ in placed}))}
     in_order = sorted(placed, key=lambda item: item[0])
-    return tuple(RankedText(response.text, ranks[key]) for key, response in in_order)
+    return tuple(replace(response, rank=ranks[key]) for key, response in in_order)

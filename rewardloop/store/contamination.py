@@ -126,10 +126,13 @@ def _sentence(found: dict[str, Any]) -> str:
     where = [f"{num} in {name!r}" for name, num in found["evaluation"].items() if num]
     if found["held_out"]:
         where.append(f"{found['held_out']} in the held-out rankings")
-    begin = f"of the {found['num_prompts']} prompts of {found['dataset']!r}"
+    num_left_out, num_kept = found["num_left_out"], found["num_kept"]
     parts = []
-    if found["num_left_out"]:
-        parts.append(f"{found['num_left_out']} are not trained on")
-    if found["num_kept"]:
-        parts.append(f"{found['num_kept']} are trained on all the same")
-    return f"{begin} {' and '.join(parts)}: the run is measured by them ({', '.join(where)})"
+    if num_left_out:
+        parts.append(f"left out of training: {num_left_out}")
+    if num_kept:
+        parts.append(f"trained on anyway: {num_kept}")
+    return (
+        f"this run is also measured by {num_left_out + num_kept} of the {found['num_prompts']} "
+        f"prompts of {found['dataset']!r} ({', '.join(where)}); {', '.join(parts)}"
+    )

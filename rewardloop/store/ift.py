@@ -53,8 +53,8 @@ async def _choose(session: AsyncSession, iteration: Iteration, config: RunConfig
     )
     if not chosen:
         raise NoExamples(
-            f"the dataset {config.bootstrap.dataset!r} has no prompt with an answer to imitate "
-            "that is no evaluation or held-out prompt too"
+            f"no prompt of the dataset {config.bootstrap.dataset!r} has an answer to imitate, "
+            "apart from evaluation and held-out prompts, and rankings whose best answer is bad"
         )
     rows = [
         {"iteration_id": iteration.id, "prompt_id": prompt_id, "answer": answer}

@@ -8,11 +8,13 @@ import random
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Select, func, select, true
+from sqlalchemy import ColumnElement, Select, case, func, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Bootstrap
 from rewardloop.store.models import Prompt, RankedResponse, RankedSplit
+
+_BLANKS = " \t\r\n"
 
 
 async def left_to_ift(
@@ -29,7 +31,40 @@ async def left_to_ift(
         return set()
     num_unranked = await _num_unranked(session, config.dataset, without)
     num = num_left_to_ift(len(ids), num_unranked, config)
-    return set(random.Random(f"left to IFT {seed}").sample(sorted(ids), num))
+    with_answer = await _with_an_answer(session, config.dataset)
+    can_teach = [i for i in with_answer if i in set(ids)]
+    rng = random.Random(f"left to IFT {seed}")
+    return set(rng.sample(can_teach, min(num, len(can_teach))))
+
+
+def best_answer() -> ColumnElement[str | None]:
+    """What IFT can learn of a prompt: the best-ranked response, unless humans called that bad
+    too, else the reference, unless that is one of the ranked ones; null where it has neither."""
+    text = case((RankedResponse.imitate, RankedResponse.text))
+    best_ranked = (
+        select(text)
+        .where(RankedResponse.prompt_id == Prompt.id)
+        .order_by(RankedResponse.position)
+        .limit(1)
+        .correlate(Prompt)
+        .scalar_subquery()
+    )
+    is_ranked = (
+        select(RankedResponse.id)
+        .where(
+            RankedResponse.prompt_id == Prompt.id,
+            func.btrim(RankedResponse.text, _BLANKS) == func.btrim(Prompt.reference, _BLANKS),
+        )
+        .correlate(Prompt)
+        .exists()
+    )
+    return func.coalesce(best_ranked, case((~is_ranked, Prompt.reference)))
+
+
+async def _with_an_answer(session: AsyncSession, dataset: str) -> list[int]:
+    """Of the dataset's prompts, in order, those from which IFT can learn."""
+    query = select(Prompt.id).where(Prompt.dataset == dataset, best_answer().is_not(None))
+    return list(await session.scalars(query.order_by(Prompt.id)))
 
 
 def num_left_to_ift(num_ranked: int, num_unranked: int, config: Bootstrap) -> int:

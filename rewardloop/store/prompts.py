@@ -148,6 +148,20 @@ async def ids_of(session: AsyncSession, dataset: str, prompts: Sequence[PromptRe
     return [found[digest][0] for digest in digests]
 
 
+async def by_question(
+    session: AsyncSession, dataset: str, ids: Sequence[int]
+) -> dict[str, list[int]]:
+    """These prompts of the dataset by what they ask (`question_sha256`), in the ids' order."""
+    rows = await session.execute(
+        select(Prompt.id, Prompt.question_sha256).where(Prompt.dataset == dataset)
+    )
+    questions = dict(rows.all())
+    found: dict[str, list[int]] = {}
+    for prompt_id in ids:
+        found.setdefault(questions[prompt_id], []).append(prompt_id)
+    return found
+
+
 async def texts(session: AsyncSession, dataset: str) -> list[str]:
     """The last user's turn of every prompt of the dataset, in order."""
     rows = await session.scalars(

@@ -27,7 +27,7 @@ from rewardloop.records import (
     UnscoredReason,
     WrittenJudgement,
 )
-from rewardloop.store.ift_share import kept_from_ift, left_to_ift
+from rewardloop.store.ift_share import best_answer, kept_from_ift, left_to_ift
 from rewardloop.store.models import (
     Assessment,
     EftExample,
@@ -36,6 +36,7 @@ from rewardloop.store.models import (
     RankedResponse,
     RankedSplit,
 )
+from rewardloop.store.prompts import by_question
 from rewardloop.texts import storable
 
 MIN_PROMPTS = 4
@@ -62,7 +63,8 @@ async def split(
     without: Select[str] | None = None,
 ) -> None:
     """Hold out a part of the dataset's ranked prompts for this run: at least one, never all.
-    The others are judged for EFT, but for those that are left to IFT alone.
+    The others are judged for EFT, but for those that are left to IFT alone. Prompts that ask
+    one question are on one side, or the run would be measured by what it learns.
 
     Prompts whose `question_sha256` is in `without` are in neither part. The responses that the
     prompts have now are the run's; later imports add none to it.
@@ -72,16 +74,19 @@ async def split(
     """
     responses = await _responses(session, config.dataset, without)
     ids = list(responses)
-    if len(ids) < MIN_PROMPTS:
+    asked = await by_question(session, config.dataset, ids)
+    if len(asked) < MIN_PROMPTS:
         raise InvalidInput(
-            f"the dataset {config.dataset!r} has {len(ids)} prompts with human-ranked responses"
-            f"{' that are no evaluation prompts' if without is not None else ''}, "
+            f"the dataset {config.dataset!r} has {len(asked)} prompts with human-ranked responses"
+            f"{' that are no evaluation prompts' if without is not None else ''} (those that "
+            "differ in letter case, blanks or earlier turns alone count once), "
             f"and a bootstrap needs at least {MIN_PROMPTS}; fill it with "
             f"`rewardloop import-ranked FILE --dataset {config.dataset}`"
         )
-    wanted = round(len(ids) * config.eft.held_out_fraction)
-    num_held_out = min(max(1, wanted), len(ids) - (1 if config.share_rankings else 2))
-    held_out = set(random.Random(seed).sample(ids, num_held_out))
+    wanted = round(len(asked) * config.eft.held_out_fraction)
+    num_held_out = min(max(1, wanted), len(asked) - (1 if config.share_rankings else 2))
+    drawn = random.Random(seed).sample(list(asked), num_held_out)
+    held_out = {i for question in drawn for i in asked[question]}
     left = [i for i in ids if i not in held_out]
     for_ift = await left_to_ift(session, config, left, seed, without=without)
     session.add_all(
@@ -119,18 +124,12 @@ async def ift_examples(
     """(prompt id, best human answer) of every prompt of the dataset that is not held out, and,
     unless rankings are shared, not judged for EFT.
 
-    The best answer is the response that humans ranked best, and where nobody ranked any the
-    prompt's reference. Prompts whose `question_sha256` is in `without` give none.
+    The best answer is the response that humans ranked best, and where nobody ranked any, or
+    the best one is not to be imitated, the prompt's reference. Prompts whose `question_sha256`
+    is in `without` give none.
     """
     kept_away = await kept_from_ift(session, run_id, config)
-    best_ranked = (
-        select(RankedResponse.text)
-        .where(RankedResponse.prompt_id == Prompt.id)
-        .order_by(RankedResponse.position)
-        .limit(1)
-        .scalar_subquery()
-    )
-    answer = func.coalesce(best_ranked, Prompt.reference)
+    answer = best_answer()
     rows = await session.execute(
         select(Prompt.id, answer)
         .where(
@@ -142,7 +141,7 @@ async def ift_examples(
         .order_by(Prompt.id)
         .limit(config.max_ift_examples)
     )
-    return [(prompt_id, best) for prompt_id, best in rows]
+    return [(prompt_id, best) for prompt_id, best in rows if best is not None]
 
 
 async def held_out_digests(session: AsyncSession, run_id: UUID) -> list[str]:

@@ -7,7 +7,7 @@ before keeps the responses that it took (`ranked_splits.response_ids`).
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import select, update
@@ -70,13 +70,17 @@ async def _stored(session: AsyncSession, prompt_ids: Sequence[int]) -> dict[int,
     rankings = {prompt_id: _Ranking() for prompt_id in prompt_ids}
     rows = await session.execute(
         select(
-            RankedResponse.prompt_id, RankedResponse.id, RankedResponse.text, RankedResponse.rank
+            RankedResponse.prompt_id,
+            RankedResponse.id,
+            RankedResponse.text,
+            RankedResponse.rank,
+            RankedResponse.imitate,
         )
         .where(RankedResponse.prompt_id.in_(rankings))
         .order_by(RankedResponse.prompt_id, RankedResponse.position)
     )
-    for prompt_id, response_id, text, rank in rows:
-        rankings[prompt_id].stored.append((response_id, RankedText(text, rank)))
+    for prompt_id, response_id, text, rank, imitate in rows:
+        rankings[prompt_id].stored.append((response_id, RankedText(text, rank, imitate)))
     for ranking in rankings.values():
         ranking.merged = tuple(response for _, response in ranking.stored)
     return rankings
@@ -85,7 +89,7 @@ async def _stored(session: AsyncSession, prompt_ids: Sequence[int]) -> dict[int,
 def _take(ranking: _Ranking, item: RankedPrompt) -> dict[str, int]:
     """Returns what was left out, by reason."""
     new = tuple(
-        RankedText(storable(r.text), r.rank) for r in sorted(item.responses, key=lambda r: r.rank)
+        replace(r, text=storable(r.text)) for r in sorted(item.responses, key=lambda r: r.rank)
     )
     if not ranking.merged:
         ranking.merged, ranking.num_added = new, len(new)
@@ -108,7 +112,8 @@ async def _write(session: AsyncSession, rankings: dict[int, _Ranking]) -> None:
             if known := ids.get(response.text):
                 moved.append({"id": known.pop(0), **place})
             else:
-                new.append({"prompt_id": prompt_id, "text": response.text, **place})
+                row = {"text": response.text, "imitate": response.imitate, **place}
+                new.append({"prompt_id": prompt_id, **row})
     if moved:
         await _make_room(session, list(rankings))
         await session.execute(update(RankedResponse), moved)

@@ -22,6 +22,8 @@ from services.api.context import Context, Ctx, DatasetName, Storable
 router = APIRouter(tags=["datasets"])
 
 MAX_FILE_BYTES = 64 * 2**20
+MAX_NAME_BYTES = 255
+"""More is no file's name on Linux."""
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
 """Not compressed ones: nobody knows how large they are before they are unpacked."""
 
@@ -111,6 +113,8 @@ def _checked_name(filename: str) -> str:
             f"filename {filename!r} must be a name without a folder that ends in one of "
             f"{', '.join(ENDINGS)}; `rewardloop inspect` reads the other kinds of files"
         )
+    if len(filename.encode()) > MAX_NAME_BYTES:
+        raise InvalidInput(f"filename has more than {MAX_NAME_BYTES} bytes; give a shorter name")
     return filename
 
 

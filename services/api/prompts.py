@@ -32,6 +32,8 @@ class NewRankedText(BaseModel):
     text: str
     rank: int = Field(ge=0, le=2**31 - 1, strict=True)
     """0 is the best; equal ranks are a human tie."""
+    imitate: bool = Field(default=True, strict=True)
+    """False where humans called it bad: IFT does not learn it, even if it is the best."""
 
 
 class NewRankedPrompt(NewPrompt):
@@ -122,7 +124,7 @@ async def add_ranked(
             prompt.messages,
             prompt.reference,
             prompt.source,
-            [RankedText(r.text, r.rank) for r in prompt.responses],
+            [RankedText(r.text, r.rank, r.imitate) for r in prompt.responses],
         )
         for number, prompt in enumerate(request.prompts)
     ]

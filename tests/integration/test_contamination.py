@@ -121,8 +121,8 @@ async def test_whoever_starts_a_run_is_told(overlapping: Any) -> None:
         run = (await api.post("/v1/runs", json=config, params={"iterations": 2})).json()
         more = (await api.post(f"/v1/runs/{run['id']}/iterations", json={})).json()
     told = (
-        "of the 5 prompts of 'seed' 2 are not trained on: the run is measured by them "
-        "(2 in 'evaluation')"
+        "this run is also measured by 2 of the 5 prompts of 'seed' (2 in 'evaluation'); "
+        "left out of training: 2"
     )
     assert run["notes"] == [told]
     assert more["notes"] == [told]
@@ -197,6 +197,31 @@ def test_what_is_kept_and_left_out_is_said_in_one_sentence() -> None:
     }
     iterations = [Iteration(report={contamination.SUBJECT: found}) for _ in range(2)]
     assert contamination.told([*iterations, Iteration(report={})]) == [
-        "of the 9 prompts of 'seed' 1 are not trained on and 3 are trained on all the same: the "
-        "run is measured by them (3 in 'evaluation', 1 in the held-out rankings)"
+        "this run is also measured by 4 of the 9 prompts of 'seed' (3 in 'evaluation', 1 in the "
+        "held-out rankings); left out of training: 1, trained on anyway: 3"
     ]
+
+
+async def test_prompts_that_ask_one_question_are_held_out_together(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("something")
+    spellings = ["yes?", "Yes?", "YES?", "yes ?"]
+    asked = [f"{n} {spelling}" for n in range(4) for spelling in spellings]
+    await world.add_ranked(*(ranked_prompt(content, "good", "poor") for content in asked))
+    await world.new_run(bootstrap={"eft": {"held_out_fraction": 0.5}, "share_rankings": True})
+    split = await world.rows(
+        "SELECT DISTINCT p.question_sha256, s.held_out FROM ranked_splits s"
+        " JOIN prompts p ON p.id = s.prompt_id"
+    )
+    assert len(split) == len({row["question_sha256"] for row in split})
+    assert {row["held_out"] for row in split} == {True, False}
+    assert await world.value("SELECT count(*) FROM ranked_splits") == len(asked)
+
+
+async def test_spellings_of_three_questions_are_too_few_to_split(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("something")
+    asked = ["one", "One", "ONE", "two", "three"]
+    await world.add_ranked(*(ranked_prompt(content, "good", "poor") for content in asked))
+    with pytest.raises(InvalidInput, match="has 3 prompts with human-ranked responses"):
+        await world.new_run(bootstrap={})

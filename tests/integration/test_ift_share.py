@@ -81,6 +81,38 @@ async def test_evaluation_prompts_do_not_count_among_what_ift_has(ready: Any) ->
     assert len(await in_split(ready, held_out=False)) == 4
 
 
+async def test_the_best_of_bad_answers_is_no_ift_example(ready: Any) -> None:
+    """Humans called all answers to `tides` bad; the order is judged all the same."""
+    await ready.rows(
+        "UPDATE ranked_responses SET imitate = false WHERE text LIKE '%tides' RETURNING 1"
+    )
+    await ready.rows("UPDATE prompts SET reference = NULL RETURNING 1")
+    shared = await ift_of(ready, share_rankings=True)
+    assert shared == await in_split(ready, held_out=False) - {"tides"}
+    for seed in range(4):
+        await ready.rows("DELETE FROM ranked_splits RETURNING 1")
+        await ready.new_run(seed=seed, bootstrap={})
+        split = await in_split(ready, held_out=False) | await in_split(ready, held_out=True)
+        assert "tides" in split
+        assert len(split) == 5
+
+
+async def test_a_reference_is_imitated_where_all_ranked_answers_are_bad(ready: Any) -> None:
+    await ready.rows("UPDATE ranked_responses SET imitate = false RETURNING 1")
+    iteration, _ = await ready.new_run(bootstrap={"share_rankings": True})
+    await ready.advance(iteration)
+    answers = await ready.rows("SELECT DISTINCT answer FROM ift_examples")
+    assert [row["answer"] for row in answers] == ["\u2026"]
+
+
+async def test_a_reference_that_humans_called_bad_later_is_not_imitated(ready: Any) -> None:
+    """It came with an earlier file, and stands in a ranking of bad answers now."""
+    await ready.rows("UPDATE ranked_responses SET imitate = false RETURNING 1")
+    await ready.rows("UPDATE prompts SET reference = E'poor\\n' RETURNING 1")
+    await add_unranked(ready, "alone")
+    assert await ift_of(ready, share_rankings=True) == {"alone"}
+
+
 async def test_eft_takes_every_ranking_where_ift_lacks_nothing(ready: Any) -> None:
     await add_unranked(ready, "alone", "apart")
     assert await ift_of(ready, max_ift_examples=2) == {"alone", "apart"}

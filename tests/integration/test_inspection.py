@@ -110,6 +110,12 @@ async def test_a_file_that_is_too_large_is_refused(
     assert (answer.status_code, answer.json()["type"]) == (413, "urn:rewardloop:error:too-large")
 
 
+async def test_a_name_that_no_folder_can_hold_is_refused(api: httpx.AsyncClient) -> None:
+    """Of 246 characters, but two bytes each."""
+    answer = await post_file(api, FILE, filename="\u00e9" * 240 + ".jsonl")
+    assert (answer.status_code, "give a shorter name" in answer.text) == (422, True)
+
+
 async def test_prompts_are_compared_in_their_order(api: httpx.AsyncClient, world: Any) -> None:
     write_tokenizer(world)
     prompts = [

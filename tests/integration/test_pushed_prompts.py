@@ -144,3 +144,19 @@ async def test_overlap_with_other_datasets_is_told_in_both_directions(
     other = {"messages": turns(("system", "Be kind."), ("user", "Good"))}
     found = (await api.post("/v1/datasets/evaluation/prompts", json={"prompts": [other]})).json()
     assert found["elsewhere"] == {"mine": 1}
+
+
+async def test_an_answer_that_is_not_to_be_imitated_stays_so(
+    api: httpx.AsyncClient, world: Any
+) -> None:
+    """Also after a later push has put a good answer before it."""
+    bad = {"text": "bad", "rank": 0, "imitate": False}
+    for responses in (
+        [bad, {"text": "worse", "rank": 1, "imitate": False}],
+        [{"text": "good", "rank": 0}, {"text": "bad", "rank": 1}],
+    ):
+        body = {"prompts": [{**GOOD, "responses": responses}]}
+        assert (await api.post(RANKED, json=body)).status_code == 201
+    rows = await world.rows("SELECT text, imitate FROM ranked_responses ORDER BY position")
+    found = [(row["text"], row["imitate"]) for row in rows]
+    assert found == [("good", True), ("bad", False), ("worse", False)]

@@ -1,5 +1,6 @@
 """What Postgres itself refuses, and that migrations and models say the same."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -492,10 +493,10 @@ def test_downgrading_leaves_nothing(
     alembic.command.upgrade(alembic_config, "head")
 
 
-def test_prompts_and_splits_of_before_are_filled_in(
+def test_prompts_of_before_are_filled_in(
     empty_database: str, alembic_config: alembic.config.Config
 ) -> None:
-    """Of two rows that have become one conversation the later one keeps its digest."""
+    """Of two rows that have become one conversation one keeps its digest."""
     alembic.command.upgrade(alembic_config, "0003")
     engine = create_engine(empty_database)
     asked = ["Caf\u00e9 ", " CAFE\u0301", "caf\u00e9", "cafe\u0301\n"]
@@ -517,3 +518,57 @@ def test_prompts_and_splits_of_before_are_filled_in(
     assert digests[2] == digests[3]
     assert [row[0] for row in rows] == [*digests[:3], "old 3"]
     assert {row[1] for row in rows} == {question_digest(turns[0])}
+
+
+def test_a_downgrade_gives_prompts_their_old_digests(
+    empty_database: str, alembic_config: alembic.config.Config
+) -> None:
+    """As 0003 wrote them: of the messages as they are."""
+    turns = [[Message(role="user", content=content)] for content in ("hi", " hi", "Cafe\u0301\n")]
+    old = [
+        hashlib.sha256(json.dumps(t, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        for t in turns
+    ]
+    alembic.command.upgrade(alembic_config, "0003")
+    engine = create_engine(empty_database)
+    with engine.begin() as connection:
+        for messages, digest in zip(turns, old, strict=True):
+            connection.exec_driver_sql(
+                "INSERT INTO prompts (dataset, messages, messages_sha256, source)"
+                " VALUES ('d', %s::jsonb, %s, 'test')",
+                (json.dumps(messages), digest),
+            )
+    query = "SELECT messages_sha256 FROM prompts ORDER BY id"
+    alembic.command.upgrade(alembic_config, "head")
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql(query).scalars().all()[2] != old[2]
+    alembic.command.downgrade(alembic_config, "0003")
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql(query).scalars().all() == old
+    engine.dispose()
+
+
+def test_splits_of_before_keep_the_responses_that_their_prompts_had(
+    empty_database: str, alembic_config: alembic.config.Config
+) -> None:
+    alembic.command.upgrade(alembic_config, "0003")
+    engine = create_engine(empty_database)
+    with engine.begin() as connection:
+        for sql in (
+            "INSERT INTO prompts (id, dataset, messages, messages_sha256, source) VALUES"
+            """ (7, 'd', '[{"role": "user", "content": "a"}]', 'x', 't'),"""
+            """ (8, 'd', '[{"role": "user", "content": "b"}]', 'y', 't')""",
+            "INSERT INTO ranked_responses (id, prompt_id, position, rank, text) VALUES"
+            " (1, 7, 0, 0, 'good'), (2, 8, 0, 0, 'good'), (3, 7, 1, 1, 'poor')",
+            "INSERT INTO model_versions (id, kind, manifest) VALUES ('base', 'base', '{}')",
+            "INSERT INTO runs (id, name, config, config_sha256, software, base_version_id) VALUES"
+            " ('00000000-0000-0000-0000-000000000001', 'r', '{}', 'x', '{}', 'base')",
+            "INSERT INTO ranked_splits (run_id, prompt_id, held_out) SELECT id, 7, true FROM runs",
+        ):
+            connection.exec_driver_sql(sql)
+    alembic.command.upgrade(alembic_config, "head")
+    with engine.begin() as connection:
+        ids = connection.exec_driver_sql("SELECT response_ids FROM ranked_splits").scalar_one()
+        imitated = connection.exec_driver_sql("SELECT DISTINCT imitate FROM ranked_responses")
+        assert (sorted(ids), imitated.scalars().all()) == ([1, 3], [True])
+    engine.dispose()

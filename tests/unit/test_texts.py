@@ -2,7 +2,7 @@
 
 import pytest
 
-from rewardloop.texts import canonical, check_storable, folded, storable
+from rewardloop.texts import canonical, check_storable, folded, is_blank, storable
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,13 @@ def test_one_question_may_be_asked_in_more(text: str) -> None:
 
 def test_other_words_are_another_question() -> None:
     assert folded("How many bees?") != folded("How many bees")
+
+
+@pytest.mark.parametrize("text", ["", " \n\u00a0", "\u200b", "\ufeff \u2060", "\u3164", "\ufe0f"])
+def test_what_shows_nothing_is_blank(text: str) -> None:
+    assert is_blank(text)
+
+
+@pytest.mark.parametrize("text", ["a\u200b", ".", "\u2764\ufe0f", "\u0301"])
+def test_what_shows_something_is_not(text: str) -> None:
+    assert not is_blank(text)

@@ -21,6 +21,8 @@ class RankedResponse(Base):
     rank: Mapped[int]
     """0 is the best; equal ranks are a human tie."""
     text: Mapped[str]
+    imitate: Mapped[bool] = mapped_column(server_default="true")
+    """False where humans called it bad: IFT does not learn it, even if it is the best."""
     __table_args__ = (
         UniqueConstraint("prompt_id", "position"),
         CheckConstraint("rank >= 0", name="rank_counts_from_zero"),

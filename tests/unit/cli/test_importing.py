@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from rewardloop.cli import importing, main
 from rewardloop.datasets import Format
-from rewardloop.embedded.home import Addresses
-from rewardloop.errors import BrokenFile
+from rewardloop.embedded.home import Addresses, Home
+from rewardloop.errors import BrokenFile, InvalidInput
 
 PROMPTS = ("POST", "/v1/datasets/mine/prompts")
 RANKED = ("POST", "/v1/datasets/mine/ranked")
@@ -160,4 +160,33 @@ async def test_a_stack_that_is_down_is_not_waited_for_to_inspect(
     nobody = "http://127.0.0.1:9"
     home.remember(Addresses(nobody, nobody, nobody, "postgresql://x", "redis://x"))
     await importing.inspect(home, rankings, "mine", Format.AUTO, False, "en", False)
-    assert "no running stack was asked" in capsys.readouterr().out
+    assert "no stack was asked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"),
+    [
+        ({"deleted": True}, r"2 prompt_deleted; `rewardloop inspect` shows where\.$"),
+        ({"lang": "de"}, r"2 prompt_other_language; .* names another language than 'en'\.$"),
+    ],
+)
+async def test_a_file_of_which_nothing_is_left_says_why(
+    tmp_path: Path, stack: Any, mark: dict[str, Any], told: str
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps({"prompt": p, **mark}) + "\n" for p in "ab"))
+    home, _ = await stack({})
+    with pytest.raises(InvalidInput, match=told):
+        await importing.import_file(home, path, "mine", Format.AUTO, False, "en")
+
+
+async def test_a_text_of_the_file_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text(json.dumps({"prompt": "a\x1b[2Jb\x9b", "m\x1bd": "x"}))
+    await importing.inspect(Home(tmp_path), path, "mine", Format.AUTO, False, "en", as_json=False)
+    told = capsys.readouterr().out
+    assert "user: a\\x1b[2Jb\\x9b" in told
+    assert "m\\x1bd (1)" in told
+    assert not {"\x1b", "\x9b"} & set(told)

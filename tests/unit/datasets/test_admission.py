@@ -54,3 +54,20 @@ def test_what_only_lost_to_an_answer_that_is_too_long_is_not_called_the_best() -
     answers = ranked(("z" * 20_001, 0), ("a", 1))
     assert admission.ranking(0, ASKED, None, "api", answers) is None
     assert admission.left_out[Reason.TOO_LONG].count == 1
+
+
+def test_a_text_of_invisible_characters_is_no_text() -> None:
+    admission = Admission()
+    invisible: list[Message] = [{"role": "user", "content": "\u200b\ufeff"}]
+    assert admission.prompt(0, invisible, None, "api") is None
+    record = admission.prompt(1, ASKED, "\u2060 \n", "api")
+    assert record is not None
+    assert record.reference is None
+    assert list(admission.left_out) == [Reason.PROMPT_EMPTY, Reason.EMPTY]
+
+
+def test_what_may_not_be_imitated_stays_so_under_its_better_rank() -> None:
+    responses = [RankedText("a", 0), RankedText("b", 1, imitate=False), RankedText(" b", 2)]
+    found = Admission().ranking(0, ASKED, None, "api", responses)
+    assert found is not None
+    assert found.responses == (RankedText("a", 0), RankedText("b", 1, imitate=False))

@@ -296,3 +296,18 @@ def test_the_real_trees() -> None:
     num_responses = Counter(len(ranked.responses) for ranked in found.prompts)
     assert num_responses == {2: 7, 3: 45, 4: 14, 5: 1, 6: 1, 8: 1, 9: 1}
     assert sum(n * count for n, count in num_responses.items()) == 233
+
+
+def test_the_best_of_bad_answers_is_ranked_and_not_to_be_imitated(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path,
+        {"prompt": "a", "response": "poor", "helpfulness": 1},
+        {"prompt": "a", "response": "awful", "helpfulness": 0},
+        {"prompt": "b", "response": "fine", "helpfulness": 4},
+        {"prompt": "b", "response": "weak", "helpfulness": 2},
+    )
+    read = read_ranked(path)
+    found = {p.prompt.messages[-1]["content"]: p.responses for p in read.prompts}
+    assert found["a"] == (RankedText("poor", 0, imitate=False), RankedText("awful", 1, False))
+    assert found["b"] == (RankedText("fine", 0), RankedText("weak", 1, imitate=False))
+    assert "1 of the rankings give no example to imitate" in read.account.notes[0]

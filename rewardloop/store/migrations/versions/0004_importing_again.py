@@ -3,6 +3,7 @@
 import hashlib
 import json
 import unicodedata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,6 +45,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    _restore_digests(op.get_bind())
     op.drop_table("ift_examples")
     op.drop_column("ranked_splits", "response_ids")
     op.drop_index("prompts_by_question", table_name="prompts")
@@ -52,12 +54,8 @@ def downgrade() -> None:
 
 def _fill_digests(connection: sa.Connection) -> None:
     """Two stored rows that have become one conversation stay two: runs may have taken both.
-    The later one keeps its old digest."""
-    last = 0
-    while rows := connection.execute(
-        sa.text("SELECT id, messages FROM prompts WHERE id > :last ORDER BY id LIMIT :batch"),
-        {"last": last, "batch": BATCH},
-    ).all():
+    One of them keeps its old digest."""
+    for rows in _batches(connection):
         connection.execute(
             sa.text(
                 "UPDATE prompts p SET question_sha256 = :question, messages_sha256 = CASE WHEN"
@@ -67,6 +65,25 @@ def _fill_digests(connection: sa.Connection) -> None:
             ),
             [{"id": row.id, **_digests(row.messages)} for row in rows],
         )
+
+
+def _restore_digests(connection: sa.Connection) -> None:
+    """Of the messages as they are, as 0003 had them; else its imports would add them again."""
+    for rows in _batches(connection):
+        connection.execute(
+            sa.text("UPDATE prompts SET messages_sha256 = :digest WHERE id = :id"),
+            [{"id": row.id, "digest": _of_conversation(row.messages)} for row in rows],
+        )
+
+
+def _batches(connection: sa.Connection) -> Iterator[Sequence[sa.Row[Any]]]:
+    """All prompts, with their messages."""
+    last = 0
+    while rows := connection.execute(
+        sa.text("SELECT id, messages FROM prompts WHERE id > :last ORDER BY id LIMIT :batch"),
+        {"last": last, "batch": BATCH},
+    ).all():
+        yield rows
         last = rows[-1].id
 
 
@@ -74,9 +91,13 @@ def _digests(messages: list[dict[str, Any]]) -> dict[str, str]:
     turns = [{**m, "content": unicodedata.normalize("NFC", m["content"]).strip()} for m in messages]
     question = " ".join(messages[-1]["content"].split()).casefold()
     return {
-        "conversation": _sha256(json.dumps(turns, sort_keys=True, ensure_ascii=False)),
+        "conversation": _of_conversation(turns),
         "question": _sha256(unicodedata.normalize("NFC", question)),
     }
+
+
+def _of_conversation(messages: list[dict[str, Any]]) -> str:
+    return _sha256(json.dumps(messages, sort_keys=True, ensure_ascii=False))
 
 
 def _sha256(text: str) -> str:
