@@ -75,7 +75,8 @@ _STYLES: tuple[Style, ...] = (
     ),
     Style(re.compile(r"(?:^|\n)[ \t]*<extra_id_[01]>[ \t]*(\w+)[ \t]*\n"), first_role="user"),
     Style(re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant):[ \t]?")),
-    Style(re.compile(r"(?:^|\n)[ \t]*###[ \t]*(Human|Assistant|User|System):[ \t]*\n?")),
+    # Guanaco's turns follow each other on one line.
+    Style(re.compile(r"\n?[ \t]*###[ \t]*(Human|Assistant|User|System):[ \t]*\n?")),
 )
 _END_TOKENS = (
     "<|im_end|>",
