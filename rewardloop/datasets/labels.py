@@ -51,6 +51,17 @@ def is_liked(value: object, column: str) -> bool:
     raise not_understood(column, value)
 
 
+def is_word(value: object) -> bool:
+    """Whether a value is no free text: a number, or a word that is known to mean good or bad."""
+    if not isinstance(value, str):
+        return True
+    try:
+        is_liked(value, "")
+    except RowLeftOut:
+        return False
+    return True
+
+
 def is_verdict_against(value: object) -> bool:
     """Whether a column that nobody knows holds a word that calls its answer bad."""
     return isinstance(value, str) and re.sub(r"[-\s]+", "_", value.strip().lower()) in _AGAINST
