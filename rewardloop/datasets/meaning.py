@@ -77,6 +77,7 @@ _BAD_MARKS = names(
     spam is_spam is_rejected discarded is_discarded cancelled was_cancelled aborted flagged
     is_flagged invalid is_invalid excluded exclude is_excluded skipped skip ignored ignore
     truncated is_truncated hallucinated is_hallucinated hallucination is_hallucination nsfw is_nsfw
+    is_tie tied flipped is_flipped swapped is_swapped
     refusal is_refusal refused error errors reported is_reported moderation_flagged
     """
 )
@@ -256,9 +257,15 @@ def means_something(column: str, value: object) -> bool:
     name = plain_name(column)
     if name in _MEANINGFUL or _is_graded_or_side(name):
         return True
-    if labels.is_verdict_against(value):
+    if labels.is_verdict_against(value) or _holds_turns(value):
         return True
-    return _holds_turns(value)
+    return isinstance(value, str | list | dict) and _is_other_text(name)
+
+
+def _is_other_text(name: str) -> bool:
+    """Another answer, earlier turns or a system turn, which a figure or a flag cannot be."""
+    found = _OTHER_ANSWER.match(name) or _EARLIER.search(name) or _SYSTEM.match(name)
+    return bool(found) and not is_passed_over(name)
 
 
 def speaks_of_answer(key: str, value: object) -> bool:
@@ -290,17 +297,8 @@ def _holds_turns(value: object) -> bool:
 
 def _is_graded_or_side(name: str) -> bool:
     """`rejected_response` says something of the answers, `chosen_model` does not."""
-    found = any(
-        (
-            _NUMBERED.match(name),
-            _SIDES.match(name),
-            _GRADING.search(name),
-            _OTHER_ANSWER.match(name),
-            _EARLIER.search(name),
-            _SYSTEM.match(name),
-        )
-    )
-    return found and not is_passed_over(name)
+    found = _NUMBERED.match(name) or _SIDES.match(name) or _GRADING.search(name)
+    return bool(found) and not is_passed_over(name)
 
 
 def is_passed_over(column: str) -> bool:

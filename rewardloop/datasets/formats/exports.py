@@ -40,8 +40,8 @@ _NOT_ANSWERED = re.compile(
 )
 """Columns beside a question's answers: what a model suggested, and who answered."""
 _REMARK = re.compile(
-    r"(^|[-_ ])(comments?|notes?|reasons?|rationale|explanation|justification|remarks?|feedback|why)"
-    r"([-_ ]|$)"
+    r"(^|[-_ ])(comments?|notes?|reasons?|rationale|explanation|justification|remarks?|feedback"
+    r"|why)([-_ ]|$)"
 )
 _CORRECTION = re.compile(
     r"(^|[-_ ])(correct(ed|ion)|edit(ed)?|improved|rewritten|rewrite|revised|fixed)([-_ ]|$)"

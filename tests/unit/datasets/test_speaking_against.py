@@ -1,0 +1,132 @@
+"""What speaks against an answer, or adds to its prompt, under names that no format has."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rewardloop.datasets import Account, read_prompts
+from rewardloop.errors import InvalidInput
+
+PLAIN = {"prompt": "What is snow?", "response": "Frozen water."}
+
+
+def references(folder: Path, row: dict[str, Any]) -> tuple[list[str | None], Account]:
+    """Of the row's prompt, beside a good row that keeps the file from being refused."""
+    path = folder / "rows.jsonl"
+    good = {"prompt": "Other?", "response": "Fine."}
+    path.write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
+    found = read_prompts(path)
+    others = [p for p in found.prompts if p.messages[-1]["content"] != "Other?"]
+    return [prompt.reference for prompt in others], found.account
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("flagged", True, "rejected_by_reviewers"),
+        ("isValid", False, "rejected_by_reviewers"),
+        ("human_verified", "no", "rejected_by_reviewers"),
+        ("error", "timed out", "rejected_by_reviewers"),
+        ("finish_reason", "length", "rejected_by_reviewers"),
+        ("spam", 0.8, "rejected_by_reviewers"),
+        ("isDeleted", True, "prompt_deleted"),
+        ("deletedAt", "2024-05-01", "prompt_deleted"),
+        ("isLiked", False, "column_not_read"),
+        ("decision", "Rejected", "column_not_read"),
+        ("reaction", "👎", "column_not_read"),
+        ("edited_response", "Frozen rain.", "column_not_read"),
+        ("ground_truth", "Ice crystals.", "column_not_read"),
+        ("systemPrompt", "Speak as a pirate.", "column_not_read"),
+        ("past_messages", [{"role": "user", "content": "Hi."}], "column_not_read"),
+        ("turns", [{"role": "user", "content": "Hi."}], "column_not_read"),
+        ("article", "Snow falls in winter.", "column_not_read"),
+        ("available_tools", [{"name": "weather"}], "tool_turns"),
+        ("imagePath", "snow.png", "media"),
+    ],
+)
+def test_a_column_that_speaks_against_the_row_leaves_it_out(
+    tmp_path: Path, column: str, value: object, reason: str
+) -> None:
+    found, account = references(tmp_path, {**PLAIN, column: value})
+    assert found == []
+    assert list(account.left_out) == [reason]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("flagged", False),
+        ("isValid", True),
+        ("verified", "verified"),
+        ("error", None),
+        ("refusal", 0),
+        ("finish_reason", "stop"),
+        ("spam", 0.1),
+        ("edited", False),
+        ("has_history", False),
+        ("deletedAt", ""),
+        ("remark", "very kind"),
+    ],
+)
+def test_a_column_that_says_nothing_against_the_row_leaves_it_in(
+    tmp_path: Path, column: str, value: object
+) -> None:
+    found, account = references(tmp_path, {**PLAIN, column: value})
+    assert found == ["Frozen water."]
+    assert account.left_out == {}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"feedback": "bad"},
+        {"thumbs": "down"},
+        {"isGood": False},
+        {"deleted": True},
+        {"annotations": {"rating": 1}},
+        {"verdict": "wrong"},
+        {"context": "Winter."},
+    ],
+)
+def test_what_a_turn_says_of_itself_is_not_passed_by(tmp_path: Path, key: dict[str, Any]) -> None:
+    turns = [{"role": "user", "content": "Snow?"}, {"role": "assistant", "content": "Ice."} | key]
+    found, account = references(tmp_path, {"messages": turns})
+    assert found == []
+    assert list(account.left_out) == ["column_not_read"]
+
+
+def test_plain_keys_of_a_turn_change_nothing(tmp_path: Path) -> None:
+    beside = {"name": "Bo", "timestamp": "2024", "deleted": False, "language": "English"}
+    turns = [
+        {"role": "user", "content": "Snow?"} | beside,
+        {"role": "assistant", "content": "Ice."} | beside,
+    ]
+    found, account = references(tmp_path, {"messages": turns})
+    assert (found, account.left_out) == (["Ice."], {})
+
+
+def test_an_answer_under_a_loss_mask_is_not_learnt(tmp_path: Path) -> None:
+    turns = [
+        {"role": "user", "content": "Snow?"},
+        {"role": "assistant", "content": "Ice.", "loss_mask": 0},
+    ]
+    found, account = references(tmp_path, {"messages": turns})
+    assert found == [None]
+    assert set(account.left_out) == {"not_learnt", "no_grade"}
+
+
+@pytest.mark.parametrize("nothing", ["<noinput>", "nan", "None", "N/A", " Noinput "])
+def test_a_placeholder_is_no_input(tmp_path: Path, nothing: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"instruction": "Say hi.", "input": nothing, "output": "Hi."}))
+    (prompt,) = read_prompts(path).prompts
+    assert prompt.messages == ({"role": "user", "content": "Say hi."},)
+
+
+def test_a_file_of_such_rows_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**PLAIN, "golden_answer": "Ice."}))
+    with pytest.raises(InvalidInput, match="golden_answer"):
+        read_prompts(path)
