@@ -98,7 +98,7 @@ _STATUS_OUT = names(
 _STATUS_FINE = names(
     """
     submitted completed complete done approved accepted validated valid published active ok
-    pending ready ready_for_export default success finished
+    pending ready ready_for_export default success finished unchanged swapped
     """
 )
 _PASSED_OVER = names(

@@ -80,7 +80,7 @@ def in_context(row: Row, messages: Sequence[Message]) -> list[Message]:
 
 
 def _system(row: Row, messages: Sequence[Message]) -> list[Message]:
-    named = [key for key in SYSTEM if key in row.filled]
+    named = [k for k in SYSTEM if k in row.filled and says_something(row.peek(k))]
     if not named:
         return []
     text = turns.content(row[named[0]], named[0])
