@@ -65,6 +65,7 @@ def ranked_answer(row: Row, raw: Raw, key: str, whose: str, after_marks: bool) -
     if raw.get("deleted") is True:
         row.leave_out(Reason.DELETED)
         return None
+    _check_keys(raw, whose, {"rank", key})
     text = fields.text(raw, key)
     if rank is None:
         row.leave_out(Reason.UNRANKED)
@@ -200,9 +201,10 @@ def _rated_objects(row: Row) -> list[Conversation]:
     question, column = _object_columns(row.filled)
     found = asked.prompt(row, question)
     candidates = []
-    for raw in fields.children({column: row.listed(column)}, column):
+    answers = fields.children({column: row.listed(column)}, column)
+    for number, raw in enumerate(answers, start=1):
         text_key, key = _keys_of_rated(raw)
-        _check_keys(raw, column, {text_key, key})
+        _check_keys(raw, f"answer {number}", {text_key, key})
         rating = labels.number(raw[key], key) if is_filled(raw.get(key)) else None
         grade: Grade = Ungraded() if rating is None else Rated(rating, Scale(f"{column}.{key}"))
         text = marks.answer(fields.text(raw, text_key), found.was_rendered)
@@ -210,10 +212,11 @@ def _rated_objects(row: Row) -> list[Conversation]:
     return conversation(row, "ranked", found.messages, candidates)
 
 
-def _check_keys(raw: Raw, column: str, read: set[str]) -> None:
+def _check_keys(raw: Raw, whose: str, read: set[str]) -> None:
+    """An answer's own marks and further grades are read, or the row is left out."""
     for key, value in raw.items():
         if key not in read and says_something(value) and meaning.speaks_of_answer(key, value):
-            raise RowLeftOut(Reason.COLUMN_NOT_READ, f'the key "{key}" in "{column}" is not read')
+            raise RowLeftOut(Reason.COLUMN_NOT_READ, f'the key "{key}" of {whose} is not read')
 
 
 def _object_columns(filled: frozenset[str]) -> tuple[str, str]:

@@ -111,3 +111,14 @@ def test_guanacos_turns_follow_on_one_line(tmp_path: Path) -> None:
     (prompt,) = read_prompts(path).prompts
     assert prompt.messages == ({"role": "user", "content": "Q?"},)
     assert prompt.reference == "A."
+
+
+@pytest.mark.parametrize("mark", [{"flagged": True}, {"isRejected": "yes"}, {"rating": 1}])
+def test_what_a_ranked_answer_says_of_itself_is_not_passed_by(
+    tmp_path: Path, mark: dict[str, Any]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    answers = [{"text": "one", "rank": 0} | mark, {"text": "two", "rank": 1}]
+    path.write_text(json.dumps({"prompt": "Q?", "responses": answers}))
+    with pytest.raises(InvalidInput, match="reply 1"):
+        read_ranked(path)
