@@ -52,15 +52,17 @@ _GRADING = re.compile(
 )
 _NUMBERED = re.compile(
     r"^(response|answer|completion|generation|output|score|rating|rank|conversation|chosen|rejected)"
-    r"[-_ ]?[0-9a-d]$"
+    r"([-_ ]?[0-9a-d]|_[jkwl])$"
 )
 _SIDES = re.compile(
-    r"^(chosen|rejected|preferred|dispreferred|non_preferred|better|worse|best|worst|bad|negative)"
+    r"^(chosen|rejected|preferred|dispreferred|non_preferred|better|worse|best|worst|bad|negatives?"
+    r"|win|winner|winning|lose|loser|losing)"
     r"([-_ ]|$)"
 )
 _OTHER_ANSWER = re.compile(
     r"^(gold|golden|ground_truth|correct|corrected|correction|expected|edited|improved|revised"
     r"|revision|rewritten|ideal)(_(answer|response|completion|output|reply|text))?$"
+    r"|^(human|reference|target|alternative)_(answer|response|completion|output|reply)$"
 )
 """An answer that is meant to be better than the row's own."""
 _EARLIER = re.compile(r"(^|_)(history|previous|prev|past|prior|earlier|so_far)(_|$)")

@@ -33,7 +33,12 @@ _RATINGS = names(
     response_score answer_score completion_score rm_score quality_score quality grade ratings
     """
 )
-_RATING = re.compile(r"(^|_)(rating|reward)$")
+_RATING = re.compile(
+    r"^((human|user|expert|annotator|crowd|judge|llm|gpt4?|rm|instruct|avg|average|mean|median|overall|total"
+    r"|final|response|answer|completion|output|generation|quality|helpfulness|star)_)*"
+    r"(rating|reward)$"
+)
+"""Of the answer, and higher is better; `toxicity_rating` or `prompt_rating` stay unread."""
 
 
 def of(row: Row) -> Grade:

@@ -38,6 +38,9 @@ def references(folder: Path, row: dict[str, Any]) -> tuple[list[str | None], Acc
         ("reaction", "👎", "column_not_read"),
         ("edited_response", "Frozen rain.", "column_not_read"),
         ("ground_truth", "Ice crystals.", "column_not_read"),
+        ("human_response", "Ice crystals.", "column_not_read"),
+        ("response_w", "Ice crystals.", "column_not_read"),
+        ("negatives", ["Fire."], "column_not_read"),
         ("systemPrompt", "Speak as a pirate.", "column_not_read"),
         ("past_messages", [{"role": "user", "content": "Hi."}], "column_not_read"),
         ("turns", [{"role": "user", "content": "Hi."}], "column_not_read"),
@@ -129,4 +132,38 @@ def test_a_file_of_such_rows_alone_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({**PLAIN, "golden_answer": "Ice."}))
     with pytest.raises(InvalidInput, match="golden_answer"):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize(
+    "column", ["toxicity_rating", "prompt_rating", "difficulty_rating", "negative_reward"]
+)
+def test_a_rating_of_something_else_ranks_no_answers(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{**PLAIN, column: 1}, {**PLAIN, "response": "Ice.", column: 5}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InvalidInput, match=column):
+        read_prompts(path)
+
+
+@pytest.mark.parametrize("column", ["rating", "human_rating", "avg_response_rating", "rm_reward"])
+def test_a_rating_of_the_answer_ranks_it(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    rows = [{**PLAIN, column: 1}, {**PLAIN, "response": "Ice.", column: 5}]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [prompt.reference for prompt in read_prompts(path).prompts] == ["Ice."]
+
+
+def test_a_later_turn_without_the_earlier_ones_is_left_out(tmp_path: Path) -> None:
+    found, account = references(tmp_path, {**PLAIN, "conversation_id": "a", "turn_index": 2})
+    assert (found, list(account.left_out)) == ([], ["column_not_read"])
+    found, _ = references(tmp_path, {**PLAIN, "turn_index": 2, "history": [["Hi?", "Hello."]]})
+    assert found == ["Frozen water."]
+
+
+def test_vicunas_answers_are_no_questions(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    row = {"question_id": 1, "text": "Frozen water.", "answer_id": "x", "model_id": "m"}
+    path.write_text(json.dumps(row))
+    with pytest.raises(InvalidInput, match="there is no prompt"):
         read_prompts(path)
