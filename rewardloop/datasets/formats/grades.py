@@ -63,6 +63,16 @@ def of(row: Row) -> Grade:
     return Reference()
 
 
+def empty(row: Row) -> frozenset[str]:
+    """The columns for a grade that the row has and does not fill."""
+    return frozenset(column for column in row.keys() - row.filled if _is_grade(column))
+
+
+def _is_grade(column: str) -> bool:
+    known = column in _LABELS or column in _WARNINGS or column in _RATINGS or column == "rank"
+    return known or bool(_RATING.search(column))
+
+
 def _filled(row: Row, columns: frozenset[str] | set[str]) -> list[str]:
     return sorted(columns & row.filled)
 

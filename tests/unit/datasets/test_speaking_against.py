@@ -167,3 +167,25 @@ def test_vicunas_answers_are_no_questions(tmp_path: Path) -> None:
     path.write_text(json.dumps(row))
     with pytest.raises(InvalidInput, match="there is no prompt"):
         read_prompts(path)
+
+
+def test_an_empty_label_among_filled_ones_is_no_praise(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,completion,label\nA?,a,good\nB?,b,\nC?,c,bad\n")
+    found = read_prompts(path)
+    assert [prompt.reference for prompt in found.prompts] == ["a", None, None]
+    assert {name: left.count for name, left in found.account.left_out.items()} == {
+        "disliked": 1,
+        "no_grade": 1,
+    }
+
+
+def test_a_label_that_no_row_fills_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,completion,label\nA?,a,\nB?,b,\n")
+    assert [prompt.reference for prompt in read_prompts(path).prompts] == ["a", "b"]
+
+
+def test_a_row_without_the_label_of_others_is_read_by_itself(tmp_path: Path) -> None:
+    found, account = references(tmp_path, {"prompt": "A?", "completion": "a", "label": True})
+    assert (found, account.num_references) == (["a"], 2)
