@@ -23,7 +23,7 @@ _MEANINGFUL = (
     | names(
         """
     likes dislikes accuracy toxicity usefulness helpfulness_score correctness article articles
-    paragraph paragraphs passages retrieved_passages story knowledge
+    paragraph paragraphs passages retrieved_passages story
     source_text instructions schema cot chain_of_thought thoughts scratchpad rejection_reason
     flag_reason
     label labels kto_tag liked is_liked disliked desirable is_desirable thumbs_up thumbs_down
@@ -79,7 +79,7 @@ _BAD_MARKS = names(
     spam is_spam is_rejected discarded is_discarded cancelled was_cancelled aborted flagged
     is_flagged invalid is_invalid excluded exclude is_excluded skipped skip ignored ignore
     truncated is_truncated hallucinated is_hallucinated hallucination is_hallucination nsfw is_nsfw
-    is_tie tied flipped is_flipped swapped is_swapped
+    unfinished is_unfinished interrupted cut_off is_cut_off is_tie tied flipped is_flipped swapped is_swapped
     refusal is_refusal refused error errors reported is_reported moderation_flagged
     """
 )
@@ -278,6 +278,8 @@ def speaks_of_answer(key: str, value: object) -> bool:
         _check_mark(plain_name(key), str(value).strip().lower())
     except RowLeftOut:
         return True
+    if plain_name(key) in _ENDED:
+        return str(value).strip().lower() in _ENDED_BADLY
     return not is_passed_over(key) and means_something(key, value)
 
 

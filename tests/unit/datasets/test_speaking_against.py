@@ -91,6 +91,8 @@ def test_a_column_that_says_nothing_against_the_row_leaves_it_in(
         {"annotations": {"rating": 1}},
         {"verdict": "wrong"},
         {"context": "Winter."},
+        {"finish_reason": "length"},
+        {"unfinished": True},
     ],
 )
 def test_what_a_turn_says_of_itself_is_not_passed_by(tmp_path: Path, key: dict[str, Any]) -> None:
@@ -102,6 +104,7 @@ def test_what_a_turn_says_of_itself_is_not_passed_by(tmp_path: Path, key: dict[s
 
 def test_plain_keys_of_a_turn_change_nothing(tmp_path: Path) -> None:
     beside = {"name": "Bo", "timestamp": "2024", "deleted": False, "language": "English"}
+    beside |= {"finish_reason": "stop", "error": False, "refusal": None}
     turns = [
         {"role": "user", "content": "Snow?"} | beside,
         {"role": "assistant", "content": "Ice."} | beside,
