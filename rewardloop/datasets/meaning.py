@@ -80,7 +80,8 @@ _BAD_MARKS = names(
     is_flagged invalid is_invalid excluded exclude is_excluded skipped skip ignored ignore
     truncated is_truncated hallucinated is_hallucinated hallucination is_hallucination nsfw is_nsfw
     unfinished is_unfinished interrupted cut_off is_cut_off is_tie tied flipped is_flipped
-    swapped is_swapped refusal is_refusal refused error errors reported is_reported moderation_flagged
+    swapped is_swapped refusal is_refusal refused error errors reported is_reported
+    moderation_flagged
     """
 )
 _REVIEWS = names(
