@@ -83,17 +83,16 @@ def _check_storable(text: str, what: str) -> None:
 
 def _fit_candidates(row: Row, candidates: Sequence[Candidate]) -> list[Candidate]:
     fit: list[Candidate] = []
-    best_unfit: int | None = None
+    lost: list[int] = []
     for candidate in candidates:
         why = _unfit(candidate)
         if why is None:
             fit.append(candidate)
             continue
         row.leave_out(why)
-        if why is Reason.TOO_LONG and isinstance(candidate.grade, Ranked):
-            rank = candidate.grade.rank
-            best_unfit = rank if best_unfit is None else min(rank, best_unfit)
-    return _without_lone_loser(fit, best_unfit)
+        if isinstance(candidate.grade, Ranked):
+            lost.append(candidate.grade.rank)
+    return _without_lone_loser(fit, min(lost, default=None))
 
 
 def _unfit(candidate: Candidate) -> Reason | None:
@@ -108,9 +107,10 @@ def _unfit(candidate: Candidate) -> Reason | None:
     return None
 
 
-def _without_lone_loser(fit: list[Candidate], best_unfit: int | None) -> list[Candidate]:
-    """What lost to an answer that is only too long, and beats none that is left, is no best."""
+def _without_lone_loser(fit: list[Candidate], best_lost: int | None) -> list[Candidate]:
+    """What lost to an answer that is not read, and beats none that is left, is no best: a
+    rejected answer does not get good because the chosen one is blank."""
     ranks = {c.grade.rank for c in fit if isinstance(c.grade, Ranked)}
-    if best_unfit is None or len(ranks) != 1 or best_unfit >= min(ranks):
+    if best_lost is None or len(ranks) != 1 or best_lost >= min(ranks):
         return fit
     return [Candidate(c.text, Ungraded()) if isinstance(c.grade, Ranked) else c for c in fit]

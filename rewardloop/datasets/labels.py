@@ -5,6 +5,7 @@ it raises. Knows no format.
 """
 
 import math
+import re
 
 from rewardloop.datasets.fields import kind_of, names
 from rewardloop.datasets.reasons import Reason, RowLeftOut
@@ -23,6 +24,13 @@ _BAD = names(
     downvote downvoted fail failed 👎
     """
 )
+_AGAINST = names(
+    """
+    bad undesirable undesired thumbs_down thumbsdown thumb_down dislike disliked rejected reject
+    unpreferred unhelpful incorrect wrong downvote downvoted fail failed unsafe invalid 👎
+    """
+)
+"""Words that speak against an answer in whatever column they stand."""
 MAX_RANK = 2**31 - 1
 """What the database's integers hold."""
 
@@ -41,6 +49,22 @@ def is_liked(value: object, column: str) -> bool:
     if isinstance(value, bool | int | float | str) and word in _BAD:
         return False
     raise not_understood(column, value)
+
+
+def is_word(value: object) -> bool:
+    """Whether a value is no free text: a number, or a word that is known to mean good or bad."""
+    if not isinstance(value, str):
+        return True
+    try:
+        is_liked(value, "")
+    except RowLeftOut:
+        return False
+    return True
+
+
+def is_verdict_against(value: object) -> bool:
+    """Whether a column that nobody knows holds a word that calls its answer bad."""
+    return isinstance(value, str) and re.sub(r"[-\s]+", "_", value.strip().lower()) in _AGAINST
 
 
 def number(value: object, column: str) -> float:

@@ -75,7 +75,8 @@ _STYLES: tuple[Style, ...] = (
     ),
     Style(re.compile(r"(?:^|\n)[ \t]*<extra_id_[01]>[ \t]*(\w+)[ \t]*\n"), first_role="user"),
     Style(re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant):[ \t]?")),
-    Style(re.compile(r"(?:^|\n)[ \t]*###[ \t]*(Human|Assistant|User|System):[ \t]*\n?")),
+    # Guanaco's turns follow each other on one line.
+    Style(re.compile(r"\n?[ \t]*###[ \t]*(Human|Assistant|User|System):[ \t]*\n?")),
 )
 _END_TOKENS = (
     "<|im_end|>",
@@ -83,8 +84,12 @@ _END_TOKENS = (
     "<end_of_turn>",
     "<|end_of_text|>",
     "<|endoftext|>",
+    "<|end_of_turn|>",
+    "<|end|>",
     "</s>",
     "<eos>",
+    "<pad>",
+    "<|pad|>",
 )
 _LLAMA2 = re.compile(r"\[INST\](.*?)(?:\[/INST\]|$)(.*?)(?=(?:<s>\s*)?\[INST\]|$)", re.DOTALL)
 _LLAMA2_SYSTEM = re.compile(r"\s*<<SYS>>\n?(.*?)\n?<</SYS>>\s*", re.DOTALL)
@@ -97,7 +102,7 @@ _SOME_MARK = re.compile(
 )
 _SIGNS = (
     "<|", "<start_of_turn>", "<extra_id_", "[INST]", "Human:", "Assistant:", "ASSISTANT:", "###",
-    "<\uff5c",
+    "<\uff5c", "[|", "<reserved_",
 )  # fmt: skip
 """A text without any of these holds no marks: looked for first, since most have none."""
 _BEGINNING = re.compile(
@@ -105,6 +110,15 @@ _BEGINNING = re.compile(
     r"|<start_of_turn>|<\|(?:system|user)\|>|USER:|###|Below is an instruction|A chat between)"
 )
 _OPEN_END = re.compile(r"(?:^|\n)[ \t]*(?:###[ \t]*)?Assistant:\s*$")
+
+_UNKNOWN_OPEN_END = re.compile(
+    r"(?:<\|[^|>\n]*(?:assistant|bot|model)[^|>\n]*\|>|\[\|(?:ai|assistant|bot)\|\]|<reserved_\d+>"
+    r"|<\|end_of_turn\|>[\w ]*Assistant)\s*:?\s*$",
+    re.IGNORECASE,
+)
+"""A template that is not known here, and that ends in the mark behind which the answer goes."""
+_END = 200
+"""How much of a text's end is searched for it."""
 
 
 def split(text: str) -> list[Message] | None:
@@ -120,7 +134,7 @@ def split(text: str) -> list[Message] | None:
     for found in (_styled(text), _llama2(text), _alpaca(text), _vicuna(text)):
         if found is not None:
             return found
-    if _SOME_MARK.search(text) or _OPEN_END.search(text):
+    if _SOME_MARK.search(text) or _OPEN_END.search(text) or _UNKNOWN_OPEN_END.search(text[-_END:]):
         raise RowLeftOut(Reason.TURN_MARKS, "a text holds turn marks that cannot be split")
     return None
 

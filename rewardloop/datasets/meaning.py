@@ -7,17 +7,25 @@ format alike, as is a column that names a human language.
 
 import re
 
+from rewardloop.datasets import labels
 from rewardloop.datasets.fields import names
 from rewardloop.datasets.reasons import Reason, RowLeftOut
-from rewardloop.datasets.row import Row, says_something
+from rewardloop.datasets.row import Row, parsed, says_something
 
-_MEDIA = names("image images img audio audios video videos picture pictures files attachments")
+_MEDIA = names(
+    "image images img audio audios video videos picture pictures photo photos figure media files "
+    "attachments"
+)
 _TOOLS = names("tools functions tool_calls function_call")
 _MEANINGFUL = (
     _MEDIA
     | _TOOLS
     | names(
         """
+    likes dislikes accuracy toxicity usefulness helpfulness_score correctness article articles
+    paragraph paragraphs passages retrieved_passages story
+    source_text instructions schema cot chain_of_thought thoughts scratchpad rejection_reason
+    flag_reason
     label labels kto_tag liked is_liked disliked desirable is_desirable thumbs_up thumbs_down
     thumbs thumb vote feedback accepted rejected_by is_good good preferred is_preferred rating
     ratings score scores reward rewards stars quality grade overall_score rank ranks ranking winner
@@ -44,21 +52,43 @@ _GRADING = re.compile(
 )
 _NUMBERED = re.compile(
     r"^(response|answer|completion|generation|output|score|rating|rank|conversation|chosen|rejected)"
-    r"[-_ ]?[0-9a-d]$"
+    r"([-_ ]?[0-9a-d]|_[jkwl])$"
 )
 _SIDES = re.compile(
-    r"^(chosen|rejected|preferred|dispreferred|non_preferred|better|worse|best|worst|bad|negative)"
+    r"^(chosen|rejected|preferred|dispreferred|non_preferred|better|worse|best|worst|bad|negatives?"
+    r"|win|winner|winning|lose|loser|losing)"
     r"([-_ ]|$)"
 )
-_DELETED = names("deleted is_deleted removed hidden archived")
+_OTHER_ANSWER = re.compile(
+    r"^(gold|golden|ground_truth|correct|corrected|correction|expected|edited|improved|revised"
+    r"|revision|rewritten|ideal)(_(answer|response|completion|output|reply|text))?$"
+    r"|^(human|reference|target|alternative)_(answer|response|completion|output|reply)$"
+)
+"""An answer that is meant to be better than the row's own."""
+_EARLIER = re.compile(r"(^|_)(history|previous|prev|past|prior|earlier|so_far)(_|$)")
+_SYSTEM = re.compile(r"^(sys|system|preamble)(_(prompt|message|msg|instructions?|text|content))?$")
+_DELETED = names("deleted is_deleted removed is_removed hidden is_hidden archived is_archived")
+_TRUE = names("true t 1 1.0 yes y approved accepted valid verified passed pass ok keep")
+_FALSE = names("false f no n none ok")
+_DELETED_AT = re.compile(r"^(deleted|removed|archived)_(at|on|date|time)$")
+_ENDED = names("finish_reason stop_reason finish_reasons")
+_ENDED_BADLY = names("length max_tokens max_length content_filter error")
+_TURN_KEYS = names("content value text")
 _BAD_MARKS = names(
     """
-    spam is_spam is_rejected discarded cancelled was_cancelled aborted
+    spam is_spam is_rejected discarded is_discarded cancelled was_cancelled aborted flagged
+    is_flagged invalid is_invalid excluded exclude is_excluded skipped skip ignored ignore
+    truncated is_truncated hallucinated is_hallucinated hallucination is_hallucination nsfw is_nsfw
+    unfinished is_unfinished interrupted cut_off is_cut_off is_tie tied flipped is_flipped
+    swapped is_swapped refusal is_refusal refused error errors reported is_reported
+    moderation_flagged
     """
 )
 _REVIEWS = names(
     """
-    review_result reviewed_ok approved is_approved accepted_by_reviewer
+    review_result reviewed_ok approved is_approved accepted_by_reviewer valid is_valid passed
+    verified is_verified human_verified keep include ok is_ok is_gold
+    is_accurate accurate truthful is_truthful
     """
 )
 _MODERATIONS = names("openai_moderation toxic_chat_tag moderation")
@@ -71,7 +101,7 @@ _STATUS_OUT = names(
 _STATUS_FINE = names(
     """
     submitted completed complete done approved accepted validated valid published active ok
-    pending ready ready_for_export default success finished
+    pending ready ready_for_export default success finished unchanged swapped
     """
 )
 _PASSED_OVER = names(
@@ -126,13 +156,18 @@ def check_marks(row: Row) -> None:
         RowLeftOut: the row is marked as not to be used.
     """
     for column in sorted(row.filled):
-        name = column.lower()
+        name = plain_name(column)
         value = str(row.peek(column)).strip().lower()
         if name in _DELETED | _BAD_MARKS | _REVIEWS:
             row.used.add(column)
             _check_mark(name, value)
         elif name in _STATUS:
             _check_status(row, column, value)
+        elif _DELETED_AT.match(name):
+            row.used.add(column)
+            raise RowLeftOut(Reason.PROMPT_DELETED, f'its "{column}" is {value}')
+        elif name in _ENDED:
+            _check_ended(row, column, value)
         elif name in _MODERATIONS:
             _check_moderation(row, column)
         elif name in ("language", "lang"):
@@ -140,11 +175,20 @@ def check_marks(row: Row) -> None:
 
 
 def _check_mark(name: str, value: str) -> None:
-    is_true = value in ("true", "1", "1.0", "yes")
+    is_true = value in _TRUE
     if name in _DELETED and is_true:
         raise RowLeftOut(Reason.PROMPT_DELETED, f'its "{name}" is {value}')
-    if is_true if name in _BAD_MARKS else name in _REVIEWS and not is_true:
+    is_bad = name in _BAD_MARKS and not _is_nothing(value)
+    if is_bad or (name in _REVIEWS and not is_true):
         raise RowLeftOut(Reason.REJECTED_BY_REVIEWERS, f'its "{name}" is {value}')
+
+
+def _is_nothing(value: str) -> bool:
+    """A mark against the row that is not set, or a share of raters below one half."""
+    try:
+        return float(value) < 0.5
+    except ValueError:
+        return value in _FALSE or not says_something(value)
 
 
 def _check_status(row: Row, column: str, value: str) -> None:
@@ -153,6 +197,13 @@ def _check_status(row: Row, column: str, value: str) -> None:
         raise RowLeftOut(Reason.REJECTED_BY_REVIEWERS, f'its "{column}" is {value}')
     if value not in _STATUS_FINE:
         raise RowLeftOut(Reason.LABEL_NOT_UNDERSTOOD, f'its "{column}" is {value}')
+
+
+def _check_ended(row: Row, column: str, value: str) -> None:
+    """An answer that was cut off, or kept back, is none to learn."""
+    row.used.add(column)
+    if value in _ENDED_BADLY:
+        raise RowLeftOut(Reason.REJECTED_BY_REVIEWERS, f'its "{column}" is {value}')
 
 
 def _check_moderation(row: Row, column: str) -> None:
@@ -185,20 +236,68 @@ def unread(row: Row) -> list[str]:
     """
     unknown = []
     for column in sorted(row.filled - row.used):
-        name = column.lower()
+        name = plain_name(column)
         if column in row.passed_over or not says_something(row.peek(column)):
             continue
         if name in _MEDIA or _MEDIA & set(re.split(r"[-_ ]", name)):
             raise RowLeftOut(Reason.MEDIA, f'the column "{column}" holds what is no text')
-        if name in _TOOLS:
+        if name in _TOOLS or (
+            {"tools", "functions"} & set(name.split("_")) and not is_passed_over(column)
+        ):
             raise RowLeftOut(Reason.TOOL_TURNS, f'the column "{column}" holds tools')
-        if name in _MEANINGFUL or _is_graded_or_side(name):
+        if means_something(column, row.peek(column)):
             raise RowLeftOut(
                 Reason.COLUMN_NOT_READ, f'the column "{column}" is not read in a row of its format'
             )
         if not is_passed_over(column):
             unknown.append(column)
     return unknown
+
+
+def means_something(column: str, value: object) -> bool:
+    """Whether a column changes what a row means, by its name, or because it holds a verdict
+    against the answer, or turns."""
+    name = plain_name(column)
+    if name in _MEANINGFUL or _is_graded_or_side(name):
+        return True
+    if labels.is_verdict_against(value) or _holds_turns(value):
+        return True
+    return isinstance(value, str | list | dict) and _is_other_text(name)
+
+
+def _is_other_text(name: str) -> bool:
+    """Another answer, earlier turns or a system turn, which a figure or a flag cannot be."""
+    found = _OTHER_ANSWER.match(name) or _EARLIER.search(name) or _SYSTEM.match(name)
+    return bool(found) and not is_passed_over(name)
+
+
+def speaks_of_answer(key: str, value: object) -> bool:
+    """Whether a key beside a turn's text grades it, marks it or adds to it."""
+    if isinstance(value, dict):
+        return any(speaks_of_answer(inner, held) for inner, held in value.items())
+    try:
+        _check_mark(plain_name(key), str(value).strip().lower())
+    except RowLeftOut:
+        return True
+    if plain_name(key) in _ENDED:
+        return str(value).strip().lower() in _ENDED_BADLY
+    return not is_passed_over(key) and means_something(key, value)
+
+
+def plain_name(column: str) -> str:
+    """`isLiked` and `Is-Liked` are `is_liked`."""
+    apart = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column)
+    return re.sub(r"[-\s]+", "_", apart.strip()).lower()
+
+
+def _holds_turns(value: object) -> bool:
+    value = parsed(value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(v, dict) and _TURN_KEYS & v.keys() for v in value)
+        and all({"role", "from"} & v.keys() for v in value)
+    )
 
 
 def _is_graded_or_side(name: str) -> bool:

@@ -7,14 +7,15 @@ format from inside.
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from rewardloop.datasets import meaning
 from rewardloop.datasets.account import Account, LeftOut
 from rewardloop.datasets.files import BrokenLine, Item, read_items
 from rewardloop.datasets.fitness import fitted
-from rewardloop.datasets.form import Conversation
-from rewardloop.datasets.formats import oasst
+from rewardloop.datasets.form import Candidate, Conversation, Reference, Ungraded
+from rewardloop.datasets.formats import grades, oasst
 from rewardloop.datasets.formats.shape import RowFormat
 from rewardloop.datasets.formats.table import Format, recognised
 from rewardloop.datasets.grouping import Group, key_of
@@ -55,6 +56,7 @@ class Reading:
         self._format = format
         self._language = language
         self._messages: list[Row] = []
+        self._not_graded: list[tuple[Group, int, frozenset[str]]] = []
         self._num_rows = 0
         self._duplicates = 0
         self._later_turns = 0
@@ -102,6 +104,7 @@ class Reading:
             except ValueError as error:
                 self._refuse(tree.line, error)
         self._messages = []
+        self._take_back_grades()
 
     def _read(self, row: Row, format: RowFormat, *, is_put_together: bool = False) -> None:
         row.pass_over(*format.passes_over)
@@ -115,7 +118,7 @@ class Reading:
         for why in row.left_out:
             self._leave_out(why, row.line)
         for conversation in found:
-            self._take(conversation, row.line)
+            self._take(conversation, row.line, grades.empty(row))
 
     def _count_columns(self, row: Row, unknown: Iterable[str]) -> None:
         self._unknown.update(unknown)
@@ -123,7 +126,7 @@ class Reading:
         known = row.filled - row.used - set(unknown)
         self._passed_over.update(known)
 
-    def _take(self, conversation: Conversation, line: int) -> None:
+    def _take(self, conversation: Conversation, line: int, empty_grades: frozenset[str]) -> None:
         self._later_turns += conversation.num_later_turns
         key = tuple(_plain(message) for message in conversation.messages)
         group = self.groups.get(key)
@@ -132,7 +135,16 @@ class Reading:
             self.groups[key] = group
         elif set(conversation.candidates) <= group.known_answers():
             self._duplicates += 1
+        if empty_grades:
+            self._not_graded.append((group, len(group.conversations), empty_grades))
         group.conversations.append(conversation)
+
+    def _take_back_grades(self) -> None:
+        """An answer whose label is empty, in a file that labels others, is none to learn."""
+        for group, number, columns in self._not_graded:
+            if columns & self._used.keys():
+                group.conversations[number] = _ungraded(group.conversations[number])
+        self._not_graded = []
 
     def _refuse(self, line: int, error: ValueError) -> None:
         reason = error.reason if isinstance(error, RowLeftOut) else Reason.MALFORMED
@@ -204,6 +216,14 @@ def read(path: Path, format: Format, language: str | None) -> Reading:
     reading.finish()
     reading.notes = tuple(items.notes)
     return reading
+
+
+def _ungraded(conversation: Conversation) -> Conversation:
+    candidates = tuple(
+        Candidate(c.text, Ungraded()) if isinstance(c.grade, Reference) else c
+        for c in conversation.candidates
+    )
+    return replace(conversation, candidates=candidates)
 
 
 def _is_unread(error: ValueError) -> bool:

@@ -47,7 +47,7 @@ class Reason(StrEnum):
     TREE_NOT_READY = "tree_not_ready"
     """An Open Assistant tree was halted, aborted or not finished."""
     REJECTED_BY_REVIEWERS = "rejected_by_reviewers"
-    """Reviewers rejected it, discarded it, or cancelled their annotation."""
+    """Reviewers or a mark in the row rejected it, or an annotation was cancelled."""
     FLAGGED = "flagged"
     """A moderation that came with the row flagged it as hateful, violent or the like."""
     SPAM = "spam"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from rewardloop.datasets import fields
+from rewardloop.datasets import fields, meaning
 from rewardloop.datasets.fields import names
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import parsed, says_something
@@ -39,12 +39,15 @@ _ROLE_KEYS = ("role", "from", "speaker", "author")
 _TEXT_KEYS = ("content", "value", "text", "message", "parts")
 _MEDIA_KEYS = ("images", "image", "audio", "audios", "video", "videos", "files", "attachments")
 _TOOL_KEYS = ("tool_calls", "function_call", "tool_call_id", "tools", "functions")
+_LEARNT_KEYS = ("weight", "train", "training", "loss", "loss_mask", "loss_weight", "trainable")
+_TURN_KEYS = frozenset({*_ROLE_KEYS, *_TEXT_KEYS, *_LEARNT_KEYS})
 _OTHER_MEANING = (
     "reasoning_content",
     "reasoning",
     "thinking",
     "thought",
     "refusal",
+    "mask",
     "label",
     "rating",
     "score",
@@ -144,11 +147,14 @@ def _check_keys(raw: Mapping[str, object]) -> None:
         for key in keys:
             if says_something(raw.get(key)):
                 raise RowLeftOut(reason, f'its key "{key}" is not read')
+    for key, value in raw.items():
+        if key not in _TURN_KEYS and says_something(value) and meaning.speaks_of_answer(key, value):
+            raise RowLeftOut(Reason.COLUMN_NOT_READ, f'its key "{key}" is not read')
 
 
 def _is_learnt(raw: Mapping[str, object]) -> bool:
     """OpenAI's `weight`, Axolotl's `train` and `training`; a turn without them is learnt."""
-    for key in ("weight", "train", "training", "loss"):
+    for key in _LEARNT_KEYS:
         value = raw.get(key)
         if value is not None and str(value).strip().lower() in ("0", "0.0", "false", "no"):
             return False

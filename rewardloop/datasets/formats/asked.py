@@ -10,7 +10,7 @@ from typing import cast
 
 from rewardloop.datasets import fields, marks, turns
 from rewardloop.datasets.reasons import Reason, RowLeftOut
-from rewardloop.datasets.row import Row, parsed
+from rewardloop.datasets.row import Row, parsed, says_something
 from rewardloop.records import Message
 
 SYSTEM = ("system", "system_prompt", "system_message", "system_instruction")
@@ -19,6 +19,7 @@ HISTORY = (
     "previous_turns",
 )  # fmt: skip
 INPUT = ("input", "context", "passage", "document")
+_NO_INPUT = frozenset({"<noinput>", "noinput", "no input", "<no input>", "n/a"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def instruction(row: Row, column: str) -> Asked:
     """A prompt and, after a blank line, what it is about."""
     said = fields.text(row, column)
     about = row.first(*INPUT)
-    if about is None:
+    if about is None or _is_placeholder(about):
         return prompt(row, column)
     if not said.strip():
         raise RowLeftOut(Reason.PROMPT_EMPTY, "the prompt has no text beside its input")
@@ -59,6 +60,13 @@ def instruction(row: Row, column: str) -> Asked:
     if marks.split(said) is not None:
         raise RowLeftOut(Reason.TURN_MARKS, "a rendered conversation has an input beside it")
     return Asked(in_context(row, user(f"{said}\n\n{about}")))
+
+
+def _is_placeholder(about: object) -> bool:
+    """What Alpaca's descendants and pandas write where there is no input."""
+    return isinstance(about, str) and (
+        not says_something(about) or about.strip().lower() in _NO_INPUT
+    )
 
 
 def _of_text(text: str) -> Asked:
@@ -72,7 +80,7 @@ def in_context(row: Row, messages: Sequence[Message]) -> list[Message]:
 
 
 def _system(row: Row, messages: Sequence[Message]) -> list[Message]:
-    named = [key for key in SYSTEM if key in row.filled]
+    named = [k for k in SYSTEM if k in row.filled and says_something(row.peek(k))]
     if not named:
         return []
     text = turns.content(row[named[0]], named[0])

@@ -30,9 +30,28 @@ def _alone(name: str, question: str) -> RowFormat:
     return RowFormat(name, has(question), lambda row: _read(row, name, question, "response"))
 
 
+_TURN_NUMBERS = ("turn", "turn_id", "turn_idx", "turn_index", "turn_no", "turn_number")
+
+
+def _check_turn(row: Row) -> None:
+    """
+    Raises:
+        RowLeftOut: the row is a later turn, and what was said before stands in other rows.
+    """
+    if any(column in row.filled for column in asked.HISTORY):
+        return
+    for column in _TURN_NUMBERS:
+        value = str(row.peek(column)).removesuffix(".0")
+        if value.isdecimal() and int(value) > 1:
+            detail = f'its "{column}" is {value}, and the earlier turns are not in the row'
+            raise RowLeftOut(Reason.COLUMN_NOT_READ, detail)
+
+
 def _read(row: Row, name: str, question: str, answer: str) -> list[Conversation]:
     value = row.peek(question)
     is_text = isinstance(value, str) and not turns.is_turns(value)
+    if is_text:
+        _check_turn(row)
     found = asked.instruction(row, question) if is_text else asked.prompt(row, question)
     grade = grades.of(row) if answer in row.filled else None
     candidates = []

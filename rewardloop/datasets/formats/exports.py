@@ -39,6 +39,13 @@ _NOT_ANSWERED = re.compile(
     r"(-suggestion|-suggestion-metadata|\.suggestion(\.\w+)?|\.responses\.(users|status))$"
 )
 """Columns beside a question's answers: what a model suggested, and who answered."""
+_REMARK = re.compile(
+    r"(^|[-_ ])(comments?|notes?|reasons?|rationale|explanation|justification|remarks?|feedback"
+    r"|why)([-_ ]|$)"
+)
+_CORRECTION = re.compile(
+    r"(^|[-_ ])(correct(ed|ion)|edit(ed)?|improved|rewritten|rewrite|revised|fixed)([-_ ]|$)"
+)
 _OUT = frozenset({"discarded", "draft", "rejected", "cancelled", "skipped"})
 _TIES = frozenset({"tie", "equal", "both", "same", "no preference", "none"})
 
@@ -50,6 +57,17 @@ class _Given:
     question: str
     value: object
     status: str = "submitted"
+    answer: str = ""
+    """The field that it is about, where it is about one of several answers."""
+
+    @property
+    def is_remark(self) -> bool:
+        """A comment says something about the record, and is no answer to it."""
+        return bool(_REMARK.search(self.question.lower())) and not labels.is_word(self.value)
+
+    @property
+    def is_correction(self) -> bool:
+        return isinstance(self.value, str) and bool(_CORRECTION.search(self.question.lower()))
 
 
 def _conversations(
@@ -60,7 +78,7 @@ def _conversations(
     for each in given:
         if each.status.lower() in _OUT:
             row.leave_out(Reason.REJECTED_BY_REVIEWERS)
-        elif is_filled(each.value):
+        elif is_filled(each.value) and not each.is_remark:
             candidates = _candidates(each, answers)
             found.append(Conversation(tuple(messages), tuple(candidates), source(row, name)))
     if not found:
@@ -93,7 +111,13 @@ def _answers(shown: Mapping[str, object]) -> dict[str, str]:
 
 
 def _candidates(given: _Given, answers: Mapping[str, str]) -> list[Candidate]:
-    value = parsed(given.value)
+    value = given.value if given.is_correction else parsed(given.value)
+    if given.answer:
+        rating = labels.number(value, given.question)
+        return [Candidate(answers[given.answer], Rated(rating, _scale(given)))]
+    if given.is_correction and not labels.is_word(value):
+        better = Candidate(turns.content(value, given.question), Reference())
+        return [better, *(Candidate(text, Ungraded()) for text in answers.values())]
     if isinstance(value, list | dict):
         return _by_rank(given, value, answers)
     if not answers:
@@ -102,6 +126,12 @@ def _candidates(given: _Given, answers: Mapping[str, str]) -> list[Candidate]:
         (text,) = answers.values()
         return [Candidate(text, _grade(given, value))]
     return _by_choice(given, value, answers)
+
+
+def _scale(given: _Given) -> Scale:
+    """`rating_a` and `rating_b` are one scale, on which two answers are rated."""
+    name = given.question.removesuffix(given.answer)
+    return Scale(re.sub(r"[-_ ]?\d$|[-_ ][a-zA-Z]$|[-_ ]$", "", name))
 
 
 def _grade(given: _Given, value: object) -> Grade:
@@ -255,6 +285,8 @@ def _result(result: Raw, answers: Mapping[str, str], status: str) -> _Given:
         return _Given(question, value["selected"], status)
     if "rating" in value and len(answers) == 1:
         return _Given(question, value["rating"], status)
+    if "rating" in value and str(result.get("to_name")) in answers:
+        return _Given(question, value["rating"], status, str(result["to_name"]))
     for key in ("choices", "text"):
         inner = value.get(key)
         if isinstance(inner, list) and len(inner) == 1:

@@ -5,7 +5,7 @@ Stack Exchange, OpenAI's summaries, and our own rankings.
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from rewardloop.datasets import fields, labels, marks
+from rewardloop.datasets import fields, labels, marks, meaning
 from rewardloop.datasets.fields import Raw
 from rewardloop.datasets.form import (
     Candidate,
@@ -21,7 +21,7 @@ from rewardloop.datasets.formats.asked import Asked
 from rewardloop.datasets.formats.pairs import by_index, judged
 from rewardloop.datasets.formats.shape import RowFormat, conversation, has
 from rewardloop.datasets.reasons import Reason, RowLeftOut
-from rewardloop.datasets.row import Row, is_filled, parsed
+from rewardloop.datasets.row import Row, is_filled, parsed, says_something
 
 _ULTRAFEEDBACK = Scale("ultrafeedback_overall", 1, 10)
 _FINE_GRAINED = Scale("ultrafeedback_fine_grained", 1, 5)
@@ -33,6 +33,8 @@ _SUMMARY = Scale("summary_overall", 1, 7)
 _LIST_QUESTIONS = ("instruction", "prompt", "input", "question")
 _LIST_TEXTS = ("generations", "responses", "completions", "answers", "outputs")
 _LIST_RATINGS = ("ratings", "scores", "rewards")
+_OBJECT_TEXTS = ("text", "response", "answer", "completion", "output", "generation", "content")
+_OBJECT_RATINGS = ("score", "rating", "reward", "overall_score", "stars")
 _HELPSTEER_OTHERS = ("correctness", "coherence", "complexity", "verbosity")
 
 
@@ -63,6 +65,7 @@ def ranked_answer(row: Row, raw: Raw, key: str, whose: str, after_marks: bool) -
     if raw.get("deleted") is True:
         row.leave_out(Reason.DELETED)
         return None
+    _check_keys(raw, whose, {"rank", key})
     text = fields.text(raw, key)
     if rank is None:
         row.leave_out(Reason.UNRANKED)
@@ -164,6 +167,80 @@ def _text(value: object, column: str) -> str:
     return value
 
 
+def _ranks_list(row: Row) -> list[Conversation]:
+    """Texts, and beside them a list with the rank of each; the lowest is the best."""
+    question, texts_column, _ = _lists(row.filled)
+    found = asked.prompt(row, question)
+    column = "ranks" if "ranks" in row.filled else "rank"
+    texts, ranks = row.listed(texts_column), row.listed(column)
+    if not isinstance(texts, list) or not isinstance(ranks, list) or len(texts) != len(ranks):
+        raise ValueError(f'"{texts_column}" and "{column}" are not two lists of equal length')
+    candidates = [
+        Candidate(
+            marks.answer(_text(text, texts_column), found.was_rendered),
+            Ranked(labels.rank(rank, f"answer {number}")),
+        )
+        for number, (text, rank) in enumerate(zip(texts, ranks, strict=True), start=1)
+    ]
+    return conversation(row, "ranked", found.messages, candidates)
+
+
+def _are_ranks(filled: frozenset[str], row: Row) -> bool:
+    question, texts, _ = _lists(filled)
+    columns = [texts, "ranks" if "ranks" in filled else "rank"]
+    return bool(question and texts) and all(_are_plain(row.peek(key)) for key in columns)
+
+
+def _are_plain(value: object) -> bool:
+    value = parsed(value)
+    return isinstance(value, list) and bool(value) and not isinstance(value[0], dict)
+
+
+def _rated_objects(row: Row) -> list[Conversation]:
+    """`{"prompt", "responses": [{"text", "score"}]}`: each answer with its own rating."""
+    question, column = _object_columns(row.filled)
+    found = asked.prompt(row, question)
+    candidates = []
+    answers = fields.children({column: row.listed(column)}, column)
+    for number, raw in enumerate(answers, start=1):
+        text_key, key = _keys_of_rated(raw)
+        _check_keys(raw, f"answer {number}", {text_key, key})
+        rating = labels.number(raw[key], key) if is_filled(raw.get(key)) else None
+        grade: Grade = Ungraded() if rating is None else Rated(rating, Scale(f"{column}.{key}"))
+        text = marks.answer(fields.text(raw, text_key), found.was_rendered)
+        candidates.append(Candidate(text, grade))
+    return conversation(row, "ranked", found.messages, candidates)
+
+
+def _check_keys(raw: Raw, whose: str, read: set[str]) -> None:
+    """An answer's own marks and further grades are read, or the row is left out."""
+    for key, value in raw.items():
+        if key not in read and says_something(value) and meaning.speaks_of_answer(key, value):
+            raise RowLeftOut(Reason.COLUMN_NOT_READ, f'the key "{key}" of {whose} is not read')
+
+
+def _object_columns(filled: frozenset[str]) -> tuple[str, str]:
+    question = next((key for key in _LIST_QUESTIONS if key in filled), "")
+    return question, next((key for key in (*_LIST_TEXTS, "candidates") if key in filled), "")
+
+
+def _keys_of_rated(raw: Mapping[str, object]) -> tuple[str, str]:
+    text, rating = (
+        next((key for key in keys if key in raw), "") for keys in (_OBJECT_TEXTS, _OBJECT_RATINGS)
+    )
+    return text, rating
+
+
+def _are_rated_objects(filled: frozenset[str], row: Row) -> bool:
+    question, column = _object_columns(filled)
+    answers = parsed(row.peek(column)) if column else None
+    if not question or not isinstance(answers, list) or not answers:
+        return False
+    return all(
+        isinstance(raw, dict) and "rank" not in raw and all(_keys_of_rated(raw)) for raw in answers
+    )
+
+
 def _helpsteer(row: Row) -> list[Conversation]:
     found = asked.prompt(row, "prompt")
     text = marks.answer(fields.text(row, "response"), found.was_rendered)
@@ -254,6 +331,7 @@ FORMATS: tuple[RowFormat, ...] = (
             "input",
         ),
     ),
+    RowFormat("ranked", _are_ranks, _ranks_list),
     RowFormat("nectar", _is_nectar, _nectar),
     RowFormat("helpsteer", has("prompt", "response", "helpfulness"), _helpsteer, _HELPSTEER_OTHERS),
     RowFormat(
@@ -273,5 +351,6 @@ FORMATS: tuple[RowFormat, ...] = (
     RowFormat("stack_exchange", _is_stack_exchange, _stack_exchange),
     RowFormat("summarize", has("info", "summaries"), _summarize, passes_over=("extra",)),
     RowFormat("summarize", has("info", "summary"), _summary_axis),
+    RowFormat("ranked", _are_rated_objects, _rated_objects),
     RowFormat("ranked", has("prompt", "responses"), _ranked),
 )

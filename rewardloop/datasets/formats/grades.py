@@ -33,7 +33,12 @@ _RATINGS = names(
     response_score answer_score completion_score rm_score quality_score quality grade ratings
     """
 )
-_RATING = re.compile(r"(^|_)(rating|reward)$")
+_RATING = re.compile(
+    r"^((human|user|expert|annotator|crowd|judge|llm|gpt4?|rm|instruct|avg|average|mean|median|overall|total"
+    r"|final|response|answer|completion|output|generation|quality|helpfulness|star)_)*"
+    r"(rating|reward)$"
+)
+"""Of the answer, and higher is better; `toxicity_rating` or `prompt_rating` stay unread."""
 
 
 def of(row: Row) -> Grade:
@@ -56,6 +61,16 @@ def of(row: Row) -> Grade:
     if "rank" in row.filled:
         return Rated(1 / (1 + labels.rank(row["rank"], "the row")), Scale("rank"))
     return Reference()
+
+
+def empty(row: Row) -> frozenset[str]:
+    """The columns for a grade that the row has and does not fill."""
+    return frozenset(column for column in row.keys() - row.filled if _is_grade(column))
+
+
+def _is_grade(column: str) -> bool:
+    known = column in _LABELS or column in _WARNINGS or column in _RATINGS or column == "rank"
+    return known or bool(_RATING.search(column))
 
 
 def _filled(row: Row, columns: frozenset[str] | set[str]) -> list[str]:

@@ -6,8 +6,9 @@ is the prompt. They may differ in their last answer only: where they part
 earlier, nobody can say which answer was compared.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from rewardloop.datasets import fields, labels, marks, turns
 from rewardloop.datasets.form import Candidate, Conversation, Disliked, Ranked, Reference, Ungraded
@@ -30,6 +31,7 @@ _SCORES = (
     ("chosen-rating", "rejected-rating"),
     ("chosen_avg_rating", "rejected_avg_rating"),
 )
+_MARGINS = ("margin", "score_margin", "reward_margin", "score_diff", "quality_gap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,35 @@ def _read(row: Row, name: str, chosen: str = "chosen", rejected: str = "rejected
     sides = [_side(row, column, after_marks) for column in (chosen, rejected)]
     messages = _prompt(row, base, [side for side in sides if side is not None])
     candidates = _candidates(row, sides[0], sides[1])
+    candidates += _further(row, rejected, candidates[-1:], after_marks)
     _check_repeated(row, sides[0])
     (found,) = conversation(row, name, messages, candidates)
     return found
+
+
+def _texts(value: object) -> list[str]:
+    """The answers of a list of texts; none where the value is something else."""
+    if not isinstance(value, list):
+        return []
+    return [text for text in value if isinstance(text, str)]
+
+
+def _only_or_first(value: object, column: str) -> str | None:
+    """The first text of a list; of chosen answers there may be one alone."""
+    texts = _texts(value)
+    if not texts or len(texts) != len(cast(list[object], value)):
+        return None
+    if len(texts) > 1 and not column.startswith("rejected"):
+        raise RowLeftOut(Reason.COLUMN_NOT_READ, f'"{column}" holds several answers')
+    return texts[0]
+
+
+def _further(
+    row: Row, rejected: str, last: Sequence[Candidate], after_marks: bool
+) -> list[Candidate]:
+    """Of several rejected answers all but the first; each is as good as that one."""
+    others = _texts(row.listed(rejected))[1:]
+    return [Candidate(marks.answer(text, after_marks), c.grade) for c in last for text in others]
 
 
 def _check_repeated(row: Row, chosen: _Side | None) -> None:
@@ -89,7 +117,7 @@ def _side(row: Row, column: str, after_marks: bool) -> _Side | None:
         text = said[-1]["content"]
         text = marks.answer(text, True) if was_rendered else marks.turns_answer(text)
         return _Side(before, text, said[0]["role"] != "assistant", was_rendered)
-    text = fields.text(row, column)
+    text = _only_or_first(value, column) or fields.text(row, column)
     split = None if after_marks else marks.split(text)
     if split and len(split) > 1 and split[-1]["role"] == "assistant":
         return _Side(split[:-1], split[-1]["content"], True, True)
@@ -181,12 +209,20 @@ def _no_order(row: Row, chosen: _Side, rejected: _Side) -> Reason | None:
     why = None
     if chosen.text.strip() == rejected.text.strip():
         why = Reason.EQUAL_SIDES
+    for margin in _margins(row):
+        if margin <= 0 and why is None:
+            why = Reason.EQUAL_SCORES if margin == 0 else Reason.SCORES_CONTRADICT
+    return why
+
+
+def _margins(row: Row) -> Iterator[float]:
+    """By how much the chosen answer is better, in each figure that the row has of it."""
     for good, bad in _SCORES:
         if good in row.filled and bad in row.filled:
-            margin = labels.number(row[good], good) - labels.number(row[bad], bad)
-            if margin <= 0 and why is None:
-                why = Reason.EQUAL_SCORES if margin == 0 else Reason.SCORES_CONTRADICT
-    return why
+            yield labels.number(row[good], good) - labels.number(row[bad], bad)
+    for column in _MARGINS:
+        if column in row.filled:
+            yield labels.number(row[column], column)
 
 
 def _format(name: str, *columns: str, sides: tuple[str, str] = _SIDES) -> RowFormat:

@@ -41,6 +41,11 @@ def _is_mt_bench(filled: frozenset[str], row: Row) -> bool:
     )
 
 
+def _is_question(filled: frozenset[str], _: Row) -> bool:
+    """Files of answers have `question_id` and `text` too, and an `answer_id`."""
+    return {"question_id", "text"} <= filled and "answer_id" not in filled
+
+
 def _vicuna(row: Row) -> list[Conversation]:
     return conversation(row, "vicuna", asked.prompt(row, "text").messages)
 
@@ -65,6 +70,6 @@ def _instance(row: Row, said: str, instance: Row) -> Conversation:
 
 FORMATS: tuple[RowFormat, ...] = (
     RowFormat("mt_bench", _is_mt_bench, _mt_bench),
-    RowFormat("vicuna", has("question_id", "text"), _vicuna),
+    RowFormat("vicuna", _is_question, _vicuna),
     RowFormat("self_instruct", has("instruction", "instances"), _self_instruct),
 )

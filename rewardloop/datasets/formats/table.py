@@ -16,6 +16,7 @@ from rewardloop.datasets.formats import (
     pairs,
     preference,
     questions,
+    two_answers,
 )
 from rewardloop.datasets.formats.shape import RowFormat
 from rewardloop.datasets.reasons import Reason, RowLeftOut
@@ -103,6 +104,7 @@ FORMATS: tuple[RowFormat, ...] = (
     *exports.FORMATS,
     *graded.FORMATS,
     *pairs.FORMATS,
+    *two_answers.FORMATS,
     *questions.FORMATS,
     *preference.FORMATS,
     *chat.FORMATS,

@@ -177,3 +177,23 @@ def test_floods_of_marks_take_no_more_than_moments(text: str) -> None:
         with contextlib.suppress(RowLeftOut):
             read(text)
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "[gMASK]<sop><|user|>\nQ?<|assistant|>",
+        "<|User|>:Q?<eoh>\n<|Bot|>:",
+        "[|Human|] Q?\n[|AI|]",
+        "GPT4 Correct User: Q?<|end_of_turn|>GPT4 Correct Assistant:",
+        "<reserved_106>Q?<reserved_107>",
+    ],
+)
+def test_an_open_end_of_an_unknown_template_is_not_wrapped_again(prompt: str) -> None:
+    with pytest.raises(RowLeftOut, match="turn marks"):
+        marks.split(prompt)
+
+
+@pytest.mark.parametrize("end", ["<|end_of_turn|>", "<|end|>", "<pad><pad>"])
+def test_further_end_tokens_are_no_part_of_an_answer(end: str) -> None:
+    assert marks.answer(f"Yes.{end}", False) == "Yes."

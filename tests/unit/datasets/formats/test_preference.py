@@ -267,3 +267,15 @@ def test_a_nul_in_one_answer_leaves_that_answer_out(tmp_path: Path) -> None:
     found = prompts(tmp_path, *rows)
     assert found.prompts[0].reference == "good"
     assert found.account.left_out["unstorable"].count == 1
+
+
+@pytest.mark.parametrize("chosen", [" ", "a\0b", "x" * 20_001])
+def test_a_rejected_answer_is_no_reference_though_the_chosen_one_is_unfit(
+    tmp_path: Path, chosen: str
+) -> None:
+    sides = [
+        [{"role": "user", "content": "Q"}, {"role": "assistant", "content": text}]
+        for text in (chosen, "bad")
+    ]
+    row = {"prompt": "Q", "chosen": sides[0], "rejected": sides[1]}
+    assert told(tmp_path, row) == [([("user", "Q")], None)]
