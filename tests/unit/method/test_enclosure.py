@@ -1,11 +1,10 @@
 """What others wrote cannot leave its tags, however it is written."""
 
-import time
-
 import pytest
 
 from rewardloop.method.enclosure import escaping, split_response, transcript
 from rewardloop.records import Message
+from tests.unit.growth import is_linear
 
 USER: Message = {"role": "user", "content": "Q"}
 ANSWER: Message = {"role": "assistant", "content": "A"}
@@ -39,8 +38,8 @@ def test_what_does_not_end_in_a_response_to_a_user_is_refused(turns: list[Messag
         split_response(turns)
 
 
-@pytest.mark.parametrize("text", ["<" + " " * 50_000, "< / " * 10_000, "<" * 50_000])
-def test_blanks_take_linear_time(text: str) -> None:
-    started = time.process_time()
-    escaped(text)
-    assert time.process_time() - started < 0.15
+@pytest.mark.parametrize("text", ["< ", "< / ", "<", "</\n"])
+@pytest.mark.parametrize("repeated", [1, -1], ids=["its end", "all of it"])
+def test_blanks_take_linear_time(text: str, repeated: int) -> None:
+    last = text[-1] if repeated == 1 else text
+    assert is_linear(lambda size: escaped(text + last * size), 10_000)

@@ -1,13 +1,12 @@
 """What counts as a judge's own verdict, of a score and of a preference alike."""
 
-import time
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardloop.method import comparison, rubric
 from rewardloop.records import Preference, UnscoredReason, Verdict
+from tests.unit.growth import is_linear
 
 NO_SCORE, TRUNCATED = UnscoredReason.NO_SCORE, UnscoredReason.TRUNCATED
 
@@ -302,12 +301,13 @@ PIECES += ["assistantfinal", "<|", "\\boxed{", "9", "\u3000", "Score: 4 - "]
 
 @given(st.sampled_from(PIECES), st.sampled_from(PIECES), st.sampled_from(["", "Score: 4"]))
 @settings(max_examples=4, deadline=None)
-def test_100_kb_of_whatever_a_judge_repeats_take_linear_time(a: str, b: str, end: str) -> None:
-    text = (a + b) * (100_000 // len(a + b)) + end
-    started = time.process_time()
-    rubric.parse(text, "length")
-    comparison.parse(text)
-    assert time.process_time() - started < 3
+def test_whatever_a_judge_repeats_takes_linear_time(a: str, b: str, end: str) -> None:
+    def read(size: int) -> None:
+        text = (a + b) * (size // len(a + b)) + end
+        rubric.parse(text, "length")
+        comparison.parse(text)
+
+    assert is_linear(read, 10_000)
 
 
 @given(st.lists(st.sampled_from([*PIECES, "4", "Score: 4", "\nScore: 5\n"]), max_size=12))
