@@ -3,6 +3,8 @@
 Every published format's rows are changed in ways that say nothing (another order,
 another kind of file, a repeated row, an unknown column) or that say the opposite (a
 label flipped, two sides swapped), and the result must follow or the account must tell.
+
+Tests `rewardloop.datasets.reading`, `rewardloop.datasets.grouping`.
 """
 
 import csv

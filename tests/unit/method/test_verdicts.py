@@ -1,4 +1,7 @@
-"""What counts as a judge's own verdict, of a score and of a preference alike."""
+"""What counts as a judge's own verdict, of a score and of a preference alike.
+
+Tests `rewardloop.method.own_words`, `rewardloop.method.verdict`.
+"""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,7 @@
-"""Exports of Argilla and Label Studio."""
+"""Exports of Argilla and Label Studio.
+
+Tests `rewardloop.datasets.formats.exports`.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""Answers that carry a rank or a rating of their own."""
+"""Answers that carry a rank or a rating of their own.
+
+Tests `rewardloop.datasets.formats.graded`, `rewardloop.datasets.formats.grades`.
+"""
 
 from pathlib import Path
 from typing import Any
