@@ -29,6 +29,7 @@ Rows = list[dict[str, Any]]
 FORMATS = [folder.name for folder in folders()]
 FOLDERS = {folder.name: folder for folder in folders()}
 
+
 @dataclass(frozen=True)
 class Meaning:
     """All that training can see of a file; no line numbers and no order of rows."""
