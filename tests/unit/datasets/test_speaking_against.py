@@ -1,4 +1,7 @@
-"""What speaks against an answer, or adds to its prompt, under names that no format has."""
+"""What speaks against an answer, or adds to its prompt, under names that no format has.
+
+Tests `rewardloop.datasets.meaning`, `rewardloop.datasets.row`.
+"""
 
 import json
 from pathlib import Path

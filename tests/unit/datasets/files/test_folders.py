@@ -1,4 +1,7 @@
-"""Folders: what `datasets.save_to_disk` writes, shards, and what is not guessed."""
+"""Folders: what `datasets.save_to_disk` writes, shards, and what is not guessed.
+
+Tests `rewardloop.datasets.files.folders`.
+"""
 
 import json
 from pathlib import Path

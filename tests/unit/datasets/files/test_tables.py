@@ -1,4 +1,7 @@
-"""CSV and TSV files: cells, quoting, headers, and rows that are broken."""
+"""CSV and TSV files: cells, quoting, headers, and rows that are broken.
+
+Tests `rewardloop.datasets.files.delimited`, `rewardloop.datasets.files.cells`.
+"""
 
 from pathlib import Path
 from typing import Any
