@@ -17,15 +17,16 @@ from datasets import Dataset
 from transformers import AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from services.trainer import early_stopping, optimisation
+from services.trainer import early_stopping, optimisation, resumable
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
 from services.trainer.whole_model import save
 
 PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
 
 
-class PairTrainer(DPOTrainer):  # type: ignore[misc]
+class PairTrainer(Resumable, DPOTrainer):  # type: ignore[misc]
     """Takes pairs as token ids. TRL 1.16's SFT takes rows that are tokenised, its DPO does not,
     so the step that would render and encode them is left out."""
 
@@ -40,10 +41,14 @@ def main() -> None:
 
 
 def train(task: dict[str, Any], channel: TextIO) -> None:
-    """Train on `task["pairs"]` from `task["base"]` and write the model to `task["output"]`."""
+    """Train on `task["pairs"]` from `task["base"]` and write the model to `task["output"]`.
+
+    Where the task names a folder `state`, training goes on from what is saved there, and ends
+    without a model where it is asked to stop.
+    """
     trainer = build(task, channel)
-    trainer.train()
-    save(trainer.model, trainer.processing_class, Path(task["output"]))
+    if resumable.run(trainer, channel):
+        save(trainer.model, trainer.processing_class, Path(task["output"]))
 
 
 def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
@@ -54,6 +59,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
             to learn from, the trainer's `train` raises it.
     """
     config = task["config"]
+    states = resumable.states_of(task, channel)
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
     model = optimisation.load_model(task["base"], config["dropout"])
@@ -71,6 +77,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
+    resumable.prepare(trainer, task, states, channel)
     return trainer if pairs else optimisation.emptied(trainer, ledger.nothing_left())
 
 
