@@ -154,7 +154,9 @@ async def fail(
 def failure_of(job: TrainingJob) -> RewardloopError:
     """The error by which a failed job ended."""
     problem = {"type": job.error_kind or TrainingFailed.kind, "detail": job.error}
-    return errors.from_problem(problem, status=500)
+    error = errors.from_problem(problem, status=500)
+    # A failed job stays failed, whatever it failed of: waiting for it would not help.
+    return TrainingFailed(error.message) if error.transient else error
 
 
 async def ask_to_stop(session: AsyncSession, iteration_id: UUID, how: StopWish) -> None:

@@ -11,7 +11,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -34,7 +34,7 @@ Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 async def run_child(
     module: str, task: dict[str, Any], answer: Answer | None = None
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """Start `python -m module`, yield its reports, and end with it.
 
     A question goes to `answer` instead of being yielded, and what comes back to the child.
