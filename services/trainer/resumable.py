@@ -9,11 +9,15 @@ Invariants: a state is saved behind a step's metrics, never with weights that ar
 state that cannot be written costs nothing but itself, and is told.
 """
 
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -23,6 +27,9 @@ from services.trainer.child import report
 from services.trainer.early_stopping import EarlyStopping
 from services.trainer.saved_state import States
 
+logger = logging.getLogger("rewardloop.trainer")
+
+REFERENCE = "reference.safetensors"
 BYTES_OF_A_WEIGHT = 4
 STATE_WEIGHTS = 3
 """A state holds each trained weight, and AdamW's two moments of it."""
@@ -215,3 +222,26 @@ def _num_tokens(folder: Path) -> int:
     return int(
         next((row["num_tokens"] for row in state.log_history[::-1] if "num_tokens" in row), 0)
     )
+
+
+def keep_reference(states: States, logps: Dataset) -> None:
+    """Keep DPO's reference log-probabilities, unless the disk has no room for them."""
+    path = states.folder / REFERENCE
+    partial = path.with_suffix(".partial")
+    tensors = {name: torch.tensor(logps[name]) for name in logps.column_names}
+    try:
+        save_file(tensors, partial)
+    except Exception as error:
+        if not faults.is_full_disk(error):
+            raise
+        logger.warning("the reference's log-probabilities could not be kept: %s", error)
+        partial.unlink(missing_ok=True)
+    else:
+        partial.rename(path)
+
+
+def read_reference(states: States) -> Dataset | None:
+    path = states.folder / REFERENCE
+    if not path.exists():
+        return None
+    return Dataset.from_dict({name: logps.numpy() for name, logps in load_file(path).items()})
