@@ -6,7 +6,8 @@ torch.save a RuntimeError without any. Knows neither of the libraries: it reads 
 
 import errno
 
-from rewardloop.errors import DiskFull, OutOfMemory, RewardloopError, TrainingFailed
+from rewardloop.errors import DiskFull, NoExamples, OutOfMemory, RewardloopError, TrainingFailed
+from services.trainer.rows import NothingToTrainOn
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_SAID = (
@@ -14,16 +15,20 @@ FULL_SAID = (
     "No space left on device",
     "Disk quota exceeded",
     "PytorchStreamWriter failed writing",
+    "] . unexpected pos ",
+    "basic_ios::clear: iostream error",
 )
 MEMORY_TYPES = {"OutOfMemoryError", "MemoryError"}
 MEMORY_SAID = ("can't allocate memory", "CUDA out of memory", "not enough memory", "bad_alloc")
 
 
 def as_ours(error: BaseException) -> RewardloopError:
-    """One of ours as it is; a full disk and a lack of memory by their kinds; else that the
-    training failed."""
+    """One of ours as it is; no rows, a full disk and a lack of memory by their kinds; else that
+    the training failed."""
     if isinstance(error, RewardloopError):
         return error
+    if isinstance(error, NothingToTrainOn):
+        return NoExamples(str(error))
     told = f"{type(error).__name__}: {error}"
     if is_full_disk(error):
         return DiskFull(f"no room left on the disk ({told}); free some space, then try again")

@@ -21,12 +21,11 @@ from rewardloop.chat_tokens import (
     prompt_ids,
     text_ids,
 )
-from rewardloop.errors import NoExamples
 
 Row = dict[str, Any]
 
 
-class NothingToTrainOn(NoExamples, ValueError):
+class NothingToTrainOn(ValueError):
     """No row is left; the message says why, and what mends it."""
 
 
