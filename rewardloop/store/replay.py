@@ -22,8 +22,9 @@ _SPLIT = (
 )
 
 _COPIES = (
-    "INSERT INTO iteration_prompts (iteration_id, prompt_id, state, reason)"
-    " SELECT :new, prompt_id, state, reason FROM iteration_prompts WHERE iteration_id = :old",
+    "INSERT INTO iteration_prompts (iteration_id, prompt_id, state, reason, num_attempts,"
+    "   last_error, last_error_kind)"
+    " SELECT :new, prompt_id, state, reason, num_attempts, last_error, last_error_kind FROM iteration_prompts WHERE iteration_id = :old",
     "INSERT INTO responses (iteration_id, prompt_id, sample_index, text, sampling, prompt_tokens,"
     "   completion_tokens, finish_reason, weight_version, created_at)"
     " SELECT :new, prompt_id, sample_index, text, sampling, prompt_tokens, completion_tokens,"
