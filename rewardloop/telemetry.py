@@ -26,7 +26,9 @@ CANDIDATE_PROMPTS = Counter(
 )
 """`outcome` is `accepted` or the reason of the rejection."""
 FAILED_ATTEMPTS = Counter(
-    "rewardloop_failed_attempts", "Attempts at a prompt or another item that failed.", ["at", "kind"]
+    "rewardloop_failed_attempts",
+    "Attempts at a prompt or another item that failed.",
+    ["at", "kind"],
 )
 """`at`: rollout, ranked_response, answer, comparison, candidate; `kind`: the error's, as in
 problem details."""

@@ -72,9 +72,7 @@ class Improving(Steps):
                 return False
             left_out = await dead_prompts.require_few(session, self.iteration, self.config.rollout)
             if left_out is not None:
-                await iterations.add_to_report(
-                    session, self.iteration.id, "dead_prompts", left_out
-                )
+                await iterations.add_to_report(session, self.iteration.id, "dead_prompts", left_out)
             await self._enter(session, Phase.PAIRING)
             return True
 

@@ -8,19 +8,19 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-ADDED = (
-    sa.Column("num_attempts", sa.BigInteger(), server_default="0", nullable=False),
-    sa.Column("num_lost_leases", sa.BigInteger(), server_default="0", nullable=False),
-    sa.Column("not_before", sa.DateTime(timezone=True), nullable=True),
-    sa.Column("last_error", sa.Text(), nullable=True),
-    sa.Column("last_error_kind", sa.Text(), nullable=True),
-)
+NUMBERS = ("num_attempts", "num_lost_leases")
+TEXTS = ("last_error", "last_error_kind")
 STATES = "state IN ('pending', 'leased', 'done', 'rejected'{more})"
 
 
 def upgrade() -> None:
-    for column in ADDED:
-        op.add_column("iteration_prompts", column.copy())
+    for name in NUMBERS:
+        column = sa.Column(name, sa.BigInteger(), server_default="0", nullable=False)
+        op.add_column("iteration_prompts", column)
+    for name in TEXTS:
+        op.add_column("iteration_prompts", sa.Column(name, sa.Text(), nullable=True))
+    not_before = sa.Column("not_before", sa.DateTime(timezone=True), nullable=True)
+    op.add_column("iteration_prompts", not_before)
     _set_states(", 'dead'")
     op.create_check_constraint(
         "dead_says_why", "iteration_prompts", "state <> 'dead' OR last_error IS NOT NULL"
@@ -68,8 +68,8 @@ def downgrade() -> None:
     op.drop_constraint("dead_says_why", "iteration_prompts")
     op.execute("UPDATE iteration_prompts SET state = 'pending' WHERE state = 'dead'")
     _set_states("")
-    for column in ADDED:
-        op.drop_column("iteration_prompts", column.name)
+    for name in (*NUMBERS, *TEXTS, "not_before"):
+        op.drop_column("iteration_prompts", name)
 
 
 def _set_states(more: str) -> None:
@@ -107,4 +107,4 @@ def _progress(accepted: str, of_response: str) -> str:
             LEFT JOIN judgements j ON j.response_id = r.id
             WHERE r.iteration_id = i.id {of_response}
         ) s
-    """  # noqa: S608 - the pieces are this file's own
+    """
