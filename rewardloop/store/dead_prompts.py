@@ -5,7 +5,7 @@ A dead prompt is left out of the iteration: what is stored for it stays, and mak
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.config import Rollout
 from rewardloop.errors import Conflict, RewardloopError, TooManyDead
 from rewardloop.records import Phase, PromptState
-from rewardloop.store import events, iterations, rollouts
+from rewardloop.store import events, failed_items, iterations, rollouts
 from rewardloop.store.models import Iteration, IterationPrompt, Prompt, Response
 from rewardloop.store.pauses import pause_after
 from rewardloop.store.rollouts import LeasedPrompt
@@ -104,18 +104,50 @@ def _dead(iteration_id: UUID) -> tuple[Any, ...]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Retried:
+    prompt_ids: list[int]
+    num_ranked_responses: int
+
+
+_BEFORE_PAIRING = (Phase.PREPARE, Phase.ROLLOUT)
+_JUDGING_RANKED = (Phase.SWAP_BASELINE, Phase.JUDGE_RANKED, Phase.SWAP, Phase.ASSESS)
+
+
 async def retry(
     session: AsyncSession, iteration_id: UUID, prompt_ids: Sequence[int] | None = None
-) -> list[int]:
-    """Put the iteration's dead prompts, or those of `prompt_ids` that are dead, back to pending
-    with no attempt counted; returns which.
+) -> Retried:
+    """Let what is dead be tried again with no attempt counted: the iteration's prompts, or those
+    of `prompt_ids` that are dead; while ranked responses are judged, those.
 
     Raises:
         NotFound: there is no such iteration.
-        Conflict: it has left its roll-out, so nobody would work on them.
+        Conflict: it has gone on without them, so nobody would work on them.
     """
     iteration = await iterations.get(session, iteration_id, lock=True)
-    require_before_pairing(iteration)
+    if iteration.phase in _BEFORE_PAIRING:
+        found = Retried(await _revive(session, iteration_id, prompt_ids), 0)
+    elif iteration.phase in _JUDGING_RANKED and prompt_ids is None:
+        found = Retried([], await failed_items.retry(session, iteration_id))
+    else:
+        raise Conflict(
+            f"iteration {iteration_id} is in phase {iteration.phase} and has gone on without its "
+            "dead prompts; only before its pairs are made can they be tried again"
+        )
+    if found.prompt_ids or found.num_ranked_responses:
+        events.record(
+            session,
+            "prompts.retried",
+            run_id=iteration.run_id,
+            iteration_id=iteration_id,
+            **asdict(found),
+        )
+    return found
+
+
+async def _revive(
+    session: AsyncSession, iteration_id: UUID, prompt_ids: Sequence[int] | None
+) -> list[int]:
     wanted = _dead(iteration_id)
     if prompt_ids is not None:
         wanted = (*wanted, IterationPrompt.prompt_id.in_(prompt_ids))
@@ -132,31 +164,7 @@ async def retry(
         )
         .returning(IterationPrompt.prompt_id)
     )
-    retried = sorted(found)
-    if retried:
-        events.record(
-            session,
-            "prompts.retried",
-            run_id=iteration.run_id,
-            iteration_id=iteration_id,
-            prompt_ids=retried,
-        )
-    return retried
-
-
-_BEFORE_PAIRING = (Phase.PREPARE, Phase.ROLLOUT)
-
-
-def require_before_pairing(iteration: Iteration) -> None:
-    """
-    Raises:
-        Conflict: the iteration has left its roll-out, or never comes to one.
-    """
-    if iteration.phase not in _BEFORE_PAIRING:
-        raise Conflict(
-            f"iteration {iteration.id} is in phase {iteration.phase}, and only before its pairs "
-            "are made can a dead prompt be tried again; a new run has it anew"
-        )
+    return sorted(found)
 
 
 async def require_few(

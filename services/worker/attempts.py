@@ -36,6 +36,7 @@ logger = logging.getLogger("rewardloop.worker")
 SEVERAL = 8
 """Failures in a row, probes among them, before a server is called the wrong one."""
 PROBE_SECONDS = 30.0
+MIN_WAIT_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 """How often it is looked for items whose pause is over, while others are worked on."""
 
@@ -185,9 +186,9 @@ async def _some_done(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]
 async def _waited(source: Source[ItemT], deadline: float) -> bool:
     """Wait for the next pause to end; returns whether there is one, and time for it."""
     seconds = await source.seconds_until_due()
-    if not seconds or time.monotonic() + seconds >= deadline:
-        return False  # none is left, or one is due that was not to be had: another task's
-    await asyncio.sleep(seconds)
+    if seconds is None or time.monotonic() + seconds >= deadline:
+        return False
+    await asyncio.sleep(max(MIN_WAIT_SECONDS, seconds))
     return True
 
 
