@@ -128,10 +128,8 @@ class UpstreamMismatch(RewardloopError):
 
 
 class UnreadableAnswer(UpstreamMismatch):
-    """One successful answer is not what the service gives: cut JSON, a page of HTML, no choices.
-
-    One of them says little; if several requests in a row get one, it is a wrong server.
-    """
+    """A successful answer is no JSON: it was cut, or is a page of HTML. One of them says little,
+    so it is asked again; if several requests in a row get one, it is a wrong server."""
 
     kind = "unreadable-answer"
 

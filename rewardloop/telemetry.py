@@ -53,6 +53,7 @@ STORED_NAMES = {
     "judgements": "rewardloop_stored_judgements",
     "tokens": "rewardloop_stored_tokens",
     "pairs": "rewardloop_stored_pairs",
+    "dead_prompts": "rewardloop_stored_dead_prompts",
     "phase_seconds": "rewardloop_stored_phase_seconds",
 }
 """Gauges of the API over the whole database; `phase_seconds` is labelled by phase."""

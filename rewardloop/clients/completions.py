@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from rewardloop.errors import UnreadableAnswer
+from rewardloop.errors import UpstreamMismatch
 
 
 def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
     """The `count` choices of an answer, by their index.
 
     Raises:
-        UnreadableAnswer: `server` gave more or fewer, or something else than a completion.
+        UpstreamMismatch: `server` gave more or fewer, or something else than a completion.
     """
     try:
         given = enumerate(answer["choices"])
@@ -19,12 +19,12 @@ def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
         for choice in choices:
             text_of(choice)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UnreadableAnswer(
+        raise UpstreamMismatch(
             f"{server} answered with something else than a completion ({error!r}); is there an "
             "OpenAI-compatible server at this address?"
         ) from error
     if len(choices) != count:
-        raise UnreadableAnswer(
+        raise UpstreamMismatch(
             f"{server} was asked for n={count} choices and gave {len(choices)}; use a server that "
             "gives n choices, or ask for one (of judgements: judging.num_judgements)"
         )

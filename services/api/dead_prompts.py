@@ -88,7 +88,8 @@ async def list_dead_prompts(
 async def retry_dead_prompts(ctx: Ctx, iteration_id: UUID, asked: Retry | None = None) -> Retried:
     """Dead prompts are pending again, with no attempt counted; repeated, it changes nothing."""
     async with ctx.store.transaction() as session:
-        found = await dead_prompts.retry(session, iteration_id, asked and asked.prompt_ids)
+        prompt_ids = asked.prompt_ids if asked else None
+        found = await dead_prompts.retry(session, iteration_id, prompt_ids)
         iteration = await iterations.get(session, iteration_id)
         task = outbox.ROLLOUT if iteration.phase == Phase.ROLLOUT else outbox.ADVANCE
         outbox.add(session, task, iteration_id)

@@ -26,6 +26,8 @@ from rewardloop.errors import (
     Conflict,
     InvalidInput,
     RewardloopError,
+    UnreadableAnswer,
+    UpstreamMismatch,
     UpstreamRejected,
     UpstreamUnavailable,
     recordable,
@@ -97,8 +99,11 @@ class Servers:
         for error in (failure.error, found):
             if error.transient:
                 return Fault.SERVER, error
-        is_sure = self._num_failed[failure.server] >= SEVERAL
-        return Fault.SERVER if is_sure else Fault.UNSURE, failure.error
+        if self._num_failed[failure.server] < SEVERAL:
+            return Fault.UNSURE, failure.error
+        if isinstance(failure.error, UnreadableAnswer):
+            return Fault.SERVER, UpstreamMismatch(failure.error.message)
+        return Fault.SERVER, failure.error
 
     async def _probe(self, server: str) -> RewardloopError | None:
         """What is wrong with the server now; those that ask at once share one request."""
