@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rewardloop import presets
+from rewardloop.cli import dead as dead_command
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
 from rewardloop.cli import importing, listing, remote
@@ -148,6 +149,29 @@ def watch(
 ) -> None:
     """Follow a run until its iterations have ended."""
     asyncio.run(remote.watch(Home(home), run))
+
+
+@app.command()
+def dead(
+    iteration: Annotated[
+        str | None, typer.Argument(help="Iteration id; the newest that has begun if left out.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """List the prompts that an iteration leaves out since they failed, with their errors."""
+    asyncio.run(dead_command.list_dead(Home(home), iteration))
+
+
+@app.command()
+def retry_prompts(
+    iteration: Annotated[str, typer.Argument(help="Iteration id.")],
+    prompts: Annotated[
+        list[int] | None, typer.Argument(help="Ids of dead prompts; all if left out.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Try an iteration's dead prompts again, once what failed them is mended."""
+    asyncio.run(dead_command.retry(Home(home), iteration, prompts or []))
 
 
 @app.command()

@@ -47,6 +47,7 @@ async def follow(
     )
     shown: dict[str, dict[str, TaskID]] = {}
     told: set[tuple[str, str]] = set()
+    num_dead: dict[str, int] = {}
     with bars:
         while True:
             check()
@@ -55,6 +56,7 @@ async def follow(
                 if view["state"] == "queued":
                     continue
                 _tell_phase(console, told, view)
+                _tell_dead(console, num_dead, view)
                 _show(bars, shown.setdefault(view["id"], {}), view)
             if all(view["state"] in _ENDED for view in views):
                 return views
@@ -66,6 +68,19 @@ def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, An
     if (view["id"], view["phase"]) not in told:
         told.add((view["id"], view["phase"]))
         console.print(f"iteration {view['index']}: {view['phase']}", highlight=False)
+
+
+def _tell_dead(console: Console, told: dict[str, int], view: dict[str, Any]) -> None:
+    """One line whenever more prompts of the iteration are dead."""
+    num = view["counts"].get("prompts_dead", 0)
+    if num > told.get(view["id"], 0):
+        told[view["id"]] = num
+        console.print(
+            f"iteration {view['index']}: {num} of {view['counts']['prompts']} prompts dead; see "
+            f"`rewardloop dead {view['id']}`",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 async def iterations_of(api: ApiClient, run_id: str) -> list[dict[str, Any]]:
