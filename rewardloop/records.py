@@ -67,8 +67,13 @@ class IterationState(StrEnum):
     QUEUED = "queued"
     """Waits for the iteration before it, or for another run to leave the engines."""
     RUNNING = "running"
+    PAUSED = "paused"
+    """Holds no engine, and goes on when somebody resumes it."""
+    CANCELLED = "cancelled"
+    """Stopped by somebody; what it stored stays, and a retry goes on from there."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    """Stopped by an error; a retry goes on from what it stored."""
 
 
 class Phase(StrEnum):
@@ -129,6 +134,7 @@ class EvaluationState(StrEnum):
     QUEUED = "queued"
     """Waits for what runs to leave the engines; goes before queued iterations."""
     RUNNING = "running"
+    CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 

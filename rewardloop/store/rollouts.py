@@ -12,13 +12,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.records import Message, PromptState, Sample, WrittenJudgement
+from rewardloop.records import IterationState, Message, PromptState, Sample, WrittenJudgement
 from rewardloop.store import events
-from rewardloop.store.models import IterationPrompt, Judgement, Prompt, Response
+from rewardloop.store.models import Iteration, IterationPrompt, Judgement, Prompt, Response
 from rewardloop.texts import storable
 
 
@@ -42,7 +42,12 @@ class StoredResponse:
 async def lease(
     session: AsyncSession, iteration_id: UUID, owner: str, count: int, seconds: float
 ) -> list[LeasedPrompt]:
-    """Take up to `count` pending prompts for `seconds`."""
+    """Take up to `count` pending prompts for `seconds`; none of an iteration that is asked to
+    stop. (Its row is held meanwhile, so that it does not pause between the look and the lease.)
+    """
+    working = _running(iteration_id).where(Iteration.wish.is_(None))
+    if await session.scalar(working.with_for_update(read=True, key_share=True)) is None:
+        return []
     pending = (
         select(IterationPrompt.prompt_id)
         .where(
@@ -84,6 +89,12 @@ def _held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
     )
 
 
+def _running(iteration_id: UUID) -> Select[tuple[UUID]]:
+    return select(Iteration.id).where(
+        Iteration.id == iteration_id, Iteration.state == IterationState.RUNNING
+    )
+
+
 def _held_by(iteration_id: UUID, owner: str) -> tuple[Any, ...]:
     return (
         IterationPrompt.iteration_id == iteration_id,
@@ -106,6 +117,28 @@ async def release(session: AsyncSession, iteration_id: UUID, owner: str) -> None
     await session.execute(
         update(IterationPrompt)
         .where(*_held_by(iteration_id, owner))
+        .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
+    )
+
+
+async def take_back_all(session: AsyncSession, iteration_id: UUID) -> None:
+    """Nobody works on the iteration any more. A prompt whose row is in use right now is left
+    to its task, which gives it back itself; to wait for it could be a deadlock."""
+    leased = (
+        select(IterationPrompt.prompt_id)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.state == PromptState.LEASED,
+        )
+        .with_for_update(skip_locked=True)
+        .cte()
+    )
+    await session.execute(
+        update(IterationPrompt)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.prompt_id.in_(select(leased.c.prompt_id)),
+        )
         .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
     )
 
@@ -194,9 +227,12 @@ async def add_responses(
 ) -> None:
     """Store samples under their indices; one that is there already stays as it is.
 
-    A task that lost its lease stores nothing.
+    A task that lost its lease stores nothing, and none does once the iteration has stopped:
+    another run's version may answer by then.
     """
-    held = select(IterationPrompt.prompt_id).where(*_held(iteration_id, prompt))
+    held = select(IterationPrompt.prompt_id).where(
+        *_held(iteration_id, prompt), _running(iteration_id).exists()
+    )
     if await session.scalar(held.with_for_update()) is None:
         return
     await session.execute(
@@ -247,10 +283,22 @@ async def responses(
 async def add_judgements(
     session: AsyncSession, judgements: Iterable[tuple[int, int, WrittenJudgement]]
 ) -> None:
-    """Store (response id, judge index, judgement) rows; one that is there already stays."""
+    """Store (response id, judge index, judgement) rows; one that is there already stays.
+
+    Once their iteration has stopped, nothing is stored: another run's version may judge by then.
+    """
     rows = [_judgement_row(*item) for item in judgements]
-    if rows:
+    if rows and await _still_runs(session, rows[0]["response_id"]):
         await session.execute(insert(Judgement).values(rows).on_conflict_do_nothing())
+
+
+async def _still_runs(session: AsyncSession, response_id: int) -> bool:
+    state = await session.scalar(
+        select(Iteration.state)
+        .join(Response, Response.iteration_id == Iteration.id)
+        .where(Response.id == response_id)
+    )
+    return state == IterationState.RUNNING
 
 
 def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) -> dict[str, Any]:

@@ -32,12 +32,9 @@ async def totals(session: AsyncSession) -> Totals:
         )
     ).one()
     num_pairs = await session.scalar(select(func.count(PreferencePairRow.id)))
-    spent = func.sum(
-        func.coalesce(PhaseSpan.ended_at, func.clock_timestamp()) - PhaseSpan.started_at
-    )
-    phases = await session.execute(
-        select(PhaseSpan.phase, func.extract("epoch", spent)).group_by(PhaseSpan.phase)
-    )
+    last = func.coalesce(PhaseSpan.ended_at, func.clock_timestamp()) - PhaseSpan.started_at
+    spent = func.sum(PhaseSpan.earlier_seconds + func.extract("epoch", last))
+    phases = await session.execute(select(PhaseSpan.phase, spent).group_by(PhaseSpan.phase))
     return Totals(
         samples=samples,
         judgements=judgements,
