@@ -126,8 +126,20 @@ class Stage(StrEnum):
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
+    """It was asked to stop, and saved its state; it goes on when it is asked to."""
+    CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+class StopWish(StrEnum):
+    """How a training is to stop."""
+
+    PAUSE = "pause"
+    """At the next optimizer step, with its state saved."""
+    CANCEL = "cancel"
+    """The same, but within seconds: a child that does not stop is ended."""
 
 
 class EvaluationState(StrEnum):

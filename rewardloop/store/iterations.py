@@ -279,6 +279,7 @@ async def _end_training(
         .values(
             state=JobState.FAILED,
             error=error.message,
+            error_kind=error.kind,
             finished_at=datetime.now(UTC),
             lease_expires_at=None,
         )

@@ -7,7 +7,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import telemetry
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import TrainingFailed
 from rewardloop.records import IterationKind, JobState, JudgementMode, Phase, Purpose, Stage
 from rewardloop.store import (
     Store,
@@ -84,7 +83,7 @@ class Steps:
         async with self.store.transaction() as session:
             job = await training.of(session, self.iteration.id, stage)
             if job.state == JobState.FAILED:
-                raise TrainingFailed(job.error or "the trainer gave no reason")
+                raise training.failure_of(job)
             if job.state != JobState.SUCCEEDED:
                 return False
             await self._enter(session, then)
