@@ -1,5 +1,7 @@
 """What may be asked of an iteration or an evaluation, and where that leads: a pure table.
 
+Knows besides in which phase an iteration that has stopped goes on.
+
 What waits, or has stopped, changes at once. What runs is first *asked* to stop: its wish
 stands beside its state until the work in flight has ended (pause) or the step that must not
 be torn is over (cancel). Asking for the same thing again changes nothing.
@@ -11,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from rewardloop.errors import Conflict
-from rewardloop.records import IterationState
+from rewardloop.records import IterationKind, IterationState, Phase, StopWish
 
 
 class Ask(StrEnum):
@@ -27,13 +29,6 @@ class Ask(StrEnum):
     """Go on after a failure or a cancellation."""
 
 
-class Wish(StrEnum):
-    """What a running iteration was asked for and has not come to yet."""
-
-    PAUSE = "pause"
-    CANCEL = "cancel"
-
-
 class Standing(NamedTuple):
     """Evaluations use the same words for their states."""
 
@@ -43,8 +38,8 @@ class Standing(NamedTuple):
 
 QUEUED = Standing(IterationState.QUEUED)
 RUNNING = Standing(IterationState.RUNNING)
-PAUSING = Standing(IterationState.RUNNING, Wish.PAUSE)
-CANCELLING = Standing(IterationState.RUNNING, Wish.CANCEL)
+PAUSING = Standing(IterationState.RUNNING, StopWish.PAUSE)
+CANCELLING = Standing(IterationState.RUNNING, StopWish.CANCEL)
 PAUSED = Standing(IterationState.PAUSED)
 CANCELLED = Standing(IterationState.CANCELLED)
 FAILED = Standing(IterationState.FAILED)
@@ -95,3 +90,25 @@ def after(now: Standing, ask: Ask, what: str) -> Standing:
     if found is None:
         raise Conflict(f"{what} {_REFUSALS[now].format(ask=ask)}")
     return found
+
+
+_ENTRANCES: dict[tuple[str, str], Phase] = {
+    (IterationKind.IMPROVE, Phase.PROMPTS): Phase.PROMPT_MODEL,
+    (IterationKind.IMPROVE, Phase.ROLLOUT): Phase.PREPARE,
+    (IterationKind.IMPROVE, Phase.PAIRING): Phase.PREPARE,
+    (IterationKind.IMPROVE, Phase.TRAIN): Phase.PREPARE,
+    (IterationKind.IMPROVE, Phase.ASSESS): Phase.SWAP,
+    (IterationKind.BOOTSTRAP, Phase.JUDGE_RANKED): Phase.SWAP_BASELINE,
+    (IterationKind.BOOTSTRAP, Phase.SELECT_EFT): Phase.SWAP_BASELINE,
+    (IterationKind.BOOTSTRAP, Phase.TRAIN): Phase.SWAP_BASELINE,
+    (IterationKind.BOOTSTRAP, Phase.ASSESS): Phase.SWAP,
+}
+"""Where an iteration that stopped in a phase goes on, if not in that phase itself: at the swap
+before it, since another run may have left its own version in the replicas. (A training with
+early stopping asks the judge, which is the version that is served.) What is done on the way
+is found done."""
+
+
+def entrance(kind: str, phase: str) -> Phase:
+    """The phase that an iteration which stopped in `phase` enters when it goes on."""
+    return _ENTRANCES.get((kind, phase)) or Phase(phase)

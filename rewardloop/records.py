@@ -134,12 +134,13 @@ class JobState(StrEnum):
 
 
 class StopWish(StrEnum):
-    """How a training is to stop."""
+    """How an iteration, an evaluation or a training that runs is to stop."""
 
     PAUSE = "pause"
-    """At the next optimizer step, with its state saved."""
+    """When its calls in flight have ended; a training at the next optimizer step, with its
+    state saved."""
     CANCEL = "cancel"
-    """The same, but within seconds: a child that does not stop is ended."""
+    """Within seconds: calls are dropped, and a training child that does not stop is ended."""
 
 
 class EvaluationState(StrEnum):

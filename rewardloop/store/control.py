@@ -9,11 +9,11 @@ wish that was committed comes true whichever process dies.
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.lifecycle import Ask, Standing, Wish, after
-from rewardloop.records import EvaluationState, IterationState, JobState, Phase
+from rewardloop.lifecycle import Ask, Standing, after
+from rewardloop.records import EvaluationState, IterationState, Phase, StopWish
 from rewardloop.store import (
     engines,
     evaluations,
@@ -24,7 +24,7 @@ from rewardloop.store import (
     rollouts,
     training,
 )
-from rewardloop.store.models import Evaluation, Iteration, TrainingJob
+from rewardloop.store.models import Evaluation, Iteration
 
 TRAININGS = (Phase.TRAIN, Phase.TRAIN_BASELINE)
 
@@ -56,7 +56,7 @@ async def _wish(session: AsyncSession, iteration: Iteration, wish: str | None) -
     _tell(session, iteration, f"{wish}_asked" if wish else "pause_withdrawn")
     if iteration.phase in TRAININGS:
         if wish:
-            await training.ask_to_stop(session, iteration.id)
+            await training.ask_to_stop(session, iteration.id, StopWish(wish))
         else:
             await training.ask_to_go_on(session, iteration.id)
     await session.flush()
@@ -70,9 +70,9 @@ async def settle(session: AsyncSession, iteration: Iteration) -> bool:
     has stopped. The caller holds its row, and the lock under which it is advanced."""
     if iteration.state != IterationState.RUNNING or iteration.wish is None:
         return False
-    if iteration.wish == Wish.PAUSE and not await _is_idle(session, iteration):
+    if iteration.wish == StopWish.PAUSE and not await _is_idle(session, iteration):
         return False
-    cancelled = iteration.wish == Wish.CANCEL
+    cancelled = iteration.wish == StopWish.CANCEL
     await _stop(
         session, iteration, IterationState.CANCELLED if cancelled else IterationState.PAUSED
     )
@@ -86,7 +86,7 @@ async def _stop(session: AsyncSession, iteration: Iteration, state: IterationSta
     if state == IterationState.CANCELLED:
         iteration.finished_at = datetime.now(UTC)
         await rollouts.take_back_all(session, iteration.id)
-        await training.ask_to_stop(session, iteration.id)
+        await training.ask_to_stop(session, iteration.id, StopWish.CANCEL)
     await iterations.leave_phase(session, iteration)
     _tell(session, iteration, state)
     await session.flush()
@@ -102,20 +102,8 @@ async def _is_idle(session: AsyncSession, iteration: Iteration) -> bool:
     if iteration.phase in (Phase.JUDGE_RANKED, Phase.ASSESS):
         return await locks.take(session, locks.assessing(iteration.id))
     if iteration.phase in TRAININGS:
-        return not await _trains(session, iteration.id)
+        return not await training.is_held(session, iteration.id)
     return True
-
-
-async def _trains(session: AsyncSession, iteration_id: UUID) -> bool:
-    """Whether a trainer holds a job of the iteration; one that died holds it no more."""
-    found = await session.scalar(
-        select(TrainingJob.id).where(
-            TrainingJob.iteration_id == iteration_id,
-            TrainingJob.state == JobState.RUNNING,
-            TrainingJob.lease_expires_at > func.now(),
-        )
-    )
-    return found is not None
 
 
 def _tell(session: AsyncSession, iteration: Iteration, what: str) -> None:
@@ -147,7 +135,7 @@ async def waits_for(session: AsyncSession, iteration: Iteration) -> str | None:
     return "the controller, which starts it within seconds"
 
 
-_STANDS = {
+_STANDS: dict[str, str] = {
     IterationState.QUEUED: "waits too",
     IterationState.RUNNING: "runs",
     IterationState.PAUSED: "is paused: resume it",

@@ -1,7 +1,8 @@
 """The life of an iteration: states, phases, counts.
 
-`state` and `phase` change only here and, where somebody asks for it, in `control`. Each change writes its event, and its
-follow-up message through the outbox, in the caller's transaction.
+`state` and `phase` change only here and, where somebody asks for it, in `control`. Each
+change writes its event, and its follow-up message through the outbox, in the caller's
+transaction.
 """
 
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import RunConfig, stored_run_config
 from rewardloop.errors import Conflict, NotFound, RewardloopError
+from rewardloop.lifecycle import entrance
 from rewardloop.records import (
     EvaluationState,
     IterationKind,
@@ -53,13 +55,26 @@ async def locked(session: AsyncSession, seen: Iteration) -> Iteration:
     Raises:
         Conflict: it has gone on since, so whoever saw it there comes too late to decide.
     """
-    current = await get(session, seen.id, lock=True)
-    if current.state != IterationState.RUNNING or current.phase != seen.phase:
+    return await require_unchanged(session, seen, lock=True)
+
+
+async def require_unchanged(
+    session: AsyncSession, seen: Iteration, *, lock: bool = False
+) -> Iteration:
+    """The iteration, if it runs in the phase and since the start in which a task saw it: else
+    another run's version may have answered the task, and what it has must not be stored.
+
+    Raises:
+        Conflict: it has stopped or gone on.
+    """
+    now = await get(session, seen.id, lock=lock)
+    same = (IterationState.RUNNING, seen.phase, seen.num_starts)
+    if (now.state, now.phase, now.num_starts) != same:
         raise Conflict(
-            f"iteration {seen.id} has gone on from {seen.phase} to {current.phase} "
-            f"({current.state}) without this process"
+            f"iteration {seen.id} has gone on from {seen.phase} to {now.phase} "
+            f"({now.state}) without this process"
         )
-    return current
+    return now
 
 
 async def list_newest(
@@ -113,27 +128,9 @@ async def _base_of(session: AsyncSession, iteration: Iteration) -> str | None:
     return earlier.new_version_id if earlier.state == IterationState.SUCCEEDED else None
 
 
-_ENTRANCES: dict[tuple[str, str], Phase] = {
-    (IterationKind.IMPROVE, Phase.PROMPTS): Phase.PROMPT_MODEL,
-    (IterationKind.IMPROVE, Phase.ROLLOUT): Phase.PREPARE,
-    (IterationKind.IMPROVE, Phase.PAIRING): Phase.PREPARE,
-    (IterationKind.IMPROVE, Phase.TRAIN): Phase.PREPARE,
-    (IterationKind.IMPROVE, Phase.ASSESS): Phase.SWAP,
-    (IterationKind.BOOTSTRAP, Phase.JUDGE_RANKED): Phase.SWAP_BASELINE,
-    (IterationKind.BOOTSTRAP, Phase.SELECT_EFT): Phase.SWAP_BASELINE,
-    (IterationKind.BOOTSTRAP, Phase.TRAIN): Phase.SWAP_BASELINE,
-    (IterationKind.BOOTSTRAP, Phase.ASSESS): Phase.SWAP,
-}
-"""Where an iteration that stopped in a phase goes on, if not in that phase itself: at the swap
-before it, since another run may have left its own version in the replicas. (A training with
-early stopping asks the judge, which is the version that is served.) What is done on the way
-is found done."""
-
-
 def _entrance(iteration: Iteration, config: RunConfig) -> Phase:
     if iteration.phase != Phase.WAITING:
-        found = _ENTRANCES.get((iteration.kind, iteration.phase))
-        return found or Phase(iteration.phase)
+        return entrance(iteration.kind, iteration.phase)
     if iteration.kind == IterationKind.BOOTSTRAP:
         return Phase.TRAIN_BASELINE
     replayed = config.replay is not None and iteration.index == 1

@@ -89,7 +89,7 @@ def _held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
     )
 
 
-def _running(iteration_id: UUID) -> Select[tuple[UUID]]:
+def _running(iteration_id: UUID) -> Select[UUID]:
     return select(Iteration.id).where(
         Iteration.id == iteration_id, Iteration.state == IterationState.RUNNING
     )

@@ -14,16 +14,17 @@ from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import Judging, RunConfig, Settings
 from rewardloop.queue import relay
 from rewardloop.records import JudgementMode, Phase, Purpose
-from rewardloop.store import Store, iterations, outbox, ranked
-from rewardloop.store.models import Assessment
+from rewardloop.store import Store, iterations, locks, outbox, ranked
+from rewardloop.store.models import Assessment, Iteration
 from rewardloop.store.ranked import Unjudged
+from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import failures_noted, running_in, work_through
 
 PHASES = (Phase.JUDGE_RANKED, Phase.ASSESS)
 
 
 def lock_name(iteration_id: UUID) -> str:
-    return f"assess:{iteration_id}"
+    return locks.assessing(iteration_id)
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
@@ -33,12 +34,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         if not held or found is None:
             return
         iteration, config = found
-        async with failures_noted(store, iteration):
-            key = settings.api_key.get_secret_value()
-            async with JudgeClient(settings.judge_url, key) as judge:
-                await Assessing(store, judge, config, iteration.run_id, iteration_id).work()
+        key = settings.api_key.get_secret_value()
+        async with (
+            failures_noted(store, iteration),
+            permitted(of_iteration(store, iteration)) as permit,
+            JudgeClient(settings.judge_url, key) as judge,
+        ):
+            await Assessing(store, judge, config, iteration, permit).work()
         async with store.transaction() as session:
-            unsettled = await ranked.unsettled(session, iteration_id)
+            unsettled = permit.may_take_more and await ranked.unsettled(session, iteration_id)
             task = outbox.ASSESS if unsettled else outbox.ADVANCE
             outbox.add(session, task, iteration_id)
     await relay(store, app)
@@ -51,12 +55,12 @@ class Assessing:
     store: Store
     judge: JudgeClient
     config: RunConfig
-    run_id: UUID
-    iteration_id: UUID
+    iteration: Iteration
+    permit: Permit
 
     async def work(self) -> None:
         async with self.store.transaction() as session:
-            unsettled = await ranked.unsettled(session, self.iteration_id)
+            unsettled = await ranked.unsettled(session, self.iteration.id)
         for assessment in unsettled:
             if not await self._work_on(assessment):
                 return
@@ -68,13 +72,15 @@ class Assessing:
         async def judge(item: Unjudged) -> None:
             written = await self.judge.judge(item.messages, item.text, judging, len(item.missing))
             async with self.store.transaction() as session:
+                await iterations.require_unchanged(session, self.iteration)
                 await ranked.add_judgements(session, assessment.id, item, written)
-                await iterations.note_progress(session, self.iteration_id)
+                await iterations.note_progress(session, self.iteration.id)
             for judgement in written:
                 telemetry.JUDGEMENTS.labels(judgement.verdict.reason or "scored").inc()
 
         limit = self.config.rollout.max_prompts_in_flight * self.config.sampling.num_samples
-        await work_through(await self._unjudged(assessment, judging), judge, limit=limit)
+        unjudged = await self._unjudged(assessment, judging)
+        await work_through(unjudged, judge, self.permit, limit=limit)
         if await self._unjudged(assessment, judging):
             return False
         async with self.store.transaction() as session:
@@ -83,7 +89,9 @@ class Assessing:
 
     async def _unjudged(self, assessment: Assessment, judging: Judging) -> list[Unjudged]:
         async with self.store.transaction() as session:
-            return await ranked.unjudged(session, self.run_id, assessment, judging.num_judgements)
+            return await ranked.unjudged(
+                session, self.iteration.run_id, assessment, judging.num_judgements
+            )
 
 
 def judging_of(config: RunConfig, assessment: Assessment) -> Judging:

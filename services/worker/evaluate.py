@@ -17,9 +17,10 @@ from rewardloop.config import Sampling, Settings
 from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable, recordable
 from rewardloop.queue import relay
 from rewardloop.records import Message, Sample
-from rewardloop.store import Store, evaluations, outbox, versions
+from rewardloop.store import Store, evaluations, locks, outbox, versions
 from rewardloop.store.evaluations import Uncompared
 from rewardloop.store.models import Evaluation
+from services.worker.permit import Permit, of_evaluation, permitted
 from services.worker.phase import work_through
 from services.worker.swap import bring_to
 
@@ -27,7 +28,7 @@ MAX_IN_FLIGHT = 64
 
 
 def lock_name(evaluation_id: UUID) -> str:
-    return f"evaluate:{evaluation_id}"
+    return locks.evaluating(evaluation_id)
 
 
 async def run(store: Store, app: Celery, settings: Settings, evaluation_id: UUID) -> None:
@@ -39,15 +40,18 @@ async def run(store: Store, app: Celery, settings: Settings, evaluation_id: UUID
             if not await evaluations.try_start(session, evaluation_id):
                 return
             evaluation = await evaluations.get(session, evaluation_id)
+        done = False
         try:
-            done = await Evaluating(store, settings, evaluation).work()
+            async with permitted(of_evaluation(store, evaluation)) as permit:
+                done = await Evaluating(store, settings, evaluation, permit).work()
         except Exception as error:
             async with store.transaction() as session:
                 await evaluations.note_failure(session, evaluation_id, recordable(error))
             raise
         if not done:
             async with store.transaction() as session:
-                outbox.add(session, outbox.EVALUATE, evaluation_id)
+                if not await evaluations.settle(session, evaluation_id):
+                    outbox.add(session, outbox.EVALUATE, evaluation_id)
     await relay(store, app)
 
 
@@ -56,6 +60,7 @@ class Evaluating:
     store: Store
     settings: Settings
     evaluation: Evaluation
+    permit: Permit
 
     def __post_init__(self) -> None:
         self.config = EvaluationConfig.model_validate(self.evaluation.config)
@@ -74,7 +79,8 @@ class Evaluating:
 
     async def _serve(self, version: str) -> None:
         """Even where it is marked as served: a swap that failed may have left another."""
-        await bring_to(self.store, self.settings, version)
+        with self.permit.undisturbed():
+            await bring_to(self.store, self.settings, version)
         async with self.store.transaction() as session:
             await evaluations.require_running(session, self.evaluation.id)
             await versions.set_serving(session, version)
@@ -106,7 +112,7 @@ class Evaluating:
                 await evaluations.note_progress(session, self.evaluation.id)
 
         async with GeneratorClient(self.settings.generator_urls, self.key) as generator:
-            await work_through(missing, answer, limit=MAX_IN_FLIGHT)
+            await work_through(missing, answer, self.permit, limit=MAX_IN_FLIGHT)
         return not await self._unanswered(version)
 
     async def _unanswered(self, version: str) -> list[tuple[int, tuple[Message, ...]]]:
@@ -134,7 +140,7 @@ class Evaluating:
 
         url = self.settings.evaluation_judge_url or self.settings.judge_url
         async with JudgeClient(url, self.key) as judge:
-            await work_through(missing, compare, limit=MAX_IN_FLIGHT)
+            await work_through(missing, compare, self.permit, limit=MAX_IN_FLIGHT)
         return not await self._uncompared()
 
     async def _uncompared(self) -> list[Uncompared]:

@@ -12,6 +12,7 @@ from rewardloop.errors import recordable
 from rewardloop.records import IterationState, Phase
 from rewardloop.store import Store, iterations, runs
 from rewardloop.store.models import Iteration
+from services.worker.permit import Permit
 
 WORK_SECONDS = 200.0
 """A task takes no new work after this and sends for a successor, so that none grows old."""
@@ -22,11 +23,14 @@ T = TypeVar("T")
 async def running_in(
     store: Store, iteration_id: UUID, *phases: Phase
 ) -> tuple[Iteration, RunConfig] | None:
-    """The iteration and its run's config while it is in one of `phases`, else None."""
+    """The iteration and its run's config while it is in one of `phases` and shall go on, else
+    None."""
     async with store.transaction() as session:
         iteration = await iterations.get(session, iteration_id)
         run_row = await runs.get(session, iteration.run_id)
     if iteration.state != IterationState.RUNNING or iteration.phase not in phases:
+        return None
+    if iteration.wish is not None:
         return None
     return iteration, stored_run_config(run_row.config)
 
@@ -43,15 +47,15 @@ async def failures_noted(store: Store, seen: Iteration) -> AsyncIterator[None]:
     except Exception as error:
         async with store.transaction() as session:
             iteration = await iterations.get(session, seen.id, lock=True)
-            if iteration.phase == seen.phase:
+            if (iteration.phase, iteration.num_starts) == (seen.phase, seen.num_starts):
                 await iterations.note_failure(session, iteration, recordable(error))
         raise
 
 
 async def work_through(
-    items: Iterable[T], work: Callable[[T], Awaitable[None]], *, limit: int
+    items: Iterable[T], work: Callable[[T], Awaitable[None]], permit: Permit, *, limit: int
 ) -> None:
-    """Work on the items, `limit` at once, and take none after WORK_SECONDS.
+    """Work on the items, `limit` at once, and take none after WORK_SECONDS or a pause.
 
     The first error of an item is raised, and cancels the others.
     """
@@ -61,7 +65,7 @@ async def work_through(
     async def lane() -> None:
         for item in waiting:
             await work(item)
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or not permit.may_take_more:
                 return
 
     async with together() as group:

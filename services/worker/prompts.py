@@ -33,12 +33,14 @@ from rewardloop.store import (
     candidates,
     contamination,
     iterations,
+    locks,
     outbox,
     prompts,
     ranked,
 )
 from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
+from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 
 BATCH_SIZE = 32
@@ -46,7 +48,7 @@ BATCH_SIZE = 32
 
 
 def lock_name(iteration_id: UUID) -> str:
-    return f"prompts:{iteration_id}"
+    return locks.writing_prompts(iteration_id)
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
@@ -57,11 +59,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
             return
         iteration, config = found
         assert config.prompts.self_instruct is not None
-        async with failures_noted(store, iteration), prompt_model(settings) as model:
-            writing = Writing(store, model, config, config.prompts.self_instruct, iteration)
-            done = await writing.work()
+        how, done = config.prompts.self_instruct, False
+        async with (
+            failures_noted(store, iteration),
+            permitted(of_iteration(store, iteration)) as permit,
+            prompt_model(settings) as model,
+        ):
+            done = await Writing(store, model, config, how, iteration, permit).work()
         async with store.transaction() as session:
-            task = outbox.ADVANCE if done else outbox.PROMPTS
+            task = outbox.ADVANCE if done or not permit.may_take_more else outbox.PROMPTS
             outbox.add(session, task, iteration_id)
     await relay(store, app)
 
@@ -88,6 +94,7 @@ class Writing:
     config: RunConfig
     how: SelfInstruct
     iteration: Iteration
+    permit: Permit
 
     async def work(self) -> bool:
         """Returns whether the iteration has its prompts now.
@@ -100,7 +107,7 @@ class Writing:
         wanted = self.config.prompts.num_per_iteration
         max_written = wanted * self.how.max_attempts_per_prompt
         while self.num_accepted < wanted and self.num_written < max_written:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or not self.permit.may_take_more:
                 return False
             await self._write_batch(min(BATCH_SIZE, max_written - self.num_written), wanted)
         await self._finish(wanted)
@@ -134,6 +141,7 @@ class Writing:
                 break
             found.append(self._settled(candidate))
         async with self.store.transaction() as session:
+            await iterations.require_unchanged(session, self.iteration)
             await candidates.add(session, self.iteration, found)
             await iterations.note_progress(session, self.iteration.id)
         self.num_written += len(found)

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from celery import Celery
@@ -26,6 +26,7 @@ from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
 from rewardloop.store import Store, iterations, outbox, rollouts
 from rewardloop.store.rollouts import LeasedPrompt, StoredResponse
+from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in, together
 
 logger = logging.getLogger("rewardloop.worker")
@@ -43,14 +44,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     key = settings.api_key.get_secret_value()
     async with (
         failures_noted(store, iteration),
+        permitted(of_iteration(store, iteration)) as permit,
         GeneratorClient(settings.generator_urls, key) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
-        await Rollout(store, generator, judge, config, iteration_id).work()
+        await Rollout(store, generator, judge, config, iteration_id, permit).work()
     async with store.transaction() as session:
-        if await rollouts.has_pending(session, iteration_id):
+        if permit.may_take_more and await rollouts.has_pending(session, iteration_id):
             outbox.add(session, outbox.ROLLOUT, iteration_id)
-        elif await rollouts.is_complete(session, iteration_id):
+        elif not permit.may_take_more or await rollouts.is_complete(session, iteration_id):
             outbox.add(session, outbox.ADVANCE, iteration_id)
     await relay(store, app)
 
@@ -64,6 +66,7 @@ class Rollout:
     judge: JudgeClient
     config: RunConfig
     iteration_id: UUID
+    permit: Permit = field(default_factory=Permit)
 
     def __post_init__(self) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -92,7 +95,7 @@ class Rollout:
         running: set[asyncio.Task[None]] = set()
         try:
             while True:
-                if time.monotonic() < deadline:
+                if time.monotonic() < deadline and self.permit.may_take_more:
                     free = self.config.rollout.max_prompts_in_flight - len(running)
                     for prompt in await self._lease(free):
                         running.add(asyncio.create_task(self._process(prompt)))

@@ -6,8 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.lifecycle import Wish
-from rewardloop.records import EvaluationState, Preference
+from rewardloop.records import EvaluationState, Preference, StopWish
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -142,7 +141,7 @@ class Evaluation(Base):
     __table_args__ = (
         one_of("state", *EvaluationState),
         CheckConstraint(
-            f"wish IS NULL OR (wish = '{Wish.CANCEL}' AND state = 'running')",
+            f"wish IS NULL OR (wish = '{StopWish.CANCEL}' AND state = 'running')",
             name="only_what_runs_is_asked",
         ),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),

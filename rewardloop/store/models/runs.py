@@ -6,8 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.lifecycle import Wish
-from rewardloop.records import IterationKind, IterationState, Phase
+from rewardloop.records import IterationKind, IterationState, Phase, StopWish
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -81,7 +80,7 @@ class Iteration(Base):
         ),
         one_of("state", *IterationState),
         one_of("phase", *Phase),
-        one_of("wish", *Wish),
+        one_of("wish", *StopWish),
         CheckConstraint("wish IS NULL OR state = 'running'", name="only_what_runs_is_asked"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
         # The replicas serve one version at a time, so one iteration runs at a time.
