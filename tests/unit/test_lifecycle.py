@@ -46,7 +46,7 @@ def test_the_table_is_complete() -> None:
 @pytest.mark.parametrize(("now", "ask", "then"), cells())
 def test_what_is_asked_leads_where_the_table_says(now: str, ask: str, then: str) -> None:
     if then == "-":
-        with pytest.raises(Conflict, match="^iteration 7 "):
+        with pytest.raises(Conflict, match=r"^iteration 7 "):
             after(STANDINGS[now], Ask(ask), "iteration 7")
     else:
         assert NAMES[after(STANDINGS[now], Ask(ask), "iteration 7")] == then
