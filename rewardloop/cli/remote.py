@@ -102,6 +102,8 @@ async def watch(home: Home, run_id: str | None) -> None:
             )
         for view in views:
             shown = {key: view[key] for key in ("index", "state", "new_version", "error")}
+            if view["state"] == "queued":
+                shown["waits_for"] = view["waits_for"]
             print(json.dumps(shown))
 
 
