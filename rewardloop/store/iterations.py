@@ -254,13 +254,20 @@ async def go_on(session: AsyncSession, iteration: Iteration) -> None:
         error=iteration.error,
         error_kind=iteration.error_kind,
     )
-    if iteration.phase == Phase.PROMPTS:  # else too few that were handed over would be enough
-        iteration.report = {k: v for k, v in iteration.report.items() if k != "prompts"}
+    if iteration.phase == Phase.PROMPTS and "prompts" in iteration.report:
+        iteration.report = _with_new_attempts(iteration.report)
     iteration.state = IterationState.QUEUED
     iteration.error = iteration.error_kind = None
     iteration.failing_since = iteration.finished_at = None
     await session.flush()
     outbox.add(session, outbox.ADVANCE, iteration.id)
+
+
+def _with_new_attempts(report: dict[str, Any]) -> dict[str, Any]:
+    """Without the verdict on the prompts that were written, which would be the phase's end;
+    as many may be written again as at first."""
+    rest = {subject: found for subject, found in report.items() if subject != "prompts"}
+    return {**rest, "prompts_before_retry": report["prompts"]}
 
 
 async def _end_training(

@@ -105,7 +105,8 @@ class Writing:
         await self._load()
         deadline = time.monotonic() + WORK_SECONDS
         wanted = self.config.prompts.num_per_iteration
-        max_written = wanted * self.how.max_attempts_per_prompt
+        before = self.iteration.report.get("prompts_before_retry", {"num_written": 0})
+        max_written = before["num_written"] + wanted * self.how.max_attempts_per_prompt
         while self.num_accepted < wanted and self.num_written < max_written:
             if time.monotonic() > deadline or not self.permit.may_take_more:
                 return False
