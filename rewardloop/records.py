@@ -112,6 +112,8 @@ class PromptState(StrEnum):
     DONE = "done"
     REJECTED = "rejected"
     """The generator refused it (too long, say); the reason is stored."""
+    DEAD = "dead"
+    """It failed `rollout.max_attempts` times while others succeeded; the last error is stored."""
 
 
 class Stage(StrEnum):

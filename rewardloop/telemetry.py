@@ -25,6 +25,13 @@ CANDIDATE_PROMPTS = Counter(
     "rewardloop_candidate_prompts", "Prompts that the prompt model wrote.", ["outcome"]
 )
 """`outcome` is `accepted` or the reason of the rejection."""
+FAILED_ATTEMPTS = Counter(
+    "rewardloop_failed_attempts",
+    "Attempts at a prompt or another item that failed.",
+    ["at", "kind"],
+)
+"""`at`: rollout, ranked_response, answer, comparison, candidate; `kind`: the error's, as in
+problem details."""
 PHASE_SECONDS = Histogram(
     "rewardloop_phase_seconds",
     "Time that an iteration spent in a phase.",

@@ -10,6 +10,7 @@ import typer
 
 from rewardloop import presets
 from rewardloop.cli import control, importing, listing, remote
+from rewardloop.cli import dead as dead_command
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
 from rewardloop.config import load_settings
@@ -187,6 +188,29 @@ def cancel(iteration: IterationArgument, home: HomeOption = DEFAULT) -> None:
 def retry(iteration: IterationArgument, home: HomeOption = DEFAULT) -> None:
     """Let an iteration that failed or was cancelled go on from what is stored."""
     asyncio.run(control.ask(Home(home), iteration, Ask.RETRY))
+
+
+@app.command()
+def dead(
+    iteration: Annotated[
+        str | None, typer.Argument(help="Iteration id; the newest that has begun if left out.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """List the prompts that an iteration leaves out since they failed, with their errors."""
+    asyncio.run(dead_command.list_dead(Home(home), iteration))
+
+
+@app.command()
+def retry_prompts(
+    iteration: Annotated[str, typer.Argument(help="Iteration id.")],
+    prompts: Annotated[
+        list[int] | None, typer.Argument(help="Ids of dead prompts; all if left out.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Try an iteration's dead prompts again, once what failed them is mended."""
+    asyncio.run(dead_command.retry(Home(home), iteration, prompts or []))
 
 
 @app.command()

@@ -47,6 +47,7 @@ async def follow(
     )
     shown: dict[str, dict[str, TaskID]] = {}
     told: set[tuple[str, str]] = set()
+    num_dead: dict[str, int] = {}
     with bars:
         while True:
             check()
@@ -55,6 +56,7 @@ async def follow(
                 if view["state"] == "queued":
                     continue
                 _tell_phase(console, told, view)
+                _tell_dead(console, num_dead, view)
                 _show(bars, shown.setdefault(view["id"], {}), view)
             if has_stopped(views):
                 return views
@@ -75,6 +77,19 @@ def has_stopped(views: list[dict[str, Any]]) -> bool:
     behind one that failed or was cancelled wait until it is retried. (A pause is waited for.)"""
     left = [view["state"] for view in views if view["state"] != "succeeded"]
     return not left or left[0] in ENDED
+
+
+def _tell_dead(console: Console, told: dict[str, int], view: dict[str, Any]) -> None:
+    """One line whenever more prompts of the iteration are dead."""
+    num = view["counts"].get("prompts_dead", 0)
+    if num > told.get(view["id"], 0):
+        told[view["id"]] = num
+        console.print(
+            f"iteration {view['index']}: {num} of {view['counts']['prompts']} prompts dead; see "
+            f"`rewardloop dead {view['id']}`",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 async def iterations_of(api: ApiClient, run_id: str) -> list[dict[str, Any]]:

@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from rewardloop.errors import UpstreamMismatch
+from rewardloop.errors import UnreadableAnswer
 
 
 def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
     """The `count` choices of an answer, by their index.
 
     Raises:
-        UpstreamMismatch: `server` gave more or fewer, or something else than a completion.
+        UnreadableAnswer: `server` gave more or fewer, or something else than a completion.
     """
     try:
         given = enumerate(answer["choices"])
@@ -19,12 +19,12 @@ def choices_of(answer: Any, count: int, server: object) -> list[dict[str, Any]]:
         for choice in choices:
             text_of(choice)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UpstreamMismatch(
+        raise UnreadableAnswer(
             f"{server} answered with something else than a completion ({error!r}); is there an "
             "OpenAI-compatible server at this address?"
         ) from error
     if len(choices) != count:
-        raise UpstreamMismatch(
+        raise UnreadableAnswer(
             f"{server} was asked for n={count} choices and gave {len(choices)}; use a server that "
             "gives n choices, or ask for one (of judgements: judging.num_judgements)"
         )

@@ -8,7 +8,7 @@ from typing import Any, Self
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.http import attempts, call_once, connect
 from rewardloop.config import Sampling, SelfInstruct
-from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
+from rewardloop.errors import UnreadableAnswer, UpstreamUnavailable
 from rewardloop.records import Message, Sample
 
 REQUEST_SECONDS = 240.0
@@ -126,7 +126,7 @@ class GeneratorClient:
 def _samples(answer: dict[str, Any], count: int) -> list[Sample]:
     choices = choices_of(answer, count, "the generator")
     if "weight_version" not in answer:
-        raise UpstreamMismatch(
+        raise UnreadableAnswer(
             "the generator does not say which weights answered; REWARDLOOP_GENERATOR_URLS must "
             "name servers started by `python -m services.generator`"
         )

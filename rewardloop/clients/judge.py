@@ -8,7 +8,7 @@ from rewardloop.clients.completions import choices_of, share_out, text_of, usage
 from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS
 from rewardloop.clients.http import call, connect
 from rewardloop.config import Judging
-from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
+from rewardloop.errors import InvalidInput, UnreadableAnswer, UpstreamRejected
 from rewardloop.method.comparison import COMPARISON_VERSION
 from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import (
@@ -149,7 +149,7 @@ def _protocol(wanted: str) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
-        raise UpstreamMismatch(
+        raise UnreadableAnswer(
             f"what answers as the judge gives no {wanted} that can be read ({error!r}); "
             "REWARDLOOP_JUDGE_URL must name a judge service, not an engine"
         ) from error

@@ -304,10 +304,17 @@ async def judges_of(session: AsyncSession, run_id: UUID) -> list[str]:
     return list(found)
 
 
+async def num_prompts(session: AsyncSession, config: EvaluationConfig) -> int:
+    return len(await prompts.take(session, config.dataset, 0, config.num_prompts))
+
+
 async def succeed(
-    session: AsyncSession, evaluation_id: UUID, config: EvaluationConfig
+    session: AsyncSession,
+    evaluation_id: UUID,
+    config: EvaluationConfig,
+    left_out: dict[str, int],
 ) -> dict[str, Any]:
-    """Count, store the result, and let what waits have the engines."""
+    """Count, store the result with what it leaves out, and let what waits have the engines."""
     evaluation = await get(session, evaluation_id, lock=True)
     stored = await session.execute(
         select(Comparison.prompt_id, Comparison.a_first, Comparison.preference).where(
@@ -332,7 +339,7 @@ async def succeed(
             f"no prompt of the dataset {config.dataset!r} was answered by both versions; "
             "its prompts may be too long for the model"
         )
-    result = asdict(head_to_head(rows))
+    result = {**asdict(head_to_head(rows)), **left_out}
     evaluation.result = result
     evaluation.state = EvaluationState.SUCCEEDED
     evaluation.wish = None

@@ -372,6 +372,7 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
         **dict(view.mappings().one()),
         "prompts_done": by_state.get(PromptState.DONE, 0),
         "prompts_rejected": by_state.get(PromptState.REJECTED, 0),
+        "prompts_dead": by_state.get(PromptState.DEAD, 0),
         "judgements_scored": scored or 0,
         "train_steps": await _last_step(session, job) if job else 0,
         "train_steps_total": (job.num_steps or 0) if job else 0,

@@ -14,6 +14,7 @@ from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
 from services.api import (
     control,
+    dead_prompts,
     evaluations,
     inspection,
     iterations,
@@ -55,7 +56,17 @@ def make_app(settings: Settings) -> FastAPI:
 
     add_common_routes(app, guard, refresh_metrics)
     add_error_handlers(app, RewardloopError.problem)
-    rooms = (runs, iterations, control, prompts, inspection, models, evaluations, reports)
+    rooms = (
+        runs,
+        iterations,
+        control,
+        dead_prompts,
+        prompts,
+        inspection,
+        models,
+        evaluations,
+        reports,
+    )
     for room in rooms:
         app.include_router(room.router, prefix="/v1", dependencies=[Depends(guard)])
 

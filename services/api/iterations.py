@@ -24,6 +24,8 @@ class Counts(BaseModel):
     prompts: int
     prompts_done: int
     prompts_rejected: int
+    prompts_dead: int
+    """Failed for good; they are left out and listed under `dead-prompts`."""
     responses_expected: int
     responses: int
     judgements_expected: int

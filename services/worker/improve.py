@@ -6,7 +6,7 @@ from rewardloop.errors import JudgeCollapsed, NoPairs
 from rewardloop.method.agreement import Agreement
 from rewardloop.method.judge_health import beside_humans, collapse
 from rewardloop.records import Phase
-from rewardloop.store import iterations, outbox, pairs, ranked, rollouts, runs
+from rewardloop.store import dead_prompts, iterations, outbox, pairs, ranked, rollouts, runs
 from services.worker.steps import Step, Steps
 
 
@@ -57,8 +57,13 @@ class Improving(Steps):
 
     async def _await_rollout(self) -> bool:
         async with self.store.transaction() as session:
+            # Locked first: a dead prompt may be put back while it is looked.
+            await iterations.locked(session, self.iteration)
             if not await rollouts.is_complete(session, self.iteration.id):
                 return False
+            left_out = await dead_prompts.require_few(session, self.iteration, self.config.rollout)
+            if left_out is not None:
+                await iterations.add_to_report(session, self.iteration.id, "dead_prompts", left_out)
             await self._enter(session, Phase.PAIRING)
             return True
 

@@ -6,7 +6,7 @@ batch only what was looked at until there were enough. The filter is made anew f
 is stored.
 """
 
-import asyncio
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -40,11 +40,16 @@ from rewardloop.store import (
 )
 from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
+from services.worker.attempts import Servers, work_through
+from services.worker.batch import Batch
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
+from services.worker.probes import PROMPT_MODEL, probe_writing
 
 BATCH_SIZE = 32
 """Prompts that are written at once; the shots of a batch know only the batches before."""
+MAX_ATTEMPTS = 3
+"""At one prompt; one that fails so often is stored as `failed`, as others are as `refused`."""
 
 
 def lock_name(iteration_id: UUID) -> str:
@@ -96,6 +101,9 @@ class Writing:
     iteration: Iteration
     permit: Permit
 
+    def __post_init__(self) -> None:
+        self._servers = Servers({PROMPT_MODEL: lambda: probe_writing(self.model, self.how, STOP)})
+
     async def work(self) -> bool:
         """Returns whether the iteration has its prompts now.
 
@@ -134,10 +142,12 @@ class Writing:
         self.num_accepted = int(so_far["num_accepted"])
 
     async def _write_batch(self, size: int, wanted: int) -> None:
-        attempts = range(self.num_written, self.num_written + size)
-        written = await asyncio.gather(*(self._write(attempt) for attempt in attempts))
+        batch = Batch(self._write, range(self.num_written, self.num_written + size), MAX_ATTEMPTS)
+        await work_through(batch, self._servers, self.permit, limit=size, seconds=math.inf)
+        if len(batch.written) < size:
+            return  # a pause: what failed is not tried again now, and a batch is stored whole
         found = []
-        for candidate in written:
+        for _, candidate in sorted(batch.written.items()):
             if self.num_accepted == wanted:
                 break
             found.append(self._settled(candidate))
@@ -152,8 +162,8 @@ class Writing:
         seed = (self.config.seed + self.iteration.index) * 1_000_003 + attempt
         shots = choose_shots(self.human, self.generated, self.how, seed)
         try:
-            completion, finish_reason = await self.model.complete(
-                few_shot_prompt(shots), self.how, STOP
+            completion, finish_reason = await self._servers.asked(
+                PROMPT_MODEL, self.model.complete(few_shot_prompt(shots), self.how, STOP)
             )
         except (InvalidInput, UpstreamRejected) as error:  # the shots are too long, say
             return Candidate(attempt, "", "refused", error.message)

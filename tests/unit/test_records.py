@@ -71,7 +71,7 @@ def test_margins_are_rounded_as_means_are() -> None:
         (records.Stage, "baseline model"),
         (records.Purpose, "eft health"),
         (records.Preference, "first second tie"),
-        (records.PromptState, "pending leased done rejected"),
+        (records.PromptState, "pending leased done rejected dead"),
         (records.JobState, "queued running paused cancelled succeeded failed"),
         (records.EvaluationState, "queued running cancelled succeeded failed"),
         (records.StopWish, "pause cancel"),

@@ -187,3 +187,23 @@ class Comparison(Base):
         one_of("preference", *Preference),
         CheckConstraint("(preference IS NULL) <> (reason IS NULL)", name="preference_or_reason"),
     )
+
+
+class FailedItem(Base):
+    """What failed beside the roll-out: a ranked response to judge, an evaluation's answer or
+    comparison. `subject_id` is the iteration's or the evaluation's."""
+
+    __tablename__ = "failed_items"
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    item: Mapped[str] = mapped_column(primary_key=True)
+    """What it is, within its kind; as in `assessment 3, response 17`."""
+    num_attempts: Mapped[int]
+    """Failed ones that were the item's own."""
+    is_dead: Mapped[bool] = mapped_column(server_default="false")
+    """It is left out: it failed as often as a prompt may."""
+    not_before: Mapped[datetime]
+    """When the next attempt may begin."""
+    last_error: Mapped[str]
+    last_error_kind: Mapped[str]
+    __table_args__ = (one_of("kind", "ranked_response", "answer", "comparison"),)
