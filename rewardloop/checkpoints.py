@@ -164,15 +164,10 @@ def _plain_file(path: Path) -> os.stat_result:
         why = "it has a second name (a hard link), by which it could be changed; copy it instead"
     if why:
         raise CheckpointInvalid(
-            f"checkpoint {folder_name(path.parent)}: {path.name!r} may not be part of a "
+            f"checkpoint {servable.version_of(path.parent)}: {path.name!r} may not be part of a "
             f"checkpoint: {why}"
         )
     return found
-
-
-def folder_name(folder: Path) -> str:
-    """The version that a folder holds, or will hold once it is published."""
-    return folder.name.removeprefix(".").removesuffix(".partial")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -209,8 +204,13 @@ def _unreadable(folder: Path) -> CheckpointInvalid:
     )
 
 
-def digest_of(manifest: dict[str, Any]) -> str:
-    """sha256 of what a manifest says, however it is written. Postgres keeps no layout."""
+def digest_of(manifest: dict[str, Any]) -> str | None:
+    """sha256 of what a manifest says, however it is written; Postgres keeps no layout.
+
+    None for a row that was committed without a manifest: there is nothing to compare with.
+    """
+    if "files" not in manifest:
+        return None
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -21,16 +21,17 @@ def require_no_code(folder: Path) -> None:
         CheckpointInvalid: a config names code, or another model, or cannot be read.
     """
     if (folder / ADAPTER).exists():
-        raise CheckpointInvalid(
-            f"checkpoint {folder.name}: {ADAPTER} names another model's weights; publish the "
-            "model with its adapters merged"
+        raise invalid(
+            folder,
+            f"{ADAPTER} names another model's weights; publish the model with its adapters merged",
         )
     for path in sorted(folder.glob("*config*.json")):
         if found := sorted(NAMES_CODE & _names(read_json(path))):
-            raise CheckpointInvalid(
-                f"checkpoint {folder.name}: {path.name} names code of its own ({found[0]}), which "
+            raise invalid(
+                folder,
+                f"{path.name} names code of its own ({found[0]}), which "
                 f"is never run here; delete {found[0]} from it and publish again, if transformers "
-                "and vLLM know the model without it"
+                "and vLLM know the model without it",
             )
 
 
@@ -47,10 +48,11 @@ def require_known(folder: Path) -> None:
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(kind) if isinstance(kind, str) else None
     shipped = {known} if isinstance(known, str) else set(known or ())
     if not isinstance(named, list) or not named or not shipped.issuperset(map(str, named)):
-        raise CheckpointInvalid(
-            f"checkpoint {folder.name}: config.json names the architecture {named!r} of the type "
+        raise invalid(
+            folder,
+            f"config.json names the architecture {named!r} of the type "
             f"{kind!r}, which is no language model that transformers ships; import a model that "
-            "it does"
+            "it does",
         )
     require_known_tokenizer(folder)
 
@@ -65,14 +67,24 @@ def require_known_tokenizer(folder: Path) -> None:
 
     name = tokenizer_class(folder)
     if name is not None and (not isinstance(name, str) or tokenizer_class_from_name(name) is None):
-        raise CheckpointInvalid(
-            f"checkpoint {folder.name}: tokenizer_config.json names the tokenizer class {name!r}, "
-            "which transformers does not ship; name one that it does"
+        raise invalid(
+            folder,
+            f"tokenizer_config.json names the tokenizer class {name!r}, "
+            "which transformers does not ship; name one that it does",
         )
 
 
 def tokenizer_class(folder: Path) -> Any:
     return read_json(folder / "tokenizer_config.json").get("tokenizer_class")
+
+
+def invalid(folder: Path, what: str) -> CheckpointInvalid:
+    return CheckpointInvalid(f"checkpoint {version_of(folder)}: {what}")
+
+
+def version_of(folder: Path) -> str:
+    """The version that a folder holds, or will hold once it is published."""
+    return folder.name.removeprefix(".").removesuffix(".partial")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -84,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text()) if path.is_file() else {}
     except (ValueError, RecursionError) as error:
-        raise CheckpointInvalid(f"{path.parent.name}: {path.name} is no JSON") from error
+        raise CheckpointInvalid(f"{version_of(path.parent)}: {path.name} is no JSON") from error
     return found if isinstance(found, dict) else {}
 
 

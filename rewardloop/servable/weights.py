@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardloop.errors import CheckpointInvalid
+from rewardloop.servable.code import invalid
 
 INDEX = "model.safetensors.index.json"
 METADATA = "__metadata__"
@@ -49,9 +50,10 @@ def read_layout(folder: Path) -> Layout:
     for path in _files(folder):
         for name, entry in _header(path)[1].items():
             if name in place:
-                raise CheckpointInvalid(
-                    f"checkpoint {folder.name}: {place[name]} and {path.name} both hold the "
-                    f"tensor {name}; publish the version again"
+                raise invalid(
+                    folder,
+                    f"{place[name]} and {path.name} both hold the "
+                    f"tensor {name}; publish the version again",
                 )
             place[name] = path.name
             layout[name] = Tensor(entry["dtype"], tuple(entry["shape"]))
@@ -68,10 +70,11 @@ def require_finite(folder: Path) -> None:
         start, entries = _header(path)
         for name, entry in entries.items():
             if not _is_finite(path, start, entry):
-                raise CheckpointInvalid(
-                    f"checkpoint {folder.name}: the tensor {name} in {path.name} holds NaN or an "
+                raise invalid(
+                    folder,
+                    f"the tensor {name} in {path.name} holds NaN or an "
                     "infinity; the training diverged or the file is damaged: train the version "
-                    "again, with a smaller learning rate if its loss rose"
+                    "again, with a smaller learning rate if its loss rose",
                 )
 
 
@@ -86,8 +89,8 @@ def require_same_layout(served: Layout, started: str, new: Layout, version: str)
     told = [f"{name}: {_difference(served.get(name), new.get(name))}" for name in differ[:3]]
     told += [f"{len(differ)} in all"] if len(differ) > 3 else []
     raise CheckpointInvalid(
-        f"checkpoint {version}: its tensors are not those of {started} ({'; '.join(told)}); publish it again "
-        "from a model of the same architecture"
+        f"checkpoint {version}: its tensors are not those of {started} ({'; '.join(told)}); "
+        "publish it again from a model of the same architecture"
     )
 
 
@@ -102,9 +105,7 @@ def _difference(served: Tensor | None, new: Tensor | None) -> str:
 def _files(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.safetensors"))
     if not found:
-        raise CheckpointInvalid(
-            f"checkpoint {folder.name} holds no .safetensors file; publish it again"
-        )
+        raise invalid(folder, "it holds no .safetensors file; publish it again")
     return found
 
 
@@ -120,9 +121,10 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
             length = int.from_bytes(file.read(8), "little")
             header: dict[str, Any] = json.loads(file.read(length), object_pairs_hook=_once)
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
-        raise CheckpointInvalid(
-            f"checkpoint {path.parent.name}: {path.name} is no sound safetensors file ({error}); "
-            "restore it from a copy or train the version again"
+        raise invalid(
+            path.parent,
+            f"{path.name} is no sound safetensors file ({error}); "
+            "restore it from a copy or train the version again",
         ) from error
     header.pop(METADATA, None)
     return 8 + length, header
@@ -140,21 +142,18 @@ def _require_index(folder: Path, place: dict[str, str]) -> None:
     path = folder / INDEX
     if not path.is_file():
         if len(set(place.values())) > 1:
-            raise CheckpointInvalid(
-                f"checkpoint {folder.name} has its weights in several files and no {INDEX}; "
-                "publish it again"
+            raise invalid(
+                folder, f"it has its weights in several files and no {INDEX}; publish it again"
             )
         return
     try:
         named = json.loads(path.read_text(), object_pairs_hook=_once)["weight_map"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CheckpointInvalid(
-            f"checkpoint {folder.name}: {INDEX} cannot be read; publish the version again"
-        ) from error
+        raise invalid(folder, f"{INDEX} cannot be read; publish the version again") from error
     if named != place:
-        raise CheckpointInvalid(
-            f"checkpoint {folder.name}: {INDEX} does not name the tensors that its files hold; "
-            "publish the version again"
+        raise invalid(
+            folder,
+            f"{INDEX} does not name the tensors that its files hold; publish the version again",
         )
 
 

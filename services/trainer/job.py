@@ -91,8 +91,11 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     """Returns what was done and the published checkpoint's manifest."""
     async with store.transaction() as session:
         plan = await plan_of(session, job)
+        committed = checkpoints.digest_of((await versions.get(session, plan.parent)).manifest)
     base = checkpoints.folder_of(settings.checkpoint_root, plan.parent)
-    await asyncio.to_thread(checkpoints.verify, base)  # gigabytes to hash, and a lease to keep
+    await asyncio.to_thread(
+        checkpoints.verify, base, committed
+    )  # gigabytes to hash, and a lease to keep
     checkpoints.require_space(
         settings.checkpoint_root, int(checkpoints.size_of(base) * SPACE_FACTOR)
     )
