@@ -228,12 +228,7 @@ def verify(folder: Path, committed: str | None = None) -> dict[str, Any]:
     """
     try:
         manifest = read_manifest(folder)
-        if committed is not None and digest_of(manifest) != committed:
-            raise CheckpointInvalid(
-                f"checkpoint {folder.name}: {MANIFEST} is not the one that was committed to "
-                "Postgres, so the folder was rewritten since; restore it from a copy or train "
-                "the version again"
-            )
+        require_committed(manifest, committed)
         found, expected = describe(folder), manifest["files"]
     except OSError as error:
         raise CheckpointInvalid(
@@ -248,6 +243,19 @@ def verify(folder: Path, committed: str | None = None) -> dict[str, Any]:
     return manifest
 
 
+def require_committed(manifest: dict[str, Any], committed: str | None) -> None:
+    """
+    Raises:
+        CheckpointInvalid: `committed` is the digest of another manifest.
+    """
+    if committed is not None and digest_of(manifest) != committed:
+        raise CheckpointInvalid(
+            f"checkpoint {manifest['version']}: {MANIFEST} is not the one that was committed to "
+            "Postgres, so the folder was rewritten since; restore it from a copy or train the "
+            "version again"
+        )
+
+
 def state_of(folder: Path) -> str:
     """A digest of what the file system says of each file, which every write changes.
 
@@ -256,6 +264,18 @@ def state_of(folder: Path) -> str:
     files = sorted((path.name, path.lstat()) for path in folder.iterdir())
     said = [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in files]
     return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def require_state(folder: Path, state: str) -> None:
+    """
+    Raises:
+        CheckpointInvalid: something wrote to the folder after it was verified.
+    """
+    if state_of(folder) != state:
+        raise CheckpointInvalid(
+            f"checkpoint {folder.name} was changed while it was loaded; find what writes to it, "
+            "restore the folder from a copy and swap again"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -12,6 +12,7 @@ It reaches the engine by `scope["app"].state.engine_client`, so vLLM's
 development routes stay off.
 """
 
+import asyncio
 import hmac
 import json
 import os
@@ -141,7 +142,8 @@ class Gate:
         version, digest = _wanted(await _read_body(receive))
         checkpoints.folder_of(self._settings.checkpoint_root, version)  # an id, or refused here
         digest = digest or await committed.manifest_digest(self._settings, version)
-        return await self._swapper.activate(scope["app"], version, digest)
+        swap = asyncio.ensure_future(self._swapper.activate(scope["app"], version, digest))
+        return await asyncio.shield(swap)  # its end is sound, whatever becomes of this request
 
 
 def _wanted(body: bytes) -> tuple[str, str | None]:

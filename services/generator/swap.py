@@ -78,7 +78,8 @@ class Swapper:
         self._loaded = self._form.at_start
         self._committed = {version: committed}
         self._verified_state = state
-        self._num_bytes: dict[str, int] = {}
+        self._manifests: dict[str, dict[str, Any]] = {}
+        """As they were verified, whatever lies in the folders by now."""
         self._announced = False
         self._broken: str | None = None
         self._lock = asyncio.Lock()
@@ -130,6 +131,7 @@ class Swapper:
                 logger.exception("taken out of service")
 
     def _require_unchanged(self, folder: Path) -> None:
+        self._manifest(self.version)
         if self._verified_state != checkpoints.state_of(folder):
             checkpoints.verify(folder, self._committed[self.version])
 
@@ -195,7 +197,7 @@ class Swapper:
         """Verify the files and the model in them; returns their state meanwhile."""
         checkpoints.read_manifest(folder)  # tells a missing folder first
         state = checkpoints.state_of(folder)
-        checkpoints.verify(folder, committed)
+        self._manifests[folder.name] = checkpoints.verify(folder, committed)
         servable.require_servable(folder, self._form)
         _read_canaries(folder)
         return state
@@ -219,7 +221,7 @@ class Swapper:
         before = await self.weights(fastapi_app)
         try:
             await self._load(fastapi_app, version, folder)
-            _require_state(folder, state)
+            checkpoints.require_state(folder, state)
             after = await self.weights(fastapi_app)
             self._require_change(folder, previous, before["checksums"] == after["checksums"])
             canary = await self._check_canaries(fastapi_app, folder)
@@ -238,8 +240,7 @@ class Swapper:
 
     def _require_change(self, folder: Path, previous: str, unchanged: bool) -> None:
         """Other files must mean other tensors, or the reload did nothing."""
-        of_previous = checkpoints.read_manifest(checkpoints.folder_of(self._root, previous))
-        of_new = checkpoints.read_manifest(folder)
+        of_previous, of_new = self._manifest(previous), self._manifest(folder.name)
         if unchanged and _weight_digests(of_previous) != _weight_digests(of_new):
             raise SwapFailed(
                 f"after loading {folder.name} every tensor is as it was under {previous}: the "
@@ -276,10 +277,15 @@ class Swapper:
 
     def _reading_seconds(self, version: str) -> float:
         """What the size of a version's files adds to the time that a step may take."""
-        if version not in self._num_bytes:
-            manifest = checkpoints.read_manifest(checkpoints.folder_of(self._root, version))
-            self._num_bytes[version] = sum(file["size"] for file in manifest["files"].values())
-        return self._num_bytes[version] / BYTES_PER_SECOND
+        files = self._manifest(version)["files"].values()
+        num_bytes: int = sum(file["size"] for file in files)
+        return num_bytes / BYTES_PER_SECOND
+
+    def _manifest(self, version: str) -> dict[str, Any]:
+        if version not in self._manifests:
+            folder = checkpoints.folder_of(self._root, version)
+            self._manifests[version] = checkpoints.read_manifest(folder)
+        return self._manifests[version]
 
     async def _check_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
         canary = await self._compare_canaries(fastapi_app, folder)
@@ -331,18 +337,6 @@ class Swapper:
             float(position[str(token)]["logprob"])
             for position, token in zip(positions[start:], tokens[start:], strict=True)
         ]
-
-
-def _require_state(folder: Path, state: str) -> None:
-    """
-    Raises:
-        CheckpointInvalid: something wrote to the folder after it was verified.
-    """
-    if checkpoints.state_of(folder) != state:
-        raise CheckpointInvalid(
-            f"checkpoint {folder.name} was changed while it was loaded; find what writes to it, "
-            "restore the folder from a copy and swap again"
-        )
 
 
 def _agrees(canary: dict[str, Any]) -> bool:

@@ -280,7 +280,7 @@ def second_weights(folder: Path, chance: Random) -> None:
 
 def wrong_index(folder: Path, chance: Random) -> None:
     names = sorted(load_file(folder / WEIGHTS))
-    index = {name: WEIGHTS for name in names[1:]} | {"lost.weight": "lost.safetensors"}
+    index = dict.fromkeys(names[1:], WEIGHTS) | {"lost.weight": "lost.safetensors"}
     text = chance.choice([json.dumps({"weight_map": index}), "{}", "[]", "{"])
     (folder / "model.safetensors.index.json").write_text(text)
 
