@@ -93,9 +93,8 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
         plan = await plan_of(session, job)
         committed = checkpoints.digest_of((await versions.get(session, plan.parent)).manifest)
     base = checkpoints.folder_of(settings.checkpoint_root, plan.parent)
-    await asyncio.to_thread(
-        checkpoints.verify, base, committed
-    )  # gigabytes to hash, and a lease to keep
+    # There are gigabytes to hash, and a lease to keep.
+    checkpoints.require_committed(await asyncio.to_thread(checkpoints.verify, base), committed)
     checkpoints.require_space(
         settings.checkpoint_root, int(checkpoints.size_of(base) * SPACE_FACTOR)
     )
