@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from rewardloop.clients import generator as generator_client
+from rewardloop.clients import judge as judge_client
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.errors import Conflict, UpstreamFailed, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.store import dead_prompts, pauses, rollouts
@@ -21,16 +22,15 @@ POISONS = ("500", "503", "502", "hang", "cut", "html", "empty", "few")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses of 20 and 100 ms instead of seconds, and a hanging call is given up after 1 s."""
+    """Pauses of 20 and 100 ms instead of seconds, and no waiting between retries."""
     monkeypatch.setattr(pauses, "FIRST_SECONDS", 0.02)
-    monkeypatch.setattr(generator_client, "REQUEST_SECONDS", 1.0)
     monkeypatch.setattr("rewardloop.clients.http.wait_exponential_jitter", lambda **_: lambda _: 0)
 
 
 async def in_rollout(world: Any, *contents: str, **config: Any) -> UUID:
     await world.with_base()
     await world.add_prompts(*contents)
-    (made,) = await world.new_run(**config)
+    (made,) = await world.new_run(prompts={"num_per_iteration": len(contents)}, **config)
     await world.in_rollout(made)
     return made  # type: ignore[no-any-return]
 
@@ -71,11 +71,17 @@ async def test_one_bad_prompt_of_60_ends_no_iteration(world: Any) -> None:
     assert await world.rows("SELECT 1 FROM events WHERE kind = 'iteration.retry'") == []
 
 
+def hangs_are_short(world: Any, seconds: float = 3.0) -> None:
+    """A hanging call is given up after so long; an answer may take nearly as long."""
+    world.monkeypatch.setattr(generator_client, "REQUEST_SECONDS", seconds)
+    world.monkeypatch.setattr(judge_client, "REQUEST_SECONDS", seconds)
+
+
 @pytest.mark.parametrize("poison", POISONS)
 async def test_every_kind_of_failure_is_the_prompts_while_others_succeed(
     world: Any, poison: str
 ) -> None:
-    """First, last or in the middle; and it is never a wrong server."""
+    hangs_are_short(world)
     bad = f"[poison {poison}]"
     made = await in_rollout(
         world, bad, *(f"question {n}" for n in range(10)), rollout={"max_prompts_in_flight": 3}
@@ -109,7 +115,7 @@ async def test_what_is_stored_of_a_prompt_stays_and_a_retry_goes_on_from_it(
 ) -> None:
     made = await in_rollout(world, f"[poison judge {poison}]", "good", "better")
     engine = world.serve(Faults(heeds_poison=True))
-    world.monkeypatch.setattr("rewardloop.clients.judge.REQUEST_SECONDS", 1.0)
+    hangs_are_short(world)
     await world.roll_out(made)
     assert await states(world) == {"done": 2, "dead": 1}
     (found,) = await dead(world, made)
@@ -176,14 +182,14 @@ async def test_a_share_of_none_allows_none_and_attempts_are_counted_as_configure
     made = await in_rollout(
         world,
         "[poison cut]",
-        *(f"question {n}" for n in range(200)),
+        *(f"question {n}" for n in range(20)),
         rollout={"max_dead_share": 0.0, "max_attempts": 1},
     )
     world.serve(Faults(heeds_poison=True))
     await world.roll_out(made)
     (found,) = await dead(world, made)
     assert found.num_attempts == 1
-    assert "1 of 201 prompts" in (await world.advance(made)).error
+    assert "1 of 21 prompts" in (await world.advance(made)).error
 
 
 async def test_10_bad_prompts_of_200_cost_the_others_no_time(world: Any) -> None:
@@ -191,14 +197,15 @@ async def test_10_bad_prompts_of_200_cost_the_others_no_time(world: Any) -> None
     bad = [f"[poison {p}] {n}" for n in range(5) for p in ("500", "hang")]
     contents = [f"question {number}" for number in range(200)]
     seconds = {}
-    engine = world.serve_generator_after_base = None
+    hangs_are_short(world)
     await world.with_base()
-    engine = world.serve(Faults(latency_seconds=0.25, heeds_poison=True))
-    assert engine is not None
+    world.serve(Faults(latency_seconds=0.25, heeds_poison=True))
     for name, prompts in (("undisturbed", contents), ("disturbed", [*bad, *contents[10:]])):
         await world.add_prompts(*prompts, dataset=name)
         (made,) = await world.new_run(
             prompts={"dataset": name, "num_per_iteration": 200},
+            sampling={"num_samples": 2},
+            judging={"num_judgements": 1},
             rollout={"max_prompts_in_flight": 16},
         )
         await world.in_rollout(made)
