@@ -54,14 +54,13 @@ async def _wish(session: AsyncSession, iteration: Iteration, wish: str | None) -
     """Ask what runs to stop, or to go on after all, and carry that out if nobody works."""
     iteration.wish = wish
     _tell(session, iteration, f"{wish}_asked" if wish else "pause_withdrawn")
-    if iteration.phase in TRAININGS:
-        if wish:
-            await training.ask_to_stop(session, iteration.id, StopWish(wish))
-        else:
-            await training.ask_to_go_on(session, iteration.id)
     await session.flush()
-    if wish and await locks.take(session, locks.advancing(iteration.id)):
-        await settle(session, iteration)
+    if wish is not None:
+        await training.ask_to_stop(session, iteration.id, StopWish(wish))
+        if await locks.take(session, locks.advancing(iteration.id)):
+            await settle(session, iteration)
+    elif iteration.phase in TRAININGS:
+        await training.ask_to_go_on(session, iteration.id)
     outbox.add(session, outbox.ADVANCE, iteration.id)
 
 
@@ -70,8 +69,11 @@ async def settle(session: AsyncSession, iteration: Iteration) -> bool:
     has stopped. The caller holds its row, and the lock under which it is advanced."""
     if iteration.state != IterationState.RUNNING or iteration.wish is None:
         return False
-    if iteration.wish == StopWish.PAUSE and not await _is_idle(session, iteration):
-        return False
+    if iteration.wish == StopWish.PAUSE:
+        # Again, for a job that the controller has added since the wish.
+        await training.ask_to_stop(session, iteration.id, StopWish.PAUSE)
+        if not await _is_idle(session, iteration):
+            return False
     cancelled = iteration.wish == StopWish.CANCEL
     await _stop(
         session, iteration, IterationState.CANCELLED if cancelled else IterationState.PAUSED
@@ -85,8 +87,8 @@ async def _stop(session: AsyncSession, iteration: Iteration, state: IterationSta
     iteration.wish = iteration.failing_since = None
     if state == IterationState.CANCELLED:
         iteration.finished_at = datetime.now(UTC)
-        await rollouts.take_back_all(session, iteration.id)
         await training.ask_to_stop(session, iteration.id, StopWish.CANCEL)
+        await rollouts.take_back_all(session, iteration.id)
     await iterations.leave_phase(session, iteration)
     _tell(session, iteration, state)
     await session.flush()

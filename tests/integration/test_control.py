@@ -11,7 +11,7 @@ import pytest
 
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.errors import Conflict, NotFound, UpstreamMismatch
-from rewardloop.records import Sample
+from rewardloop.records import Phase, Sample, Stage
 from rewardloop.store import evaluations, iterations, locks, rollouts, training
 from services.generator.stub_engine import Faults
 from services.worker import permit, reconcile
@@ -381,3 +381,22 @@ async def test_an_evaluation_that_waits_is_cancelled_at_once_and_a_failed_one_re
     assert (view["state"], view["error"], view["finished_at"]) == ("queued", None, None)
     await ready.evaluate(evaluation_id)
     assert (await api.get(url)).json()["state"] == "succeeded"
+
+
+async def test_a_pause_that_is_asked_during_pairing_reaches_the_training_that_it_adds(
+    ready: Any, api: httpx.AsyncClient
+) -> None:
+    """Else a trainer would take the job of a paused iteration, or the pause would wait for it."""
+    ready.serve()
+    (only,) = await ready.new_run()
+    await ready.advance(only)
+    await ready.roll_out(only)
+    async with ready.store.advisory_lock(locks.advancing(only)):
+        assert (await ask(api, only, "pause"))["wish"] == "pause"
+    async with ready.store.transaction() as session:  # the step that was under way ends
+        await training.add(session, only, Stage.MODEL)
+        current = await iterations.get(session, only, lock=True)
+        await iterations.enter(session, current, Phase.TRAIN)
+    assert stands(await ready.advance(only)) == ("paused", "train")
+    async with ready.store.transaction() as session:
+        assert await training.lease(session, "test", 60) is None
