@@ -32,11 +32,6 @@ def dpo_of_two_epochs(tiny: Path, output: Path) -> dict[str, Any]:
     return dpo_task(tiny, output, dropout=0.3, num_epochs=2)
 
 
-def dpo_with_adapters(tiny: Path, output: Path) -> dict[str, Any]:
-    adapters = {"kind": "lora", "rank": 4, "alpha": 8}
-    return dpo_task(tiny, output, dropout=0.3, num_epochs=2, weights=adapters)
-
-
 def dpo_that_stops_early(tiny: Path, output: Path) -> dict[str, Any]:
     """Checked at 0, 3 and 6; `answer` prefers all but the last, so step 3 is published."""
     return with_checks(dpo_of_two_epochs(tiny, output), every_num_steps=3)
@@ -77,7 +72,6 @@ def metrics(reports: list[dict[str, Any]]) -> dict[int, dict[str, Any]]:
     [
         ("services.trainer.sft", sft_with_dropout, 8),
         ("services.trainer.dpo", dpo_of_two_epochs, 8),
-        ("services.trainer.dpo", dpo_with_adapters, 8),
         ("services.trainer.dpo", dpo_that_stops_early, 6),
     ],
 )

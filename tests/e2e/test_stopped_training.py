@@ -88,6 +88,17 @@ def test_a_pause_saves_at_the_next_step_and_changes_nothing(
     assert same_weights(tmp_path / "out", tmp_path / "whole")
 
 
+def test_adapters_go_on_too(tiny: Path, tmp_path: Path) -> None:
+    changes = {"dropout": 0.3, "num_epochs": 2, "weights": {"kind": "lora", "rank": 4, "alpha": 8}}
+    task = resumable_task(dpo_task, tiny, tmp_path, **changes)
+    states = States(Path(task["state"]))
+    trained(dpo, task, Channel(at=4, then=lambda: states.ask_to_stop(True)))
+    states.ask_to_stop(False)
+    assert trained(dpo, task).told("resumed_at") == [5]
+    trained(dpo, dpo_task(tiny, tmp_path / "whole", **changes))
+    assert same_weights(tmp_path / "out", tmp_path / "whole")
+
+
 def test_without_a_number_of_steps_a_state_is_saved_only_where_it_is_asked_to_stop(
     tiny: Path, tmp_path: Path
 ) -> None:
