@@ -1,6 +1,6 @@
 """What follows from all that a file says of one prompt's answers.
 
-Tests `rewardloop.datasets.grouping`, `rewardloop.datasets.fitness`.
+Tests `rewardloop.datasets.grouping`.
 """
 
 import itertools

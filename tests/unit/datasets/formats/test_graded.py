@@ -389,3 +389,10 @@ def test_responses_without_any_rating_are_not_rated(tmp_path: Path) -> None:
 def test_what_is_to_be_summarized(tmp_path: Path, info: dict[str, str], asked: str) -> None:
     ((turns, _),) = told(tmp_path, axes(7) | {"info": info})
     assert turns == [("user", f"Summarize the following text.\n\n{asked}")]
+
+
+def test_what_is_read_past_in_prometheus_is_known(tmp_path: Path) -> None:
+    scale = {f"orig_score{n}_description": f"is {n}" for n in range(1, 6)}
+    account = prompts(tmp_path, prometheus(3) | scale).account
+    assert account.columns_unknown == {}
+    assert set(scale) <= set(account.columns_passed_over)
