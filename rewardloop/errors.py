@@ -167,6 +167,24 @@ class TrainingFailed(RewardloopError):
     kind = "training-failed"
 
 
+class TrainingDiverged(TrainingFailed):
+    """A loss, a gradient or a weight is not finite; context `step` and `quantity`."""
+
+    kind = "diverged"
+
+
+class TrainingKilled(TrainingFailed):
+    """The training child was ended from outside, and again when it was started once more."""
+
+    kind = "training-killed"
+
+
+class OutOfMemory(TrainingFailed):
+    """The training needs more memory than there is."""
+
+    kind = "out-of-memory"
+
+
 class NoPairs(RewardloopError):
     """Every prompt's best and worst response are tied, so there is nothing to train on."""
 

@@ -47,6 +47,9 @@ SWAP_SECONDS = Histogram(
 )
 REQUESTS = Counter("rewardloop_generator_requests", "Requests answered.", ["path", "status"])
 REQUESTS_IN_FLIGHT = Gauge("rewardloop_requests_in_flight", "Requests inside this replica.")
+REQUESTS_ENDED = Counter(
+    "rewardloop_requests_ended", "Requests that a swap ended because they took too long."
+)
 
 STORED_NAMES = {
     "samples": "rewardloop_stored_samples",

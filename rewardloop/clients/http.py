@@ -1,6 +1,8 @@
 """One place for connections, retries and the translation of errors."""
 
 import itertools
+import ssl
+from functools import cache
 from typing import Any
 
 import aiohttp
@@ -40,8 +42,16 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
         base_url=base_url,
         headers={"authorization": f"Bearer {key}"},
         timeout=httpx.Timeout(timeout_seconds, connect=5),
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=MAX_CONNECTIONS)),
+        transport=AiohttpTransport(
+            verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
+        ),
     )
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once for a process: it takes longer than many a request."""
+    return httpx.create_ssl_context()
 
 
 async def call(

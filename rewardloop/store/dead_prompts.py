@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Rollout
 from rewardloop.errors import Conflict, RewardloopError, TooManyDead
-from rewardloop.records import Phase, PromptState
+from rewardloop.records import IterationState, Phase, PromptState
 from rewardloop.store import events, failed_items, iterations, rollouts
 from rewardloop.store.models import Iteration, IterationPrompt, Prompt, Response
 from rewardloop.store.pauses import pause_after
@@ -118,7 +118,8 @@ async def retry(
     session: AsyncSession, iteration_id: UUID, prompt_ids: Sequence[int] | None = None
 ) -> Retried:
     """Let what is dead be tried again with no attempt counted: the iteration's prompts, or those
-    of `prompt_ids` that are dead; while ranked responses are judged, those.
+    of `prompt_ids` that are dead; while ranked responses are judged, those. An iteration that
+    failed goes on.
 
     Raises:
         NotFound: there is no such iteration.
@@ -142,6 +143,8 @@ async def retry(
             iteration_id=iteration_id,
             **asdict(found),
         )
+        if iteration.state == IterationState.FAILED:
+            await iterations.go_on(session, iteration)
     return found
 
 

@@ -19,13 +19,13 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import Select, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.records import Message, PromptState, Sample, WrittenJudgement
+from rewardloop.records import IterationState, Message, PromptState, Sample, WrittenJudgement
 from rewardloop.store import events
-from rewardloop.store.models import IterationPrompt, Judgement, Prompt, Response
+from rewardloop.store.models import Iteration, IterationPrompt, Judgement, Prompt, Response
 from rewardloop.texts import storable
 
 SUSPECT_AFTER = 3
@@ -65,7 +65,14 @@ async def lease(
     suspects: bool = False,
 ) -> list[LeasedPrompt]:
     """Take up to `count` pending prompts for `seconds`: none whose pause is not over, and of
-    those that may end their worker either none or, with `suspects`, nothing else."""
+    those that may end their worker either none or, with `suspects`, nothing else.
+
+    None of an iteration that is asked to stop. (Its row is held meanwhile, so that it does not
+    pause between the look and the lease.)
+    """
+    working = _running(iteration_id).where(Iteration.wish.is_(None))
+    if await session.scalar(working.with_for_update(read=True, key_share=True)) is None:
+        return []
     is_suspect = IterationPrompt.num_lost_leases >= SUSPECT_AFTER
     pending = (
         select(IterationPrompt.prompt_id)
@@ -132,6 +139,12 @@ def held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
     )
 
 
+def _running(iteration_id: UUID) -> Select[UUID]:
+    return select(Iteration.id).where(
+        Iteration.id == iteration_id, Iteration.state == IterationState.RUNNING
+    )
+
+
 def _held_by(iteration_id: UUID, owner: str) -> tuple[Any, ...]:
     return (
         IterationPrompt.iteration_id == iteration_id,
@@ -154,6 +167,28 @@ async def release(session: AsyncSession, iteration_id: UUID, owner: str) -> None
     await session.execute(
         update(IterationPrompt)
         .where(*_held_by(iteration_id, owner))
+        .values(state=PromptState.PENDING, **FREE)
+    )
+
+
+async def take_back_all(session: AsyncSession, iteration_id: UUID) -> None:
+    """Nobody works on the iteration any more. A prompt whose row is in use right now is left
+    to its task, which gives it back itself; to wait for it could be a deadlock."""
+    leased = (
+        select(IterationPrompt.prompt_id)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.state == PromptState.LEASED,
+        )
+        .with_for_update(skip_locked=True)
+        .cte()
+    )
+    await session.execute(
+        update(IterationPrompt)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.prompt_id.in_(select(leased.c.prompt_id)),
+        )
         .values(state=PromptState.PENDING, **FREE)
     )
 
@@ -275,9 +310,12 @@ async def add_responses(
 ) -> None:
     """Store samples under their indices; one that is there already stays as it is.
 
-    A task that lost its lease stores nothing.
+    A task that lost its lease stores nothing, and none does once the iteration has stopped:
+    another run's version may answer by then.
     """
-    mine = select(IterationPrompt.prompt_id).where(*held(iteration_id, prompt))
+    mine = select(IterationPrompt.prompt_id).where(
+        *held(iteration_id, prompt), _running(iteration_id).exists()
+    )
     if await session.scalar(mine.with_for_update()) is None:
         return
     await session.execute(
@@ -328,10 +366,22 @@ async def responses(
 async def add_judgements(
     session: AsyncSession, judgements: Iterable[tuple[int, int, WrittenJudgement]]
 ) -> None:
-    """Store (response id, judge index, judgement) rows; one that is there already stays."""
+    """Store (response id, judge index, judgement) rows; one that is there already stays.
+
+    Once their iteration has stopped, nothing is stored: another run's version may judge by then.
+    """
     rows = [_judgement_row(*item) for item in judgements]
-    if rows:
+    if rows and await _still_runs(session, rows[0]["response_id"]):
         await session.execute(insert(Judgement).values(rows).on_conflict_do_nothing())
+
+
+async def _still_runs(session: AsyncSession, response_id: int) -> bool:
+    state = await session.scalar(
+        select(Iteration.state)
+        .join(Response, Response.iteration_id == Iteration.id)
+        .where(Response.id == response_id)
+    )
+    return state == IterationState.RUNNING
 
 
 def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) -> dict[str, Any]:

@@ -43,12 +43,9 @@ async def totals(session: AsyncSession) -> Totals:
     num_dead = await session.scalar(
         select(func.count()).where(IterationPrompt.state == PromptState.DEAD)
     )
-    spent = func.sum(
-        func.coalesce(PhaseSpan.ended_at, func.clock_timestamp()) - PhaseSpan.started_at
-    )
-    phases = await session.execute(
-        select(PhaseSpan.phase, func.extract("epoch", spent)).group_by(PhaseSpan.phase)
-    )
+    last = func.coalesce(PhaseSpan.ended_at, func.clock_timestamp()) - PhaseSpan.started_at
+    spent = func.sum(PhaseSpan.earlier_seconds + func.extract("epoch", last))
+    phases = await session.execute(select(PhaseSpan.phase, spent).group_by(PhaseSpan.phase))
     return Totals(
         samples=samples,
         judgements=judgements,

@@ -13,6 +13,7 @@ from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
 from services.api import (
+    control,
     dead_prompts,
     evaluations,
     inspection,
@@ -58,6 +59,7 @@ def make_app(settings: Settings) -> FastAPI:
     rooms = (
         runs,
         iterations,
+        control,
         dead_prompts,
         prompts,
         inspection,

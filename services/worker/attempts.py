@@ -32,6 +32,7 @@ from rewardloop.errors import (
     UpstreamUnavailable,
     recordable,
 )
+from services.worker.permit import Permit
 
 logger = logging.getLogger("rewardloop.worker")
 
@@ -153,25 +154,32 @@ class Source(Protocol[ItemT]):
 
 
 async def work_through(
-    source: Source[ItemT], servers: Servers, *, limit: int, seconds: float
+    source: Source[ItemT],
+    servers: Servers,
+    permit: Permit | None = None,
+    *,
+    limit: int,
+    seconds: float,
 ) -> None:
     """Work on the source's items, `limit` at once, until none is left; none is begun after
-    `seconds`.
+    `seconds`, or without the permit.
 
     Raises:
         RewardloopError: a server is at fault, or the database is away. What was in flight is
             cancelled.
     """
+    permit = permit or Permit()
     deadline = time.monotonic() + seconds
     running: set[asyncio.Task[None]] = set()
     try:
         while True:
-            if time.monotonic() < deadline and len(running) < limit:
+            may_take = permit.may_take_more and time.monotonic() < deadline
+            if may_take and len(running) < limit:
                 for item in await source.take(limit - len(running)):
                     running.add(asyncio.create_task(_attempt(source, servers, item)))
             if running:
                 running = await _some_done(running)
-            elif not await _waited(source, deadline):
+            elif not permit.may_take_more or not await _waited(source, deadline):
                 return
     finally:
         for task in running:
@@ -189,11 +197,12 @@ async def _some_done(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]
 
 
 async def _waited(source: Source[ItemT], deadline: float) -> bool:
-    """Wait for the next pause to end; returns whether there is one, and time for it."""
+    """Wait for the next pause to end, for a look at most; returns whether there is one, and
+    time for it."""
     seconds = await source.seconds_until_due()
     if seconds is None or time.monotonic() + seconds >= deadline:
         return False
-    await asyncio.sleep(max(MIN_WAIT_SECONDS, seconds))
+    await asyncio.sleep(min(LOOK_SECONDS, max(MIN_WAIT_SECONDS, seconds)))
     return True
 
 

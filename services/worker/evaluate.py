@@ -22,12 +22,13 @@ from rewardloop.config import Rollout, Sampling, Settings
 from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable, recordable
 from rewardloop.queue import relay
 from rewardloop.records import Message, Sample
-from rewardloop.store import Store, evaluations, failed_items, outbox, versions
+from rewardloop.store import Store, evaluations, failed_items, locks, outbox, versions
 from rewardloop.store.evaluations import Uncompared
 from rewardloop.store.failed_items import Kind
 from rewardloop.store.models import Evaluation
 from services.worker.attempts import Servers, work_through
 from services.worker.listed import Listed, left_out
+from services.worker.permit import Permit, of_evaluation, permitted
 from services.worker.phase import WORK_SECONDS
 from services.worker.probes import GENERATOR, JUDGE, QUESTION, probe_comparing
 from services.worker.swap import bring_to
@@ -41,7 +42,7 @@ ItemT = TypeVar("ItemT")
 
 
 def lock_name(evaluation_id: UUID) -> str:
-    return f"evaluate:{evaluation_id}"
+    return locks.evaluating(evaluation_id)
 
 
 async def run(store: Store, app: Celery, settings: Settings, evaluation_id: UUID) -> None:
@@ -53,15 +54,18 @@ async def run(store: Store, app: Celery, settings: Settings, evaluation_id: UUID
             if not await evaluations.try_start(session, evaluation_id):
                 return
             evaluation = await evaluations.get(session, evaluation_id)
+        done = False
         try:
-            done = await Evaluating(store, settings, evaluation).work()
+            async with permitted(of_evaluation(store, evaluation)) as permit:
+                done = await Evaluating(store, settings, evaluation, permit).work()
         except Exception as error:
             async with store.transaction() as session:
                 await evaluations.note_failure(session, evaluation_id, recordable(error))
             raise
         if not done:
             async with store.transaction() as session:
-                outbox.add(session, outbox.EVALUATE, evaluation_id)
+                if not await evaluations.settle(session, evaluation_id):
+                    outbox.add(session, outbox.EVALUATE, evaluation_id)
     await relay(store, app)
 
 
@@ -70,6 +74,7 @@ class Evaluating:
     store: Store
     settings: Settings
     evaluation: Evaluation
+    permit: Permit
 
     def __post_init__(self) -> None:
         self.config = EvaluationConfig.model_validate(self.evaluation.config)
@@ -104,7 +109,8 @@ class Evaluating:
 
     async def _serve(self, version: str) -> None:
         """Even where it is marked as served: a swap that failed may have left another."""
-        await bring_to(self.store, self.settings, version)
+        with self.permit.undisturbed():
+            await bring_to(self.store, self.settings, version)
         async with self.store.transaction() as session:
             await evaluations.require_running(session, self.evaluation.id)
             await versions.set_serving(session, version)
@@ -153,7 +159,7 @@ class Evaluating:
     ) -> None:
         source = Listed(self.store, self.evaluation.id, kind, work, LIMITS.max_attempts)
         await source.fill(items)
-        await work_through(source, servers, limit=MAX_IN_FLIGHT, seconds=WORK_SECONDS)
+        await work_through(source, servers, self.permit, limit=MAX_IN_FLIGHT, seconds=WORK_SECONDS)
 
     async def _left(self, kind: Kind, missing: set[str]) -> set[str]:
         """Which of the missing ones are not dead."""

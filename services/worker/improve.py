@@ -5,17 +5,8 @@ from dataclasses import asdict
 from rewardloop.errors import JudgeCollapsed, NoPairs
 from rewardloop.method.agreement import Agreement
 from rewardloop.method.judge_health import beside_humans, collapse
-from rewardloop.records import Phase, Stage
-from rewardloop.store import (
-    dead_prompts,
-    iterations,
-    outbox,
-    pairs,
-    ranked,
-    rollouts,
-    runs,
-    training,
-)
+from rewardloop.records import Phase
+from rewardloop.store import dead_prompts, iterations, outbox, pairs, ranked, rollouts, runs
 from services.worker.steps import Step, Steps
 
 
@@ -42,7 +33,7 @@ class Improving(Steps):
             await iterations.add_to_report(session, self.iteration.id, "prompt_model", found)
             await self._enter(session, Phase.PROMPTS)
             outbox.add(session, outbox.PROMPTS, self.iteration.id)
-        return False
+        return True
 
     async def _await_prompts(self) -> bool:
         async with self.store.transaction() as session:
@@ -62,7 +53,7 @@ class Improving(Steps):
                 self.iteration.id,
                 times=self.config.rollout.num_tasks,
             )
-        return False
+        return True
 
     async def _await_rollout(self) -> bool:
         async with self.store.transaction() as session:
@@ -82,8 +73,7 @@ class Improving(Steps):
             report = await pairs.build(session, self.iteration, self.config.pairing)
             await iterations.add_to_report(session, self.iteration.id, "pairing", report)
             if report["num_pairs"]:
-                await training.add(session, self.iteration.id, Stage.MODEL)
-                await self._enter(session, Phase.TRAIN)
+                await self._train(session)
                 return True
         told = ", ".join(f"{count} {why}" for why, count in report["unpaired"].items())
         raise NoPairs(

@@ -17,11 +17,14 @@ WORK_SECONDS = 200.0
 async def running_in(
     store: Store, iteration_id: UUID, *phases: Phase
 ) -> tuple[Iteration, RunConfig] | None:
-    """The iteration and its run's config while it is in one of `phases`, else None."""
+    """The iteration and its run's config while it is in one of `phases` and shall go on, else
+    None."""
     async with store.transaction() as session:
         iteration = await iterations.get(session, iteration_id)
         run_row = await runs.get(session, iteration.run_id)
     if iteration.state != IterationState.RUNNING or iteration.phase not in phases:
+        return None
+    if iteration.wish is not None:
         return None
     return iteration, stored_run_config(run_row.config)
 
@@ -38,6 +41,6 @@ async def failures_noted(store: Store, seen: Iteration) -> AsyncIterator[None]:
     except Exception as error:
         async with store.transaction() as session:
             iteration = await iterations.get(session, seen.id, lock=True)
-            if iteration.phase == seen.phase:
+            if (iteration.phase, iteration.num_starts) == (seen.phase, seen.num_starts):
                 await iterations.note_failure(session, iteration, recordable(error))
         raise

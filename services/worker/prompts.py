@@ -33,6 +33,7 @@ from rewardloop.store import (
     candidates,
     contamination,
     iterations,
+    locks,
     outbox,
     prompts,
     ranked,
@@ -41,6 +42,7 @@ from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
 from services.worker.attempts import Servers, work_through
 from services.worker.batch import Batch
+from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 from services.worker.probes import PROMPT_MODEL, probe_writing
 
@@ -51,7 +53,7 @@ MAX_ATTEMPTS = 3
 
 
 def lock_name(iteration_id: UUID) -> str:
-    return f"prompts:{iteration_id}"
+    return locks.writing_prompts(iteration_id)
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
@@ -62,11 +64,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
             return
         iteration, config = found
         assert config.prompts.self_instruct is not None
-        async with failures_noted(store, iteration), prompt_model(settings) as model:
-            writing = Writing(store, model, config, config.prompts.self_instruct, iteration)
-            done = await writing.work()
+        how, done = config.prompts.self_instruct, False
+        async with (
+            failures_noted(store, iteration),
+            permitted(of_iteration(store, iteration)) as permit,
+            prompt_model(settings) as model,
+        ):
+            done = await Writing(store, model, config, how, iteration, permit).work()
         async with store.transaction() as session:
-            task = outbox.ADVANCE if done else outbox.PROMPTS
+            task = outbox.ADVANCE if done or not permit.may_take_more else outbox.PROMPTS
             outbox.add(session, task, iteration_id)
     await relay(store, app)
 
@@ -93,6 +99,7 @@ class Writing:
     config: RunConfig
     how: SelfInstruct
     iteration: Iteration
+    permit: Permit
 
     def __post_init__(self) -> None:
         self._servers = Servers({PROMPT_MODEL: lambda: probe_writing(self.model, self.how, STOP)})
@@ -106,9 +113,10 @@ class Writing:
         await self._load()
         deadline = time.monotonic() + WORK_SECONDS
         wanted = self.config.prompts.num_per_iteration
-        max_written = wanted * self.how.max_attempts_per_prompt
+        before = self.iteration.report.get("prompts_before_retry", {"num_written": 0})
+        max_written = before["num_written"] + wanted * self.how.max_attempts_per_prompt
         while self.num_accepted < wanted and self.num_written < max_written:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or not self.permit.may_take_more:
                 return False
             await self._write_batch(min(BATCH_SIZE, max_written - self.num_written), wanted)
         await self._finish(wanted)
@@ -135,13 +143,16 @@ class Writing:
 
     async def _write_batch(self, size: int, wanted: int) -> None:
         batch = Batch(self._write, range(self.num_written, self.num_written + size), MAX_ATTEMPTS)
-        await work_through(batch, self._servers, limit=size, seconds=math.inf)
+        await work_through(batch, self._servers, self.permit, limit=size, seconds=math.inf)
+        if len(batch.written) < size:
+            return  # a pause: what failed is not tried again now, and a batch is stored whole
         found = []
         for _, candidate in sorted(batch.written.items()):
             if self.num_accepted == wanted:
                 break
             found.append(self._settled(candidate))
         async with self.store.transaction() as session:
+            await iterations.require_unchanged(session, self.iteration)
             await candidates.add(session, self.iteration, found)
             await iterations.note_progress(session, self.iteration.id)
         self.num_written += len(found)

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from celery import Celery
@@ -28,6 +28,7 @@ from rewardloop.store import Store, dead_prompts, iterations, outbox, rollouts
 from rewardloop.store.rollouts import LeasedPrompt, StoredResponse
 from rewardloop.texts import storable
 from services.worker.attempts import Servers, all_done, work_through
+from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 from services.worker.probes import GENERATOR, JUDGE, probe_generator, probe_judge
 
@@ -46,14 +47,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     key = settings.api_key.get_secret_value()
     async with (
         failures_noted(store, iteration),
+        permitted(of_iteration(store, iteration)) as permit,
         GeneratorClient(settings.generator_urls, key) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
-        await Rollout(store, generator, judge, config, iteration_id).run()
+        await Rollout(store, generator, judge, config, iteration_id, permit).run()
     async with store.transaction() as session:
-        if await rollouts.has_pending(session, iteration_id):
+        if permit.may_take_more and await rollouts.has_pending(session, iteration_id):
             outbox.add(session, outbox.ROLLOUT, iteration_id)
-        elif await rollouts.is_complete(session, iteration_id):
+        elif not permit.may_take_more or await rollouts.is_complete(session, iteration_id):
             outbox.add(session, outbox.ADVANCE, iteration_id)
     await relay(store, app)
 
@@ -67,6 +69,7 @@ class Rollout:
     judge: JudgeClient
     config: RunConfig
     iteration_id: UUID
+    permit: Permit = field(default_factory=Permit)
 
     def __post_init__(self) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
@@ -85,7 +88,7 @@ class Rollout:
         keeper = asyncio.create_task(self._keep_leases())
         try:
             limit = self.config.rollout.max_prompts_in_flight
-            await work_through(self, self._servers, limit=limit, seconds=WORK_SECONDS)
+            await work_through(self, self._servers, self.permit, limit=limit, seconds=WORK_SECONDS)
         finally:
             keeper.cancel()
             async with self.store.transaction() as session:

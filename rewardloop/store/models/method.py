@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import EvaluationState, Preference
+from rewardloop.records import EvaluationState, Preference, StopWish
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -130,6 +130,8 @@ class Evaluation(Base):
     config: Mapped[Json]
     """The resolved `config.Evaluation`."""
     state: Mapped[str] = mapped_column(server_default=EvaluationState.QUEUED)
+    wish: Mapped[str | None]
+    """`cancel` while it runs and was asked to stop."""
     result: Mapped[Json | None]
     error: Mapped[str | None]
     failing_since: Mapped[datetime | None]
@@ -138,6 +140,10 @@ class Evaluation(Base):
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         one_of("state", *EvaluationState),
+        CheckConstraint(
+            f"wish IS NULL OR (wish = '{StopWish.CANCEL}' AND state = 'running')",
+            name="only_what_runs_is_asked",
+        ),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
         CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="success_has_result"),
         CheckConstraint("version_a_id <> version_b_id", name="two_versions"),

@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import JobState, PromptState, Stage
+from rewardloop.records import JobState, PromptState, Stage, StopWish
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -171,13 +171,17 @@ class TrainingJob(Base):
     num_steps: Mapped[int | None]
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
+    stop_wanted: Mapped[str | None]
+    """How it was asked to stop; a trainer takes no job that is to stop."""
     error: Mapped[str | None]
+    error_kind: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         UniqueConstraint("iteration_id", "stage"),
         one_of("stage", *Stage),
         one_of("state", *JobState),
+        one_of("stop_wanted", *StopWish),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
     )
 

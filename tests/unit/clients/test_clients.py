@@ -534,6 +534,17 @@ async def test_a_replica_is_asked_for_its_weights_and_for_a_swap(serve: Serve) -
     ]
 
 
+async def test_a_replica_is_told_what_postgres_knows_of_a_version(serve: Serve) -> None:
+    script = Script((200, {"version": "m1"}), (200, {"version": "m2"}))
+    async with ReplicaAdmin(await serve(script), KEY, {"m1": "abc", "m2": None}) as admin:
+        await admin.activate("m1")
+        await admin.activate("m2")
+    assert script.requests == [
+        ("POST", "/admin/activate", {"version": "m1", "manifest_sha256": "abc"}),
+        ("POST", "/admin/activate", {"version": "m2"}),
+    ]
+
+
 async def test_a_failed_swap_is_not_tried_again(serve: Serve) -> None:
     script = Script(BUSY)
     async with ReplicaAdmin(await serve(script), KEY) as admin:
