@@ -186,8 +186,8 @@ def run(trainer: Any, channel: TextIO) -> bool:
         _train(trainer, channel)
         finite.require_weights(trainer.model, int(trainer.state.global_step))
     except Stopped:
-        saved = trainer.keeper.states.newest()
-        report(channel, paused_at=saved.step if saved else 0)
+        saved = trainer.keeper.states.listed()
+        report(channel, paused_at=saved[0].step if saved else 0)
         return False
     except TrainingDiverged as error:
         if "value" in error.context:
