@@ -95,7 +95,7 @@ class States:
 
         After the end only the last is kept: the checkpoint needs the room.
         """
-        files = {path.name: _sha256(path) for path in written.iterdir()}
+        files = {path.name: sha256(path) for path in written.iterdir()}
         whole = {"step": step, "finished": finished, "files": files}
         (written / WHOLE).write_text(json.dumps(whole))
         for path in (*written.iterdir(), written):
@@ -140,11 +140,11 @@ def _saved(folder: Path) -> Saved | None:
 
 
 def _is_as_written(folder: Path) -> bool:
-    files = {p.name: _sha256(p) for p in folder.iterdir() if p.is_file() and p.name != WHOLE}
+    files = {p.name: sha256(p) for p in folder.iterdir() if p.is_file() and p.name != WHOLE}
     return files == _read(folder / WHOLE).get("files")
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
