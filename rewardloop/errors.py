@@ -98,6 +98,14 @@ class UpstreamUnavailable(RewardloopError):
     transient = True
 
 
+class UpstreamFailed(UpstreamUnavailable):
+    """A service took one request and did not answer it: an internal error, a broken connection,
+    no answer in time. It may be the request's own fault, which the others' success tells."""
+
+    status = 502
+    kind = "upstream-failed"
+
+
 class TooLarge(InvalidInput):
     """A request asks for more than one request may."""
 
@@ -117,6 +125,13 @@ class UpstreamMismatch(RewardloopError):
 
     status = 502
     kind = "upstream-mismatch"
+
+
+class UnreadableAnswer(UpstreamMismatch):
+    """A successful answer is no JSON: it was cut, or is a page of HTML. One of them says little,
+    so it is asked again; if several requests in a row get one, it is a wrong server."""
+
+    kind = "unreadable-answer"
 
 
 class PromptTooLong(UpstreamRejected):
@@ -188,6 +203,12 @@ class TooFewPrompts(RewardloopError):
     kind = "too-few-prompts"
 
 
+class TooManyDead(RewardloopError):
+    """More prompts failed for good than `rollout.max_dead_share` allows."""
+
+    kind = "too-many-dead"
+
+
 class EvaluationFailed(RewardloopError):
     """A head-to-head evaluation ended without a result."""
 
@@ -231,8 +252,10 @@ def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
     if kind in known:
         context = {name: value for name, value in problem.items() if name not in _MEMBERS}
         return known[kind](detail, **context)
-    if status in (408, 429) or status >= 500:
+    if status in (408, 429, 503, 529):
         return UpstreamUnavailable(detail)
+    if status >= 500:
+        return UpstreamFailed(detail)
     if status in (400, 413, 422):
         return UpstreamRejected(detail)
     return UpstreamMismatch(detail)

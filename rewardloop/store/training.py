@@ -138,6 +138,7 @@ def in_json(value: Any) -> Any:
 
 async def succeed(session: AsyncSession, job: TrainingJob, version: str) -> None:
     """Hand the published version to the iteration and wake the controller."""
+    await iterations.get(session, job.iteration_id, lock=True)  # before the job, as all others do
     await _end(session, job, JobState.SUCCEEDED, None)
     column = "baseline_version_id" if job.stage == Stage.BASELINE else "new_version_id"
     await session.execute(

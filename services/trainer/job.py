@@ -101,12 +101,14 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     """Returns what was done and the published checkpoint's manifest."""
     async with store.transaction() as session:
         plan = await plan_of(session, job)
+        committed = checkpoints.digest_of((await versions.get(session, plan.parent)).manifest)
     root = settings.checkpoint_root
     base = checkpoints.folder_of(root, plan.parent)
     final = checkpoints.folder_of(root, plan.version)
     states = States(saved_state.folder_of(root, plan.version))
     async with stopped_when_asked(store, job, states):
-        await asyncio.to_thread(checkpoints.verify, base)  # gigabytes, and a lease to keep
+        # There are gigabytes to hash, and a lease to keep.
+        checkpoints.require_committed(await asyncio.to_thread(checkpoints.verify, base), committed)
         if final.exists():  # published by an attempt that died before it could commit
             manifest = await asyncio.to_thread(checkpoints.verify, final)
         else:

@@ -26,6 +26,9 @@ STATUS = {
     "upstream-unavailable": 503,
     "upstream-rejected": 502,
     "upstream-mismatch": 502,
+    "upstream-failed": 502,
+    "unreadable-answer": 502,
+    "too-many-dead": 500,
     "prompt-too-long": 422,
     "checkpoint-invalid": 500,
     "swap-failed": 502,
@@ -53,6 +56,7 @@ def test_kinds_and_statuses_are_frozen() -> None:
 def test_what_may_pass_by_itself_is_worth_another_try() -> None:
     assert [error for error in ALL if error.transient] == [
         errors.UpstreamUnavailable,
+        errors.UpstreamFailed,
         errors.Unexpected,
     ]
 
@@ -107,10 +111,10 @@ def test_an_openai_client_finds_its_own_words() -> None:
         (413, errors.UpstreamRejected),
         (422, errors.UpstreamRejected),
         (429, errors.UpstreamUnavailable),
-        (500, errors.UpstreamUnavailable),
-        (502, errors.UpstreamUnavailable),
+        (500, errors.UpstreamFailed),
+        (502, errors.UpstreamFailed),
         (503, errors.UpstreamUnavailable),
-        (504, errors.UpstreamUnavailable),
+        (504, errors.UpstreamFailed),
         (529, errors.UpstreamUnavailable),
     ],
 )

@@ -50,10 +50,33 @@ class IterationPrompt(Base):
     lease_expires_at: Mapped[datetime | None]
     reason: Mapped[str | None]
     """Why the prompt was rejected."""
+    num_attempts: Mapped[int] = mapped_column(server_default="0")
+    """Failed ones that were the prompt's own."""
+    num_lost_leases: Mapped[int] = mapped_column(server_default="0")
+    """Leases that ran out or were taken back since their task had ended."""
+    not_before: Mapped[datetime | None]
+    """When the next attempt may begin."""
+    last_error: Mapped[str | None]
+    last_error_kind: Mapped[str | None]
+    """Its stable name, as in problem details."""
     __table_args__ = (
         one_of("state", *PromptState),
         CheckConstraint("(state = 'rejected') = (reason IS NOT NULL)", name="rejected_says_why"),
+        CheckConstraint("state <> 'dead' OR last_error IS NOT NULL", name="dead_says_why"),
+        CheckConstraint(
+            "(last_error IS NULL) = (last_error_kind IS NULL)", name="an_error_has_a_kind"
+        ),
         Index("unfinished_prompts", "iteration_id", "state"),
+        # In the order in which they are leased.
+        Index(
+            "pending_prompts",
+            "iteration_id",
+            "num_lost_leases",
+            text("num_attempts DESC"),
+            text("not_before NULLS FIRST"),
+            "prompt_id",
+            postgresql_where=text("state = 'pending'"),
+        ),
         # Expired leases are looked for every few seconds, in prompts of all times.
         Index("leased_prompts", "lease_expires_at", postgresql_where=text("state = 'leased'")),
     )
