@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from rewardloop import checkpoints
+from rewardloop.lifecycle import Ask
 from rewardloop.records import StopWish
-from rewardloop.store import training
+from rewardloop.store import control, training
 from services.trainer import stopping
 from services.trainer.saved_state import States
 from tests.integration.trainer_jobs import TRAINS, Write, left_over, work
@@ -201,12 +202,19 @@ with reported_errors(channel):
     raise OSError(28, "No space left on device")
 """
     await work(world, job, monkeypatch, module(CLAIMS + code))
-    assert (await stored(world))["error_kind"] == "disk-full"
-    again = await taken_again(world, job)
+    failed = await world.advance(job.iteration_id)
+    assert (failed.state, failed.error_kind) == ("failed", "disk-full")
+    async with world.store.transaction() as session:
+        await control.ask(session, job.iteration_id, Ask.RETRY)
+    for _ in range(10):
+        await world.advance(job.iteration_id)
+    async with world.store.transaction() as session:
+        again = await training.lease(session, "me", 60)
     resumes = CLAIMS + "report(channel, resumed_at=states.newest().step)\n"
     await work(world, again, monkeypatch, module(resumes + TRAINS))
     assert (await found(world, job))["resumed_at"] == 7
     assert (await stored(world))["state"] == "succeeded"
+    assert (await world.advance(job.iteration_id)).phase == "swap"
 
 
 KILLED_BEFORE_THE_COMMIT = """
