@@ -70,6 +70,10 @@ class Rollout:
 
     async def work(self) -> None:
         """Lease and process prompts; on an error, give back what is still leased."""
+        async with self.store.working(self.owner):
+            await self._work()
+
+    async def _work(self) -> None:
         keeper = asyncio.create_task(self._keep_leases())
         try:
             await self._process_all()
