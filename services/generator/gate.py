@@ -31,6 +31,7 @@ from rewardloop.errors import (
     UpstreamUnavailable,
 )
 from services.generator.admission import Admission
+from services.generator.answers_by_key import AnswersByKey
 from services.generator.encoding import encoded, ending_at
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
@@ -55,6 +56,7 @@ class Gate:
         self._app = app
         self._settings = load_settings()
         self._admission = Admission()
+        self._answers = AnswersByKey()
         self._swapper = Swapper(
             app,
             self._admission,
@@ -95,6 +97,17 @@ class Gate:
             return
         body, dropped = sanitize(await _read_body(receive))
         body = await encoded(scope["path"], body, scope["app"].state.engine_client)
+
+        async def serve(receive: Receive, send: Send) -> None:
+            await self._complete(scope, body, dropped, receive, send)
+
+        await self._answers.respond(
+            scope, body, receive, send, version=lambda: self._swapper.version, serve=serve
+        )
+
+    async def _complete(
+        self, scope: Scope, body: bytes, dropped: list[str], receive: Receive, send: Send
+    ) -> None:
         async with self._admission.request():
             self._swapper.require_sound()
             version = await self._swapper.announce(scope["app"].state.engine_client)

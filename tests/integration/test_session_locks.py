@@ -1,8 +1,6 @@
 """A lease is somebody's while its owner's session lock is held, and no longer."""
 
 import asyncio
-import os
-import signal
 import subprocess
 import sys
 from typing import Any
@@ -61,15 +59,16 @@ async def test_a_killed_process_is_noticed_at_once(world: Any, iteration_id: UUI
         "asyncio.run(main())\n"
     )
     url = world.settings.database_url.get_secret_value()
-    with subprocess.Popen(
-        [sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True
-    ) as victim:
-        assert victim.stdout is not None
-        assert victim.stdout.readline() == "works\n"
-        await lease(world, iteration_id, "victim", 2)
-        await reconcile.run(world.store, world.celery)
-        assert await owners(world) == ["victim", "victim", "nobody"]
-        os.kill(victim.pid, signal.SIGKILL)
+    victim = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, url, stdout=subprocess.PIPE
+    )
+    assert victim.stdout is not None
+    assert await victim.stdout.readline() == b"works\n"
+    await lease(world, iteration_id, "victim", 2)
+    await reconcile.run(world.store, world.celery)
+    assert await owners(world) == ["victim", "victim", "nobody"]
+    victim.kill()
+    await victim.wait()
     async with asyncio.timeout(60):
         while await owners(world) != ["nobody"] * 3:  # Postgres sees the end of a connection
             await reconcile.run(world.store, world.celery)

@@ -1,0 +1,127 @@
+"""Gives a request that names a key the answer that was made for that key before.
+
+Serves the gate: `KeptAnswers` over recorded ASGI messages. An answer is kept whole, with its
+headers, and only if it is a 200 that came to its end; it is given again only while the version
+that made it is served. A streamed answer is not kept, nor is one to a request without a key.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from rewardloop.errors import UpstreamUnavailable
+from rewardloop.kept_answers import ANEW_HEADER, KEY_HEADER, KeptAnswers
+from services.generator.stamp import WEIGHT_VERSION_HEADER
+
+Serve = Callable[[Receive, Send], Awaitable[None]]
+
+
+@dataclass
+class Recorded:
+    """One answer, as the messages by which it was sent."""
+
+    messages: list[Message] = field(default_factory=list)
+
+    async def send(self, message: Message) -> None:
+        self.messages.append(message)
+
+    @property
+    def is_good(self) -> bool:
+        return bool(self.messages) and self.messages[0]["status"] == 200
+
+    @property
+    def version(self) -> str:
+        return dict(self.messages[0]["headers"])[WEIGHT_VERSION_HEADER].decode()
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(len(message.get("body", b"")) for message in self.messages)
+
+    def require_whole(self) -> None:
+        """
+        Raises:
+            UpstreamUnavailable: the engine stopped before the end of its answer.
+        """
+        ended = self.messages and not self.messages[-1].get("more_body", False)
+        headers = dict(self.messages[0]["headers"]) if self.messages else {}
+        length = int(headers.get(b"content-length", self.num_bytes))
+        if not ended or self.num_bytes != length:
+            raise UpstreamUnavailable("the engine's answer has no end; try again")
+
+
+class AnswersByKey:
+    def __init__(self) -> None:
+        self._kept: KeptAnswers[Recorded] = KeptAnswers(
+            lambda recorded: recorded.num_bytes if recorded.is_good else None
+        )
+
+    async def respond(
+        self,
+        scope: Scope,
+        body: bytes,
+        receive: Receive,
+        send: Send,
+        *,
+        version: Callable[[], str],
+        serve: Serve,
+    ) -> None:
+        """Send what `serve` sends, or sent before; `version` is the one that is served now."""
+        headers = dict(scope["headers"])
+        key = headers.get(KEY_HEADER.encode())
+        if key is None or json.loads(body).get("stream"):
+            await serve(receive, send)
+            return
+        recorded = await _unless_gone(
+            self._kept.get(
+                _private(scope["path"], headers, key),
+                body,
+                lambda: _recorded(serve),
+                anew=bool(headers.get(ANEW_HEADER.encode())),
+                still_holds=lambda found: found.version == version(),
+            ),
+            receive,
+        )
+        for message in recorded.messages if recorded else []:
+            await send(message)
+
+
+def _private(path: str, headers: dict[bytes, bytes], key: bytes) -> str:
+    """Nobody is given an answer that was made under another API key."""
+    caller = hashlib.sha256(headers.get(b"authorization", b"")).hexdigest()[:16]
+    return f"{caller} {path} {key.decode('latin-1')}"
+
+
+async def _recorded(serve: Serve) -> Recorded:
+    recorded = Recorded()
+    await serve(_never, recorded.send)
+    recorded.require_whole()
+    return recorded
+
+
+async def _never() -> Message:
+    """The engine is not told of a caller that went away."""
+    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+
+async def _unless_gone(answer: Awaitable[Recorded], receive: Receive) -> Recorded | None:
+    """The answer, or None when the caller went away before it was there."""
+    waiting = asyncio.ensure_future(answer)
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return await waiting if waiting.done() else None
+    finally:
+        for task in (waiting, gone):
+            task.cancel()
+        await asyncio.gather(waiting, gone, return_exceptions=True)
+
+
+async def _disconnected(receive: Receive) -> None:
+    message: dict[str, Any] = {"type": ""}
+    while message["type"] != "http.disconnect":
+        message = dict(await receive())
