@@ -98,6 +98,12 @@ class UpstreamUnavailable(RewardloopError):
     transient = True
 
 
+class Overdue(UpstreamUnavailable):
+    """A service took a request and has not answered it for far longer than it usually takes."""
+
+    kind = "overdue"
+
+
 class TooLarge(InvalidInput):
     """A request asks for more than one request may."""
 

@@ -21,11 +21,9 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from rewardloop import telemetry
+from rewardloop.clients.server import KEY_HEADER
 from rewardloop.errors import Conflict, InvalidInput, UpstreamUnavailable
 
-KEY_HEADER = "x-request-key"
-ANEW_HEADER = "x-request-anew"
-"""Any value but an empty one: do not wait for an answer that is already being made."""
 MAX_KEY_CHARS = 200
 
 KEEP_SECONDS = 600.0

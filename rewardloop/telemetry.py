@@ -50,6 +50,12 @@ ANSWERS_GIVEN_AGAIN = Counter(
     "rewardloop_answers_given_again", "Requests that needed no call of their own.", ["how"]
 )
 """`how`: kept (the answer was there) or joined (it was being made)."""
+OVERDUE_CALLS = Counter(
+    "rewardloop_overdue_calls", "Calls that were given up and asked for again.", ["server"]
+)
+BREAKERS_OPENED = Counter(
+    "rewardloop_breakers_opened", "Times that a server was no longer trusted.", ["server"]
+)
 
 STORED_NAMES = {
     "samples": "rewardloop_stored_samples",

@@ -12,6 +12,7 @@ from tenacity import (
 )
 
 from rewardloop.errors import (
+    Overdue,
     PromptTooLong,
     RewardloopError,
     Unauthorized,
@@ -54,13 +55,21 @@ async def call(
 
 
 def attempts(seconds: float) -> AsyncRetrying:
-    """Tries at one thing, for so long while it fails transiently: `async for`, `with`."""
+    """Tries at one thing, for so long while it fails transiently: `async for`, `with`.
+
+    What is overdue is not tried again here: the caller asks for it anew.
+    """
     return AsyncRetrying(
-        retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+        retry=retry_if_exception(_may_pass),
+        wait=wait_exponential_jitter(multiplier=0.2, max=2),
         stop=stop_after_delay(seconds),
         reraise=True,
     )
+
+
+def _may_pass(error: BaseException) -> bool:
+    transient = isinstance(error, RewardloopError) and error.transient
+    return transient and not isinstance(error, Overdue)
 
 
 async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs: Any) -> Any:

@@ -14,8 +14,9 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from rewardloop.clients.server import AGAIN_HEADER, ANEW_HEADER, KEY_HEADER
 from rewardloop.errors import UpstreamUnavailable
-from rewardloop.kept_answers import ANEW_HEADER, KEY_HEADER, KeptAnswers
+from rewardloop.kept_answers import KeptAnswers
 from services.generator.stamp import WEIGHT_VERSION_HEADER
 
 Serve = Callable[[Receive, Send], Awaitable[None]]
@@ -36,7 +37,8 @@ class Recorded:
 
     @property
     def version(self) -> str:
-        return dict(self.messages[0]["headers"])[WEIGHT_VERSION_HEADER].decode()
+        headers: dict[bytes, bytes] = dict(self.messages[0]["headers"])
+        return headers[WEIGHT_VERSION_HEADER].decode()
 
     @property
     def num_bytes(self) -> int:
@@ -76,18 +78,19 @@ class AnswersByKey:
         if key is None or json.loads(body).get("stream"):
             await serve(receive, send)
             return
+        mine = Making(serve)
         recorded = await _unless_gone(
             self._kept.get(
                 _private(scope["path"], headers, key),
                 body,
-                lambda: _recorded(serve),
+                mine.made,
                 anew=bool(headers.get(ANEW_HEADER.encode())),
                 still_holds=lambda found: found.version == version(),
             ),
             receive,
         )
         for message in recorded.messages if recorded else []:
-            await send(message)
+            await send(message if mine.was_made else _said_to_be_given_again(message))
 
 
 def _private(path: str, headers: dict[bytes, bytes], key: bytes) -> str:
@@ -96,11 +99,25 @@ def _private(path: str, headers: dict[bytes, bytes], key: bytes) -> str:
     return f"{caller} {path} {key.decode('latin-1')}"
 
 
-async def _recorded(serve: Serve) -> Recorded:
-    recorded = Recorded()
-    await serve(_never, recorded.send)
-    recorded.require_whole()
-    return recorded
+@dataclass
+class Making:
+    """An answer that this request may cause."""
+
+    serve: Serve
+    was_made: bool = False
+
+    async def made(self) -> Recorded:
+        self.was_made = True
+        recorded = Recorded()
+        await self.serve(_never, recorded.send)
+        recorded.require_whole()
+        return recorded
+
+
+def _said_to_be_given_again(message: Message) -> Message:
+    if message["type"] != "http.response.start":
+        return message
+    return {**message, "headers": [*message["headers"], (AGAIN_HEADER.encode(), b"1")]}
 
 
 async def _never() -> Message:

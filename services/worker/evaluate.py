@@ -12,6 +12,7 @@ from celery import Celery
 
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.config import Sampling, Settings
 from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable, recordable
@@ -94,7 +95,8 @@ class Evaluating:
             prompt_id, messages = item
             text, reason = None, None
             try:
-                (sample,) = await generator.sample(messages, sampling, 1)
+                key = request_key("answer", self.evaluation.id, version, prompt_id)
+                (sample,) = await generator.sample(messages, sampling, 1, key=key)
                 _require_from(version, sample)
                 text = sample.text
             except (InvalidInput, UpstreamRejected) as error:
@@ -127,6 +129,7 @@ class Evaluating:
                 item.second,
                 mode=self.config.mode,
                 max_tokens=self.config.judge_max_tokens,
+                key=request_key("compare", self.evaluation.id, item.prompt_id, item.first),
             )
             async with self.store.transaction() as session:
                 await evaluations.add_comparison(session, self.evaluation.id, item, written)

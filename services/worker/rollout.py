@@ -20,6 +20,7 @@ from celery import Celery
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import RunConfig, Settings
 from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable
 from rewardloop.queue import relay
@@ -136,7 +137,8 @@ class Rollout:
         stored = await self._stored(prompt)
         missing = sorted(set(range(sampling.num_samples)) - set(stored))
         if missing:
-            samples = await self.generator.sample(prompt.messages, sampling, len(missing))
+            key = request_key("sample", self.iteration_id, prompt.prompt_id, missing)
+            samples = await self.generator.sample(prompt.messages, sampling, len(missing), key=key)
             await self._store_samples(prompt, list(zip(missing, samples, strict=True)))
             stored = await self._stored(prompt)
         return list(stored.values())
@@ -164,8 +166,9 @@ class Rollout:
 
     async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
         missing = response.missing_judgements
+        key = request_key("judge", response.response_id, missing)
         written = await self.judge.judge(
-            prompt.messages, response.text, self.config.judging, len(missing)
+            prompt.messages, response.text, self.config.judging, len(missing), key=key
         )
         async with self.store.transaction() as session:
             await rollouts.add_judgements(

@@ -24,6 +24,7 @@ STATUS = {
     "conflict": 409,
     "unauthorized": 401,
     "upstream-unavailable": 503,
+    "overdue": 503,
     "upstream-rejected": 502,
     "upstream-mismatch": 502,
     "prompt-too-long": 422,
@@ -50,6 +51,7 @@ def test_kinds_and_statuses_are_frozen() -> None:
 def test_what_may_pass_by_itself_is_worth_another_try() -> None:
     assert [error for error in ALL if error.transient] == [
         errors.UpstreamUnavailable,
+        errors.Overdue,
         errors.Unexpected,
     ]
 

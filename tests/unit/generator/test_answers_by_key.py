@@ -18,7 +18,9 @@ async def ask(replica: Any, key: str, *, client: str = "api", **more: Any) -> An
 
 async def test_the_same_key_is_the_same_answer_to_the_byte(replica: Any) -> None:
     first, again = await ask(replica, "k"), await ask(replica, "k")
-    assert (first.content, first.headers) == (again.content, again.headers)
+    assert first.content == again.content
+    assert "x-rewardloop-given-again" not in first.headers
+    assert again.headers == {**first.headers, "x-rewardloop-given-again": "1"}
     assert first.json()["weight_version"] == "m0"
     await ask(replica, "other")
     assert len(replica.server.requests) == 2
