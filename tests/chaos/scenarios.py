@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
-from redis import Redis
+from redis import Redis, RedisError
 
 from tests.chaos.calls import read_calls, repeated_share, seconds_until_calls
 from tests.chaos.cluster import Cluster
@@ -30,8 +30,9 @@ class Size:
     kills: dict[str, int]
     """How often each part is killed, at random shares of the work done."""
     num_flushes: int = 0
-    worker_kill_seconds: tuple[float, float] = (5.0, 20.0)
-    """A worker is killed every so many seconds, drawn between these two."""
+    worker_kill_seconds: tuple[float, float] | None = None
+    """A worker is killed every so many seconds, drawn between these two; by `kills` alone if
+    None, which ends on a machine so slow that workers would be killed before they work."""
     down_seconds: tuple[float, float] = (0.5, 3.0)
     within_seconds: float = 1800.0
     parts_alone: tuple[str, ...] = (
@@ -71,12 +72,13 @@ class Storm:
             STORMY, num_tasks=self.size.num_workers, max_in_flight=self.size.max_in_flight
         )
         await self.work.reached(iteration_id, "rollout", within_seconds=120)
-        killers = [asyncio.create_task(self._kill_workers())]
-        killers += [
+        killers = [
             asyncio.create_task(self._kill(part, times, iteration_id))
             for part, times in self.size.kills.items()
         ]
         killers.append(asyncio.create_task(self._flush(iteration_id)))
+        if self.size.worker_kill_seconds is not None:
+            killers.append(asyncio.create_task(self._kill_workers(self.size.worker_kill_seconds)))
         try:
             done = await self.work.finished(iteration_id, within_seconds=self.size.within_seconds)
         finally:
@@ -88,10 +90,10 @@ class Storm:
                 raise result
         return done, repeated_share(read_calls(self.cluster.calls, since=began))
 
-    async def _kill_workers(self) -> None:
+    async def _kill_workers(self, every: tuple[float, float]) -> None:
         chance = Random(f"{self.seed} workers")
         while True:
-            await asyncio.sleep(chance.uniform(*self.size.worker_kill_seconds))
+            await asyncio.sleep(chance.uniform(*every))
             await self._bounce(chance.choice(self.cluster.workers), chance)
 
     async def _kill(self, part: str, times: int, iteration_id: UUID) -> None:
@@ -104,9 +106,16 @@ class Storm:
         chance = Random(f"{self.seed} flush")
         for share in sorted(chance.uniform(0.1, 0.9) for _ in range(self.size.num_flushes)):
             await self._share_done(iteration_id, share)
-            with suppress(Exception), Redis.from_url(self.cluster.broker_url) as client:
-                client.flushall()
-                self._count("flush")
+            while not await asyncio.to_thread(self._flushed):
+                await asyncio.sleep(LOOK_SECONDS)
+            self._count("flush")
+
+    def _flushed(self) -> bool:
+        """Whether the broker was there to be emptied."""
+        with suppress(RedisError), Redis.from_url(self.cluster.broker_url) as client:
+            client.flushall()
+            return True
+        return False
 
     async def _share_done(self, iteration_id: UUID, share: float) -> None:
         wanted = share * self.size.num_prompts
