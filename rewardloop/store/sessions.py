@@ -20,13 +20,10 @@ from typing import Any
 
 from psycopg import AsyncConnection
 from psycopg import Error as PostgresError
-from sqlalchemy import ColumnElement, text, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import ColumnElement, text
 from sqlalchemy.orm import InstrumentedAttribute
 
 from rewardloop.errors import UpstreamUnavailable
-from rewardloop.records import PromptState
-from rewardloop.store.models import IterationPrompt
 
 logger = logging.getLogger("rewardloop.store")
 
@@ -148,17 +145,3 @@ def has_no_living_owner(owner: InstrumentedAttribute[str | None]) -> ColumnEleme
                     = hashtextextended('{PREFIX}' || {column}, 0)
         ))"""
     )  # type: ignore[return-value]
-
-
-async def take_back_orphans(session: AsyncSession) -> int:
-    """Make prompts pending again whose lease no living task holds; returns how many."""
-    taken = await session.scalars(
-        update(IterationPrompt)
-        .where(
-            IterationPrompt.state == PromptState.LEASED,
-            has_no_living_owner(IterationPrompt.lease_owner),
-        )
-        .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
-        .returning(IterationPrompt.prompt_id)
-    )
-    return len(taken.all())

@@ -12,7 +12,17 @@ from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
-from services.api import evaluations, inspection, iterations, models, prompts, reports, runs
+from services.api import (
+    control,
+    dead_prompts,
+    evaluations,
+    inspection,
+    iterations,
+    models,
+    prompts,
+    reports,
+    runs,
+)
 from services.api.context import Context
 from services.api.stored_metrics import refresh
 from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
@@ -46,7 +56,18 @@ def make_app(settings: Settings) -> FastAPI:
 
     add_common_routes(app, guard, refresh_metrics)
     add_error_handlers(app, RewardloopError.problem)
-    for room in (runs, iterations, prompts, inspection, models, evaluations, reports):
+    rooms = (
+        runs,
+        iterations,
+        control,
+        dead_prompts,
+        prompts,
+        inspection,
+        models,
+        evaluations,
+        reports,
+    )
+    for room in rooms:
         app.include_router(room.router, prefix="/v1", dependencies=[Depends(guard)])
 
     @app.get("/", include_in_schema=False)

@@ -19,6 +19,8 @@ from rewardloop.errors import UpstreamUnavailable
 from rewardloop.kept_answers import KeptAnswers
 from services.generator.stamp import WEIGHT_VERSION_HEADER
 
+END_SECONDS = 2.0
+"""So long may an engine take to stop work that nobody wants."""
 Serve = Callable[[Receive, Send], Awaitable[None]]
 
 
@@ -99,30 +101,40 @@ def _private(path: str, headers: dict[bytes, bytes], key: bytes) -> str:
     return f"{caller} {path} {key.decode('latin-1')}"
 
 
-@dataclass
 class Making:
-    """An answer that this request may cause."""
+    """An answer that this request may cause. The engine is not told when its caller goes away,
+    only when nobody wants the answer any more."""
 
-    serve: Serve
-    was_made: bool = False
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._unwanted = asyncio.Event()
+        self.was_made = False
 
     async def made(self) -> Recorded:
         self.was_made = True
         recorded = Recorded()
-        await self.serve(_never, recorded.send)
+        serving = asyncio.ensure_future(self._serve(self._receive, recorded.send))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            # A client that went away is how vLLM itself stops the work on a request.
+            self._unwanted.set()
+            await asyncio.wait({serving}, timeout=END_SECONDS)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+            raise
         recorded.require_whole()
         return recorded
+
+    async def _receive(self) -> Message:
+        await self._unwanted.wait()
+        return {"type": "http.disconnect"}
 
 
 def _said_to_be_given_again(message: Message) -> Message:
     if message["type"] != "http.response.start":
         return message
     return {**message, "headers": [*message["headers"], (AGAIN_HEADER.encode(), b"1")]}
-
-
-async def _never() -> Message:
-    """The engine is not told of a caller that went away."""
-    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
 
 async def _unless_gone(answer: Awaitable[Recorded], receive: Receive) -> Recorded | None:

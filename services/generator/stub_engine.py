@@ -39,7 +39,15 @@ from rewardloop.method import comparison, rubric
 from services.generator import gate
 from services.generator.chat_request import text_of
 from services.generator.launch import initial_checkpoint
-from services.generator.stub_faults import CallLog, CutResponse, Fate, Faults
+from services.generator.stub_faults import (
+    NEVER_SECONDS,
+    CallLog,
+    CutResponse,
+    Fate,
+    Faults,
+    poison_of,
+    poisoned,
+)
 
 JUDGE_PROMPT_END = "Score: <total>"
 """How the rubric's prompt ends; an answer to it ends in a score."""
@@ -304,8 +312,11 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         answer["choices"][0]["prompt_logprobs"] = logprobs
         return JSONResponse(answer)
     pattern = _pattern(body)
+    poison = poison_of(prompt, JUDGE_PROMPT_END) if engine.faults.heeds_poison else None
     num = body.get("n") or 1
     async with engine.request(num_words, asked=f"{prompt}\0{num}\0{pattern}") as fate:
+        if poison is not None:
+            await _suffer(poison)
         whole = [engine.write(prompt, index, pattern=pattern) for index in range(num)]
     texts = [_stopped(text, body.get("stop")) for text in whole]
     asked = body.get("max_tokens") or body.get("max_completion_tokens") or engine.max_model_len
@@ -314,7 +325,15 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
     if body.get("stream"):
         with_usage = (body.get("stream_options") or {}).get("include_usage", False)
         return StreamingResponse(written.stream(with_usage), media_type="text/event-stream")
-    return JSONResponse(written.body()) if fate is Fate.ANSWER else CutResponse(written.body())
+    return CutResponse(written.body()) if fate is Fate.CUT else poisoned(written.body(), poison)
+
+
+async def _suffer(poison: str) -> None:
+    """What comes instead of an answer."""
+    if poison == "hang":
+        await asyncio.sleep(NEVER_SECONDS)
+    if poison.isdecimal():
+        raise Refused(int(poison), "InternalServerError", "EngineCore encountered an issue.")
 
 
 def _prompt(body: dict[str, Any]) -> str:

@@ -8,16 +8,20 @@ fault follows from a seed and the call's number, and is drawn when it begins.
 import hashlib
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from random import Random
+from typing import Any
 
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 NEVER_SECONDS = 86_400.0
+POISON = re.compile(r"\[poison (?P<judge>judge )?(?P<kind>\w+)\]")
+PAGE = "<html><body><h1>We will be back soon</h1></body></html>"
 
 
 class Fate(StrEnum):
@@ -64,6 +68,12 @@ class Faults:
     """Every text holds a NUL, which Postgres does not store."""
     repeats_itself: bool = False
     """Whatever is asked, the words are the same."""
+
+    heeds_poison: bool = False
+    """A prompt that holds `[poison KIND]` meets that fault each time; one that holds
+    `[poison judge KIND]` when what it asks for is a judgement. The kinds: a status of 500 and
+    above, `hang`, `cut` (half of the JSON, of a body that ends properly), `html` (a page with
+    status 200), `empty` (no choices), `few` (one choice too few)."""
 
     def fate(self, number: int) -> Fate:
         """What becomes of request `number`."""
@@ -113,3 +123,23 @@ class CutResponse(JSONResponse):
             await send(message)
 
         await super().__call__(scope, receive, send_half)
+
+
+def poison_of(prompt: str, judge_prompt_end: str) -> str | None:
+    """The kind of the fault that the prompt names."""
+    found = POISON.search(prompt)
+    if found is None or (found["judge"] and not prompt.rstrip().endswith(judge_prompt_end)):
+        return None
+    return found["kind"]
+
+
+def poisoned(body: dict[str, Any], poison: str | None) -> Response:
+    """The answer, as odd as the poison makes it."""
+    if poison == "html":
+        return Response(PAGE, media_type="text/html")
+    if poison == "cut":
+        whole = json.dumps(body)
+        return Response(whole[: len(whole) // 2], media_type="application/json")
+    if poison in ("empty", "few"):
+        body["choices"] = body["choices"][1:] if poison == "few" else []
+    return JSONResponse(body)

@@ -1,8 +1,8 @@
 """Brings back what was lost: messages, leases, work whose process died.
 
-The controller's clock runs it every clock.RECONCILE_SECONDS, one at a time in the whole cluster. It
-needs no message: losing every one in the broker costs at most that time, and so does a worker
-that died, whose session lock is free by then.
+The controller's clock runs it every two seconds, one at a time in the whole cluster. It needs
+no message: losing every one in the broker costs at most that time, and so does a worker that
+died, whose session lock is free by then.
 """
 
 import logging
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.queue import relay
 from rewardloop.records import Phase
-from rewardloop.store import Store, engines, iterations, outbox, rollouts, runs, sessions
+from rewardloop.store import Store, engines, iterations, outbox, rollouts, runs
 from rewardloop.store.models import Iteration
 from services.worker import assess, evaluate, prompts
 
@@ -24,7 +24,7 @@ async def run(store: Store, app: Celery) -> None:
         if not held:
             return
         async with store.transaction() as session:
-            num_orphans = await sessions.take_back_orphans(session)
+            num_orphans = await rollouts.take_back_orphans(session)
             num_expired = await rollouts.take_back_expired(session)
             for iteration_id in await engines.due_iterations(session):
                 outbox.add(session, outbox.ADVANCE, iteration_id)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
+from services.generator.answers_by_key import Making
+
 HI = [{"role": "user", "content": "Hi"}]
 
 
@@ -72,6 +74,21 @@ async def test_an_overdue_call_is_overtaken(replica: Any) -> None:
             await asyncio.sleep(0.001)
     replica.server.may_answer.set()
     assert [answer.status_code for answer in await asyncio.gather(first, anew)] == [200, 200]
+
+
+async def test_the_engine_is_told_that_nobody_wants_an_answer_any_more(replica: Any) -> None:
+    """vLLM would work on after a mere cancellation."""
+    heard = []
+
+    async def serve(receive: Any, _: Any) -> None:
+        heard.append(await receive())
+
+    making = Making(serve)
+    task = asyncio.create_task(making.made())
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert heard == [{"type": "http.disconnect"}]
 
 
 async def test_a_key_opens_nothing_without_the_api_key(replica: Any) -> None:
@@ -152,6 +169,7 @@ def cut(replica: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 async def test_half_an_answer_is_not_kept(replica: Any, cut: Callable[[int], None]) -> None:
+    await replica.chat()  # once the canaries are through
     cut(1)
     assert (await ask(replica, "k")).status_code == 503
     whole = await ask(replica, "k")
