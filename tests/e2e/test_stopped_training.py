@@ -264,6 +264,7 @@ def test_the_reference_is_computed_once_unless_its_file_has_changed(
 ) -> None:
     task = resumable_task(dpo_task, tiny, tmp_path)
     first = dpo.build(task, Channel()).train_dataset["ref_chosen_logps"]
+    generator = torch.get_rng_state()
     (kept,) = Path(task["state"]).glob("reference-*")
     if has_changed:
         kept.write_bytes(kept.read_bytes()[:-4] + b"\0\0\0\0")
@@ -279,3 +280,4 @@ def test_the_reference_is_computed_once_unless_its_file_has_changed(
     second = dpo.build(task, Channel()).train_dataset["ref_chosen_logps"]
     assert (num_computed > 0) == has_changed
     assert list(first) == list(second)
+    assert torch.equal(torch.get_rng_state(), generator), "dropout would not repeat"
