@@ -16,6 +16,7 @@ from tenacity import (
 )
 
 from rewardloop.errors import (
+    Overdue,
     PromptTooLong,
     RewardloopError,
     Unauthorized,
@@ -71,17 +72,22 @@ async def call(
 
 
 def attempts(seconds: float) -> AsyncRetrying:
-    """Tries at one thing, for so long while it fails transiently: `async for`, `with`."""
+    """Tries at one thing, for so long while it fails transiently: `async for`, `with`.
+
+    What is overdue is not tried again here: the caller asks for it anew.
+    """
     num_failed = itertools.count(1)
 
     def again(error: BaseException) -> bool:
+        if isinstance(error, Overdue):
+            return False
         if isinstance(error, UpstreamFailed | UnreadableAnswer):
             return next(num_failed) < MAX_FAILED_TRIES
         return isinstance(error, RewardloopError) and error.transient
 
     return AsyncRetrying(
         retry=retry_if_exception(again),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=2),
         stop=stop_after_delay(seconds),
         reraise=True,
     )

@@ -36,6 +36,7 @@ from rewardloop.errors import (
 )
 from services.generator import committed
 from services.generator.admission import Admission
+from services.generator.answers_by_key import AnswersByKey
 from services.generator.encoding import encoded, ending_at
 from services.generator.ending import Ending
 from services.generator.sanitize import sanitize
@@ -68,6 +69,7 @@ class Gate:
         self._app = app
         self._settings = load_settings()
         self._admission = Admission()
+        self._answers = AnswersByKey()
         self._swapper = Swapper(
             app,
             self._admission,
@@ -121,6 +123,17 @@ class Gate:
         body, dropped = sanitize(await _read_body(receive))
         body = await encoded(scope["path"], body, scope["app"].state.engine_client)
         await self._swapper.require_proven(scope["app"])
+
+        async def serve(receive: Receive, send: Send) -> None:
+            await self._complete(scope, body, dropped, receive, send)
+
+        await self._answers.respond(
+            scope, body, receive, send, version=lambda: self._swapper.version, serve=serve
+        )
+
+    async def _complete(
+        self, scope: Scope, body: bytes, dropped: list[str], receive: Receive, send: Send
+    ) -> None:
         ending = Ending()
         async with _told_in_its_stream(ending, send), self._admission.request(ending):
             self._swapper.require_sound()

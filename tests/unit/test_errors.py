@@ -24,6 +24,7 @@ STATUS = {
     "conflict": 409,
     "unauthorized": 401,
     "upstream-unavailable": 503,
+    "overdue": 502,
     "upstream-rejected": 502,
     "upstream-mismatch": 502,
     "upstream-failed": 502,
@@ -57,6 +58,7 @@ def test_what_may_pass_by_itself_is_worth_another_try() -> None:
     assert [error for error in ALL if error.transient] == [
         errors.UpstreamUnavailable,
         errors.UpstreamFailed,
+        errors.Overdue,
         errors.Unexpected,
     ]
 
