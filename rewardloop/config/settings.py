@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     prompt_upstream_key: SecretStr | None = None
     checkpoint_root: Path
     """Where checkpoints are published; every replica and the trainer see it."""
+    swap_drain_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """So long a swap waits for requests in flight before it ends them (docs/decisions/0024)."""
     metrics_port: int = 0
     """Port of a worker's or the trainer's `/metrics`; 0 serves none."""
 
