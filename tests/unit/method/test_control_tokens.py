@@ -2,7 +2,6 @@
 
 # ruff: noqa: RUF001 (tokenizers write these characters)
 
-
 import pytest
 
 from rewardloop.method import comparison, rubric
