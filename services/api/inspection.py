@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
 from rewardloop.datasets import Format, inspection
 from rewardloop.datasets.inspection import Item, Measured
@@ -53,6 +53,15 @@ class AskedPrompts(BaseModel):
     prompts: list[Asked] = Field(min_length=1, max_length=10_000)
 
 
+_LENGTHS = {
+    "type": "array",
+    "minItems": 2,
+    "maxItems": 2,
+    "items": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
+}
+"""A prompt's length, then those of its answers; not every tool knows `prefixItems`."""
+
+
 class Comparison(BaseModel):
     known: int
     """Prompts that the dataset holds already."""
@@ -66,7 +75,7 @@ class Comparison(BaseModel):
     """The model version whose tokens are counted."""
     context: int | None
     """Tokens that the engine's context holds; null where it does not say."""
-    lengths: list[tuple[int, list[int]]]
+    lengths: list[Annotated[tuple[int, list[int]], WithJsonSchema(_LENGTHS)]]
     """Of each prompt, and of each of its answers, in the request's order."""
 
 

@@ -186,6 +186,8 @@ async def test_half_a_surrogate_pair_is_no_text(
     replica: Any, tokenizer: Any, path: str, half: str
 ) -> None:
     def asked(text: str) -> bytes:
+        if path == "/v1/completions":
+            return f'{{"prompt": "{text}"}}'.encode()
         return f'{{"messages": [{{"role": "user", "content": "{text}"}}]}}'.encode()
 
     refused = await replica.api.post(path, content=asked(half), headers=JSON_TYPE)
