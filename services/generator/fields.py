@@ -26,11 +26,13 @@ def _is_id(value: Any) -> bool:
 
 
 def _prompt(value: Any) -> Any:
-    items = value if isinstance(value, list) else [value]
-    if all(isinstance(item, str) for item in items) or all(map(_is_id, items)):
+    if isinstance(value, str):
         return value
-    if all(isinstance(item, list) and all(map(_is_id, item)) for item in items):
-        return value
+    if isinstance(value, list):
+        are_texts = all(isinstance(item, str) for item in value)
+        are_lists = all(isinstance(item, list) and all(map(_is_id, item)) for item in value)
+        if are_texts or are_lists or all(map(_is_id, value)):
+            return value
     raise ValueError("must be a text or a list of texts, or token ids or a list of such lists")
 
 
