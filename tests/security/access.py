@@ -59,7 +59,8 @@ def holes(services: Services) -> tuple[int, list[str]]:
 
 def _headers(route: Route) -> Iterator[dict[str, str]]:
     yield {}
-    for key in ("", "wrong", *route.wrong_keys, *(f"{key}x" for key in route.wrong_keys)):
+    yield {"authorization": "Bearer"}
+    for key in ("wrong", *route.wrong_keys, *(f"{key}x" for key in route.wrong_keys)):
         yield {"authorization": f"Bearer {key}"}
     yield {"authorization": "Basic d3Jvbmc6d3Jvbmc="}
     yield {"x-api-key": route.wrong_keys[0]}
