@@ -29,6 +29,7 @@ from rewardloop.errors import (
 from rewardloop.process.exits import known_errors_told
 from services import contract
 from services.front import Authenticate, ErrorForm, Front, Limits, error_headers
+from services.slow_headers import close_slow_ones
 
 key_wanted = HTTPBearer(auto_error=False, description="The API key.")
 """A dependency that tells OpenAPI that a route wants a key; `Front` looks at it."""
@@ -46,6 +47,7 @@ def serve(make_app: Callable[[Settings], FastAPI], about: str, *, default_port: 
     with known_errors_told():
         app = make_app(load_settings())
     telemetry.log_json()
+    close_slow_ones()
     uvicorn.run(
         app,
         host=options.host,
