@@ -12,7 +12,17 @@ from rewardloop import __version__
 from rewardloop.config import Settings
 from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
-from services.api import evaluations, inspection, iterations, models, prompts, reports, runs
+from services.api import (
+    control,
+    dead_prompts,
+    evaluations,
+    inspection,
+    iterations,
+    models,
+    prompts,
+    reports,
+    runs,
+)
 from services.api.context import Context
 from services.api.stored_metrics import refresh
 from services.front import Limits, one_key
@@ -52,7 +62,18 @@ def make_app(settings: Settings) -> FastAPI:
         await refresh(context.store)
 
     add_common_routes(app, refresh_metrics)
-    for room in (runs, iterations, prompts, inspection, models, evaluations, reports):
+    rooms = (
+        runs,
+        iterations,
+        control,
+        dead_prompts,
+        prompts,
+        inspection,
+        models,
+        evaluations,
+        reports,
+    )
+    for room in rooms:
         app.include_router(room.router, prefix="/v1", dependencies=[Depends(key_wanted)])
 
     @app.get("/", include_in_schema=False)
