@@ -1,5 +1,6 @@
 """The FastAPI application: wiring only. Routes live in a file per noun."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,6 @@ from fastapi.responses import FileResponse
 
 from rewardloop import __version__
 from rewardloop.config import Settings
-from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
 from services.api import (
@@ -25,8 +25,14 @@ from services.api import (
 )
 from services.api.context import Context
 from services.api.stored_metrics import refresh
-from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
+from services.front import Limits, one_key
+from services.request_body import BodyRule
+from services.web import add_common_routes, key_wanted, known_parameters, stand_in_front
 
+BODY = BodyRule(2**20)
+IMPORTS = re.compile(r"/v1/datasets/[^/]+/(prompts|ranked|compare)")
+IMPORTED = BodyRule(64 * 2**20, total_seconds=600, idle_seconds=30)
+INSPECT = re.compile(r"/v1/datasets/inspect")
 DASHBOARD = Path(__file__).parent / "static" / "index.html"
 
 
@@ -46,16 +52,16 @@ def make_app(settings: Settings) -> FastAPI:
         title="Rewardloop",
         version=__version__,
         lifespan=lifespan,
-        dependencies=[Depends(keys_given_once)],
+        dependencies=[Depends(known_parameters)],
+        redirect_slashes=False,
     )
     app.state.context = context
-    guard = key_guard(settings.api_key.get_secret_value())
+    stand_in_front(app, one_key(settings.api_key.get_secret_value()), _limits(settings))
 
     async def refresh_metrics() -> None:
         await refresh(context.store)
 
-    add_common_routes(app, guard, refresh_metrics)
-    add_error_handlers(app, RewardloopError.problem)
+    add_common_routes(app, refresh_metrics)
     rooms = (
         runs,
         iterations,
@@ -68,10 +74,19 @@ def make_app(settings: Settings) -> FastAPI:
         reports,
     )
     for room in rooms:
-        app.include_router(room.router, prefix="/v1", dependencies=[Depends(guard)])
+        app.include_router(room.router, prefix="/v1", dependencies=[Depends(key_wanted)])
 
     @app.get("/", include_in_schema=False)
     async def dashboard() -> FileResponse:
         return FileResponse(DASHBOARD, headers={"cache-control": "no-cache"})
 
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_requests_in_flight,
+        settings.max_requests_per_second,
+        BODY,
+        by_path={IMPORTS: IMPORTED, INSPECT: inspection.FILE},
+    )
