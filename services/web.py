@@ -5,6 +5,7 @@ vLLM's server is not ours, so the generator's gate has its own.
 
 import argparse
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from rewardloop.config.files import KeyGivenTwice, parse_json
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
 from rewardloop.process.exits import known_errors_told
 from rewardloop.texts import storable
+
+logger = logging.getLogger("rewardloop.web")
 
 _bearer = HTTPBearer(auto_error=False)
 Guard = Callable[..., Awaitable[None]]
@@ -92,6 +95,9 @@ def add_error_handlers(app: FastAPI, body_of: Callable[[RewardloopError], dict[s
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         ours = _ours(request, error)
+        if ours.status >= 500:
+            where = f"{request.method} {request.url.path}"
+            logger.warning("%s answered %d: %s", where, ours.status, ours.message)
         return JSONResponse(
             body_of(ours),
             ours.status,

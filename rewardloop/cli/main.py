@@ -1,8 +1,8 @@
 """The commands and how errors look in a terminal."""
 
 import asyncio
-import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,13 +11,14 @@ import typer
 from rewardloop import presets
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
-from rewardloop.cli import importing, listing, remote
+from rewardloop.cli import importing, keys, listing, remote
+from rewardloop.cli.terminal import print_traceback, shown_json
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
-from rewardloop.errors import EvaluationFailed
+from rewardloop.errors import EvaluationFailed, RewardloopError
 from rewardloop.process.exits import known_errors_told
-from rewardloop.records import JudgementMode
+from rewardloop.records import JudgementMode, Scope
 from rewardloop.store import Store
 
 app = typer.Typer(
@@ -184,7 +185,7 @@ def evaluate(
     found = asyncio.run(remote.evaluate(Home(home), version_a, version_b, config))
     if found["error"] is not None:
         raise EvaluationFailed(found["error"])
-    print(json.dumps(found["result"], indent=1))
+    print(shown_json(found["result"], indent=1))
 
 
 @app.command()
@@ -231,6 +232,36 @@ def policies(
     asyncio.run(remote.compare_policies(Home(home), run, min_margin))
 
 
+keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command(name="create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whom or what the key is for.")],
+    scope: Annotated[
+        list[Scope], typer.Option(help="What the key may do; give the option once for each.")
+    ],
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Make a key and print it; it cannot be shown again."""
+    asyncio.run(keys.create(Home(home), name, scope))
+
+
+@keys_app.command(name="list")
+def list_keys(home: HomeOption = DEFAULT) -> None:
+    """List the keys, what they may do and when they were used last."""
+    asyncio.run(keys.list_all(Home(home)))
+
+
+@keys_app.command(name="revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(help="The key's name.")], home: HomeOption = DEFAULT
+) -> None:
+    """Let a key open nothing any more."""
+    asyncio.run(keys.revoke(Home(home), name))
+
+
 @app.command()
 def dsn(home: HomeOption = DEFAULT) -> None:
     """Print a libpq address of the database."""
@@ -253,4 +284,10 @@ def main() -> None:
     """The console script."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with known_errors_told():
-        app()
+        try:
+            app()
+        except RewardloopError:
+            raise
+        except Exception:
+            print_traceback()
+            sys.exit(1)

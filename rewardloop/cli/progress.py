@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
 
 POLL_SECONDS = 0.5
@@ -65,7 +65,7 @@ def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, An
     """One line for each phase: not all have a bar, and a log file has none at all."""
     if (view["id"], view["phase"]) not in told:
         told.add((view["id"], view["phase"]))
-        console.print(f"iteration {view['index']}: {view['phase']}", highlight=False)
+        console.print(f"iteration {view['index']}: {view['phase']}")
 
 
 async def iterations_of(api: ApiClient, run_id: str) -> list[dict[str, Any]]:

@@ -11,7 +11,9 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from rewardloop import telemetry
 from rewardloop.errors import (
+    Forbidden,
     PromptTooLong,
     RewardloopError,
     Unauthorized,
@@ -21,6 +23,8 @@ from rewardloop.errors import (
 )
 
 MAX_CONNECTIONS = 1024
+FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
+"""Our own API's word that a key lacks a scope; other servers' 403 says that they refuse it."""
 
 
 def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncClient:
@@ -34,7 +38,14 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
         headers={"authorization": f"Bearer {key}"},
         timeout=httpx.Timeout(timeout_seconds, connect=5),
         transport=AiohttpTransport(limits=httpx.Limits(max_connections=MAX_CONNECTIONS)),
+        event_hooks={"request": [_name_work]},
     )
+
+
+async def _name_work(request: httpx.Request) -> None:
+    """The server's log lines carry the same ids as ours."""
+    if work := telemetry.work_header():
+        request.headers[telemetry.WORK_HEADER] = work
 
 
 async def call(
@@ -84,12 +95,12 @@ async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs:
 def error_of(answer: httpx.Response) -> RewardloopError:
     """What a failed answer, already read, means: our own problem details or the OpenAI form."""
     where = f"{answer.request.method} {answer.request.url}"
-    if answer.status_code in (401, 403):
+    body = _body_of(answer, where)
+    if answer.status_code in (401, 403) and body.get("type") != FORBIDDEN:
         return Unauthorized(
             f"{where} refused the key; check REWARDLOOP_API_KEY, or on the embedded stack "
             "credentials.json of its home"
         )
-    body = _body_of(answer, where)
     error = body.get("error")
     if isinstance(error, dict) and "type" not in body:
         message = str(error.get("message", body))

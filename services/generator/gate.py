@@ -35,6 +35,7 @@ from services.generator.encoding import encoded, ending_at
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
+from services.named import work_of_request
 
 INITIAL_VERSION = "REWARDLOOP_INITIAL_VERSION"
 """Environment variable by which the launcher says which version vLLM loads."""
@@ -68,6 +69,7 @@ class Gate:
             return
         if scope["type"] != "http":
             return  # vLLM's websocket routes are not on the list
+        telemetry.name_work(work_of_request(scope))
         try:
             await self._route(scope, receive, send)
         except PromptTooLong as error:

@@ -35,8 +35,10 @@ from rewardloop.method import comparison, rubric
 from rewardloop.method.enclosure import split_response
 from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import JudgementMode, Message
+from services.headers import SafeHeaders
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
+from services.named import NamesWork
 from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
 
 UPSTREAM_SECONDS = 240.0
@@ -57,8 +59,14 @@ def make_app(settings: Settings) -> FastAPI:
         await upstream.aclose()
 
     app = FastAPI(
-        title="Rewardloop judge", lifespan=lifespan, dependencies=[Depends(keys_given_once)]
+        title="Rewardloop judge",
+        lifespan=lifespan,
+        dependencies=[Depends(keys_given_once)],
+        docs_url=None,
+        redoc_url=None,
     )
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(NamesWork)
     add_common_routes(app, guard)
     add_error_handlers(app, RewardloopError.openai)
 

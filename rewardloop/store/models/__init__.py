@@ -7,8 +7,10 @@ prompts 1--n ranked_responses; iterations 1--n assessments 1--n ranked_judgement
 iterations 1--n candidate_prompts (self-instruct), 1--n ift_examples, 1--n eft_examples
 evaluations 1--n comparisons; evaluation_answers belong to a version and a prompt
 model_versions: parent -> child; serving names the one that is served
+api_keys stand alone
 """
 
+from rewardloop.store.models.access import ApiKey
 from rewardloop.store.models.base import Base
 from rewardloop.store.models.method import (
     Assessment,
@@ -43,6 +45,7 @@ from rewardloop.store.models.runs import (
 )
 
 __all__ = [
+    "ApiKey",
     "Assessment",
     "Base",
     "CandidatePrompt",
