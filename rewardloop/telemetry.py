@@ -91,6 +91,11 @@ def work_fields(**fields: object) -> Iterator[None]:
         _work.reset(token)
 
 
+def add_work(**fields: object) -> None:
+    """As `work_fields`, to the end of the current asyncio task or of the block around it."""
+    _work.set({**_work.get(), **_texts(fields)})
+
+
 def name_work(fields: Mapping[str, str]) -> None:
     """Lines carry these, and no other ids, to the end of the current asyncio task."""
     _work.set(dict(fields))

@@ -30,14 +30,16 @@ _bearer = HTTPBearer(auto_error=False)
 Guard = Callable[..., Awaitable[None]]
 
 
-def serve(make_app: Callable[[Settings], FastAPI], about: str, *, default_port: int) -> None:
+def serve(
+    make_app: Callable[[Settings], FastAPI], about: str, *, service: str, default_port: int
+) -> None:
     """Run a service as a process: its options, its settings, its log."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=default_port)
     options = parser.parse_args()
     with known_errors_told():
-        app = make_app(load_settings())
+        app = make_app(load_settings(service))
     telemetry.log_json()
     uvicorn.run(
         app,

@@ -277,7 +277,7 @@ def doctor(home: HomeOption = DEFAULT) -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database in REWARDLOOP_DATABASE_URL to this version's schema."""
-    asyncio.run(Store(load_settings().database_url.get_secret_value()).migrate())
+    asyncio.run(Store(load_settings("migrate").database_url.get_secret_value()).migrate())
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from rich.progress import (
 
 from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
+from rewardloop.texts import spelled_out
 
 POLL_SECONDS = 0.5
 _ENDED = ("succeeded", "failed")
@@ -65,7 +66,7 @@ def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, An
     """One line for each phase: not all have a bar, and a log file has none at all."""
     if (view["id"], view["phase"]) not in told:
         told.add((view["id"], view["phase"]))
-        console.print(f"iteration {view['index']}: {view['phase']}")
+        console.print(spelled_out(f"iteration {view['index']}: {view['phase']}"), highlight=False)
 
 
 async def iterations_of(api: ApiClient, run_id: str) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def main() -> None:
     options, vllm_options = parser.parse_known_args()
     with known_errors_told():
         require_the_checkpoints_own(vllm_options)
-        folder = initial_checkpoint(load_settings())
+        folder = initial_checkpoint(load_settings("generator"))
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]

@@ -54,7 +54,7 @@ MAX_BODY_BYTES = 8 * 2**20
 class Gate:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._settings = load_settings()
+        self._settings = load_settings("generator")
         self._admission = Admission()
         self._swapper = Swapper(
             app,

@@ -363,7 +363,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--die-after", type=int)
     options = parser.parse_args()
-    folder = initial_checkpoint(load_settings())
+    folder = initial_checkpoint(load_settings("generator"))
     engine = StubEngine(folder, faults=Faults(die_after=options.die_after))
     uvicorn.run(make_app(engine), host=options.host, port=options.port, log_level="warning")
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
+from rewardloop import telemetry
 from rewardloop.errors import DiskFull, TrainingFailed
 from rewardloop.process.orphans import dying_with_parent
 
@@ -44,7 +45,12 @@ async def run_child(
         module,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        env={
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            telemetry.WORK_VARIABLE: telemetry.work_header(),
+        },
         limit=2**24,
         preexec_fn=dying_with_parent(signal.SIGKILL),
     )
@@ -124,6 +130,7 @@ def open_channel() -> tuple[dict[str, Any], TextIO]:
     task: dict[str, Any] = json.loads(sys.stdin.readline())
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    telemetry.log_json()
     return task, channel
 
 

@@ -38,6 +38,7 @@ async def work_on(
     """Train the job's iteration and record how it ended."""
     try:
         with telemetry.phase_timer("train"):
+            telemetry.add_work(iteration=job.iteration_id)
             async with _lease_kept(store, job, owner):
                 plan, manifest = await _train(store, settings, job)
     except Exception as error:
@@ -91,6 +92,8 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     """Returns what was done and the published checkpoint's manifest."""
     async with store.transaction() as session:
         plan = await plan_of(session, job)
+        run_id = (await iterations.get(session, job.iteration_id)).run_id
+    telemetry.add_work(run=run_id, version=plan.version)
     base = checkpoints.folder_of(settings.checkpoint_root, plan.parent)
     await asyncio.to_thread(checkpoints.verify, base)  # gigabytes to hash, and a lease to keep
     checkpoints.require_space(

@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("role", choices=["rollout", "controller"])
     role = parser.parse_args().role
     with known_errors_told():
-        settings = load_settings()
+        settings = load_settings("worker" if role == "rollout" else role)
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

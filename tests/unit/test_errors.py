@@ -23,6 +23,7 @@ STATUS = {
     "not-found": 404,
     "conflict": 409,
     "unauthorized": 401,
+    "forbidden": 403,
     "upstream-unavailable": 503,
     "upstream-rejected": 502,
     "upstream-mismatch": 502,
