@@ -89,7 +89,7 @@ class Access:
         caller = await self._caller(key)
         if needed is not None and needed not in caller.scopes:
             raise Forbidden(
-                f"the key {caller.name!r} lacks the scope {needed!r}; it has "
+                f"the key {caller.name!r} lacks the scope `{needed}`; it has "
                 f"{', '.join(sorted(caller.scopes))}. Make one that has it: "
                 f"rewardloop keys create NAME --scope {needed}",
                 scope=needed,

@@ -32,7 +32,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rewardloop import checkpoints
+from rewardloop import checkpoints, telemetry
 from rewardloop.config import load_settings
 from rewardloop.method import comparison, rubric
 from services.generator import gate
@@ -363,9 +363,12 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--die-after", type=int)
     options = parser.parse_args()
+    telemetry.log_json()
     folder = initial_checkpoint(load_settings("generator"))
     engine = StubEngine(folder, faults=Faults(die_after=options.die_after))
-    uvicorn.run(make_app(engine), host=options.host, port=options.port, log_level="warning")
+    uvicorn.run(
+        make_app(engine), host=options.host, port=options.port, log_config=None, access_log=False
+    )
 
 
 if __name__ == "__main__":
