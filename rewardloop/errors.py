@@ -100,6 +100,36 @@ class Forbidden(RewardloopError):
     kind = "forbidden"
 
 
+class MethodNotAllowed(RewardloopError):
+    """The path exists, and not for this method; context `allowed` lists those that it has."""
+
+    status = 405
+    kind = "method-not-allowed"
+
+
+class BodyTooSlow(RewardloopError):
+    """A request's body did not come in time."""
+
+    status = 408
+    kind = "body-too-slow"
+    transient = True
+
+
+class UnsupportedMedia(RewardloopError):
+    """The body is of another media type than the route reads."""
+
+    status = 415
+    kind = "unsupported-media-type"
+
+
+class TooManyRequests(RewardloopError):
+    """One key has more requests in flight, or sends more in a second, than it may."""
+
+    status = 429
+    kind = "too-many-requests"
+    transient = True
+
+
 class UpstreamUnavailable(RewardloopError):
     """A service did not answer, or answered that it is overloaded."""
 

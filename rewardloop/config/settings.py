@@ -66,6 +66,10 @@ class Settings(BaseSettings):
     prompt_upstream_key: SecretStr | None = None
     checkpoint_root: Path
     """Where checkpoints are published; every replica and the trainer see it."""
+    max_requests_in_flight: int = Field(default=8192, ge=1)
+    """Requests that one key may have in flight at one service process; more get 429."""
+    max_requests_per_second: float = Field(default=5000, gt=0)
+    """Requests that one key may send to one service process in a second, with as many at once."""
     metrics_port: int = 0
     """Port of a worker's or the trainer's `/metrics`; 0 serves none."""
 

@@ -8,11 +8,9 @@ every scope: services use it among each other. Other keys are rows (`store.api_k
 
 import hmac
 import time
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from fastapi.security import HTTPBearer
 from starlette.routing import compile_path
 from starlette.types import Scope as Connection
 
@@ -20,12 +18,15 @@ from rewardloop.errors import Forbidden, Unauthorized
 from rewardloop.records import Scope
 from rewardloop.redaction import KEY_PREFIX
 from rewardloop.store import Store, api_keys
+from services.front import Caller
 
 REMEMBERED_SECONDS = 5.0
 """A key that was found in Postgres is not looked up again for so long, so one that was revoked
 elsewhere may open this process for as long."""
 MAX_REMEMBERED = 1000
 _LONGEST_KEY = 512
+SETTINGS_KEY = "the settings' key"
+"""No key of a row has such a name, so none shares its part of requests."""
 
 READ, RUN, EXPORT, ADMIN = Scope
 ROUTES: dict[tuple[str, str], Scope | None] = {
@@ -62,12 +63,6 @@ ROUTES: dict[tuple[str, str], Scope | None] = {
 _PATTERNS = [(method, compile_path(path)[0], scope) for (method, path), scope in ROUTES.items()]
 
 
-@dataclass(frozen=True)
-class Caller:
-    name: str
-    scopes: frozenset[str]
-
-
 class Access:
     """`authenticate` for one API process."""
 
@@ -98,7 +93,7 @@ class Access:
 
     async def _caller(self, key: str) -> Caller:
         if hmac.compare_digest(key.encode("utf-8", "surrogateescape"), self._key):
-            return Caller("settings", frozenset(Scope))
+            return Caller(SETTINGS_KEY, frozenset(Scope))
         found = self._known(key) if key.startswith(KEY_PREFIX) else None
         if found is None and key.startswith(KEY_PREFIX):
             found = await self._looked_up(key)
@@ -128,11 +123,6 @@ class Access:
         self._remembered.clear()
 
 
-def is_open(method: str, path: str) -> bool:
-    """Whether the route needs no key."""
-    return ROUTES.get((method, path), READ) is None
-
-
 def needed_scope(method: str, path: str) -> Scope | None:
     """The scope of the route that serves this; None where there is no such route."""
     for verb, pattern, scope in _PATTERNS:
@@ -147,17 +137,8 @@ def _bearer(connection: Connection) -> str:
     return key.strip() if kind.lower() == "bearer" and len(key) <= _LONGEST_KEY else ""
 
 
-_in_openapi = HTTPBearer(auto_error=False)
-
-
-async def guard(request: Request, _: object = Depends(_in_openapi)) -> None:
-    """A dependency that lets a request pass only with a key that has the route's scope."""
-    access: Access = request.app.state.access
-    request.state.caller = await access.authenticate(request.scope)
-
-
 def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
+    caller: Caller = request.scope["caller"]
     return caller
 
 

@@ -24,6 +24,10 @@ STATUS = {
     "conflict": 409,
     "unauthorized": 401,
     "forbidden": 403,
+    "method-not-allowed": 405,
+    "body-too-slow": 408,
+    "unsupported-media-type": 415,
+    "too-many-requests": 429,
     "upstream-unavailable": 503,
     "upstream-rejected": 502,
     "upstream-mismatch": 502,
@@ -50,6 +54,8 @@ def test_kinds_and_statuses_are_frozen() -> None:
 
 def test_what_may_pass_by_itself_is_worth_another_try() -> None:
     assert [error for error in ALL if error.transient] == [
+        errors.BodyTooSlow,
+        errors.TooManyRequests,
         errors.UpstreamUnavailable,
         errors.Unexpected,
     ]

@@ -85,7 +85,7 @@ def connection(key: str | None, path: str = "/v1/runs") -> dict[str, object]:
 
 async def test_the_settings_key_has_every_scope(app: FastAPI) -> None:
     caller = await app.state.access.authenticate(connection(f"bearer {KEY}"))
-    assert caller == access.Caller("settings", frozenset(Scope))
+    assert caller == access.Caller(access.SETTINGS_KEY, frozenset(Scope))
 
 
 @pytest.mark.parametrize(
