@@ -8,6 +8,7 @@ routes.
 
 import asyncio
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def require_sound_json(body: bytes) -> None:
     try:
         if _depth(body) > MAX_JSON_DEPTH:
             raise InvalidInput(f"body: nested deeper than {MAX_JSON_DEPTH} levels; send it flatter")
-        parse_json(body.decode("utf-8-sig"), parse_constant=_no_number)
+        parse_json(body.decode("utf-8-sig"), parse_constant=_finite, parse_float=_finite)
     except KeyGivenTwice as error:
         raise InvalidInput(f"body: {error}") from error
     except UnicodeDecodeError as error:
@@ -176,8 +177,11 @@ def require_sound_json(body: bytes) -> None:
         raise InvalidInput(f"body: {error}") from error
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no number in JSON; send null or a finite number")
+def _finite(number: str) -> float:
+    """What the parser hands over: a number, or one of its own words NaN and Infinity."""
+    if not math.isfinite(float(number)):
+        raise ValueError(f"{number[:40]} is no number that fits; send null or a finite one")
+    return float(number)
 
 
 def _depth(body: bytes) -> int:

@@ -31,6 +31,7 @@ from rewardloop.process.exits import known_errors_told
 from services import contract
 from services.front import Authenticate, ErrorForm, Front, Limits, error_headers
 from services.headers import HEADERS
+from services.slow_headers import close_slow_ones
 
 logger = logging.getLogger("rewardloop.web")
 
@@ -50,6 +51,7 @@ def serve(
     with known_errors_told():
         app = make_app(load_settings(service))
     telemetry.log_json()
+    close_slow_ones()
     uvicorn.run(
         app,
         host=options.host,

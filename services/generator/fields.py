@@ -77,7 +77,7 @@ class OfBoth(StrictNumbers):
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
-    seed: Any = None
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     """Dropped where the engine takes none, by `sanitize`."""
     stream: bool | None = None
     stream_options: StreamOptions | None = None

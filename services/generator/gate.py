@@ -38,6 +38,7 @@ from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
 from services.named import work_of_request
 from services.request_body import BodyRule, replay
+from services.slow_headers import close_slow_ones
 
 INITIAL_VERSION = "REWARDLOOP_INITIAL_VERSION"
 """Environment variable by which the launcher says which version vLLM loads."""
@@ -176,3 +177,6 @@ async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": payload})
+
+
+close_slow_ones()  # here, because vLLM imports this module before it chooses uvicorn's protocol

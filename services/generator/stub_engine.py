@@ -326,7 +326,12 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
 
 def _prompt(body: dict[str, Any]) -> str:
     if "messages" in body:
-        return "\n".join(_content(message["content"]) for message in body["messages"])
+        try:
+            return "\n".join(_content(message["content"]) for message in body["messages"])
+        except (TypeError, KeyError) as error:
+            raise Refused(400, "BadRequestError", f"messages: {error!r}") from error
+    if "prompt" not in body:
+        raise Refused(400, "BadRequestError", "there are no messages and no prompt")
     prompt = body["prompt"]
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 

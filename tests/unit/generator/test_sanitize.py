@@ -30,7 +30,7 @@ def test_a_request_without_a_seed_passes_byte_for_byte() -> None:
         assert sanitize(asked) == (asked, [])
 
 
-@pytest.mark.parametrize("seed", [0, 7, "7"])
+@pytest.mark.parametrize("seed", [0, 7, -5])
 def test_a_seed_is_dropped_and_named(seed: object) -> None:
     passed, dropped = sanitize(body(seed=seed, n=2, messages=[{"content": "é"}]))
     assert dropped == ["seed"]
