@@ -2,7 +2,8 @@
 
 Every experiment draws its own truth from the range that occurs, since a share of a few
 discrete outcomes is covered more often at one truth and less at the next.
-Suffixes: E experiments, P prompts, R responses of a prompt, J judgements of a response.
+Suffixes: E experiments, P prompts, R responses of a prompt, C their pairs, J judgements of a
+response.
 """
 
 from collections.abc import Callable
@@ -88,7 +89,8 @@ def _counted(merit_PR: Any, length_PR: Any, score_PR: Any, exists_PR: Any, num_P
     top_PR = scored_PR & (score_PR == 5)
     best_PR = merit_PR == np.where(exists_PR, merit_PR, -np.inf).max(-1, keepdims=True)
     whole_P = (scored_PR | ~exists_PR).all(-1).astype(float)
-    rho_P, varies_P = _rank_correlation(merit_PR, score_PR, scored_PR)
+    by_judge = (2 * right + tied - counts) * way
+    rho_P, varies_P = _rank_correlation(counts * way, by_judge, first, second)
     # Tau-b where only one side has ties: (right - wrong) / sqrt(pairs (pairs - tied)).
     num_P, tied_P = counts.sum(-1), tied.sum(-1)
     tau_P = (2 * right.sum(-1) + tied_P - num_P) / np.sqrt(np.maximum(num_P * (num_P - tied_P), 1))
@@ -106,17 +108,15 @@ def _counted(merit_PR: Any, length_PR: Any, score_PR: Any, exists_PR: Any, num_P
     return Prompts(shares, {"spearman": rho_P, "kendall_tau": tau_P * varies_P}, varies_P)
 
 
-def _rank_correlation(x_PR: Any, y_PR: Any, counted_PR: Any) -> tuple[Any, Any]:
-    """Spearman's rho within each prompt, and whether both sides vary."""
-    both = counted_PR[:, :, None] & counted_PR[:, None, :]
-    ranks = []
-    for values in (x_PR, y_PR):
-        below = (values[:, None, :] < values[:, :, None]) * both
-        same = (values[:, None, :] == values[:, :, None]) * both
-        rank = (below + same / 2).sum(-1)
-        mean = (rank * counted_PR).sum(-1) / np.maximum(counted_PR.sum(-1), 1)
-        ranks.append((rank - mean[:, None]) * counted_PR)
-    x, y = ranks
+def _rank_correlation(x_PC: Any, y_PC: Any, first: Any, second: Any) -> tuple[Any, Any]:
+    """Spearman's rho within each prompt, and whether both sides vary.
+
+    From how each side orders the pairs C (1, 0 or -1): half the sum of a response's signs is
+    its rank less the mean rank, where ties share theirs.
+    """
+    responses = np.arange(MAX_RESPONSES)
+    sign_CR = (first[:, None] == responses) * 0.5 - (second[:, None] == responses) * 0.5
+    x, y = x_PC @ sign_CR, y_PC @ sign_CR
     size = np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
     varies = size > 1e-9
     return (x * y).sum(-1) / np.where(varies, size, 1) * varies, varies.astype(float)

@@ -138,6 +138,14 @@ class UpstreamUnavailable(RewardloopError):
     transient = True
 
 
+class UpstreamFailed(UpstreamUnavailable):
+    """A service took one request and did not answer it: an internal error, a broken connection,
+    no answer in time. It may be the request's own fault, which the others' success tells."""
+
+    status = 502
+    kind = "upstream-failed"
+
+
 class TooLarge(InvalidInput):
     """A request asks for more than one request may."""
 
@@ -157,6 +165,13 @@ class UpstreamMismatch(RewardloopError):
 
     status = 502
     kind = "upstream-mismatch"
+
+
+class UnreadableAnswer(UpstreamMismatch):
+    """A successful answer is no JSON: it was cut, or is a page of HTML. One of them says little,
+    so it is asked again; if several requests in a row get one, it is a wrong server."""
+
+    kind = "unreadable-answer"
 
 
 class PromptTooLong(UpstreamRejected):
@@ -192,6 +207,24 @@ class TrainingFailed(RewardloopError):
     kind = "training-failed"
 
 
+class TrainingDiverged(TrainingFailed):
+    """A loss, a gradient or a weight is not finite; context `step` and `quantity`."""
+
+    kind = "diverged"
+
+
+class TrainingKilled(TrainingFailed):
+    """The training child was ended from outside, and again when it was started once more."""
+
+    kind = "training-killed"
+
+
+class OutOfMemory(TrainingFailed):
+    """The training needs more memory than there is."""
+
+    kind = "out-of-memory"
+
+
 class NoPairs(RewardloopError):
     """Every prompt's best and worst response are tied, so there is nothing to train on."""
 
@@ -208,6 +241,12 @@ class TooFewPrompts(RewardloopError):
     """The prompt model wrote too few prompts that passed the filters."""
 
     kind = "too-few-prompts"
+
+
+class TooManyDead(RewardloopError):
+    """More prompts failed for good than `rollout.max_dead_share` allows."""
+
+    kind = "too-many-dead"
 
 
 class EvaluationFailed(RewardloopError):
@@ -253,8 +292,10 @@ def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
     if kind in known:
         context = {name: value for name, value in problem.items() if name not in _MEMBERS}
         return known[kind](detail, **context)
-    if status in (408, 429) or status >= 500:
+    if status in (408, 429, 503, 529):
         return UpstreamUnavailable(detail)
+    if status >= 500:
+        return UpstreamFailed(detail)
     if status in (400, 413, 422):
         return UpstreamRejected(detail)
     return UpstreamMismatch(detail)

@@ -80,8 +80,13 @@ class IterationState(StrEnum):
     QUEUED = "queued"
     """Waits for the iteration before it, or for another run to leave the engines."""
     RUNNING = "running"
+    PAUSED = "paused"
+    """Holds no engine, and goes on when somebody resumes it."""
+    CANCELLED = "cancelled"
+    """Stopped by somebody; what it stored stays, and a retry goes on from there."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    """Stopped by an error; a retry goes on from what it stored."""
 
 
 class Phase(StrEnum):
@@ -120,6 +125,8 @@ class PromptState(StrEnum):
     DONE = "done"
     REJECTED = "rejected"
     """The generator refused it (too long, say); the reason is stored."""
+    DEAD = "dead"
+    """It failed `rollout.max_attempts` times while others succeeded; the last error is stored."""
 
 
 class Stage(StrEnum):
@@ -134,14 +141,28 @@ class Stage(StrEnum):
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
+    """It was asked to stop, and saved its state; it goes on when it is asked to."""
+    CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+class StopWish(StrEnum):
+    """How an iteration, an evaluation or a training that runs is to stop."""
+
+    PAUSE = "pause"
+    """When its calls in flight have ended; a training at the next optimizer step, with its
+    state saved."""
+    CANCEL = "cancel"
+    """Within seconds: calls are dropped, and a training child that does not stop is ended."""
 
 
 class EvaluationState(StrEnum):
     QUEUED = "queued"
     """Waits for what runs to leave the engines; goes before queued iterations."""
     RUNNING = "running"
+    CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 

@@ -36,6 +36,13 @@ CANDIDATE_PROMPTS = Counter(
     "rewardloop_candidate_prompts", "Prompts that the prompt model wrote.", ["outcome"]
 )
 """`outcome` is `accepted` or the reason of the rejection."""
+FAILED_ATTEMPTS = Counter(
+    "rewardloop_failed_attempts",
+    "Attempts at a prompt or another item that failed.",
+    ["at", "kind"],
+)
+"""`at`: rollout, ranked_response, answer, comparison, candidate; `kind`: the error's, as in
+problem details."""
 PHASE_SECONDS = Histogram(
     "rewardloop_phase_seconds",
     "Time that an iteration spent in a phase.",
@@ -51,12 +58,16 @@ SWAP_SECONDS = Histogram(
 )
 REQUESTS = Counter("rewardloop_generator_requests", "Requests answered.", ["path", "status"])
 REQUESTS_IN_FLIGHT = Gauge("rewardloop_requests_in_flight", "Requests inside this replica.")
+REQUESTS_ENDED = Counter(
+    "rewardloop_requests_ended", "Requests that a swap ended because they took too long."
+)
 
 STORED_NAMES = {
     "samples": "rewardloop_stored_samples",
     "judgements": "rewardloop_stored_judgements",
     "tokens": "rewardloop_stored_tokens",
     "pairs": "rewardloop_stored_pairs",
+    "dead_prompts": "rewardloop_stored_dead_prompts",
     "phase_seconds": "rewardloop_stored_phase_seconds",
 }
 """Gauges of the API over the whole database; `phase_seconds` is labelled by phase."""

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 from rich.table import Column, Table
 
+from rewardloop.cli.control import told
 from rewardloop.cli.progress import iterations_of
-from rewardloop.cli.remote import client
+from rewardloop.cli.remote import chosen_run, client
 from rewardloop.cli.terminal import Console
 from rewardloop.embedded.home import Home
 
@@ -25,6 +26,16 @@ async def list_runs(home: Home) -> None:
             told = ", ".join(f"{num} {state}" for state, num in states.items()) or "none"
             table.add_row(run["id"], run["name"], minute(run["created_at"]), told)
     console.print(table if table.rows else "no run yet; start one with `rewardloop start`")
+
+
+async def list_iterations(home: Home, run_id: str | None) -> None:
+    """A run's iterations by index, and where each stands."""
+    table = Table(Column("id", no_wrap=True), "index", "stands", box=None)
+    async with client(home) as api:
+        for view in await iterations_of(api, await chosen_run(api, run_id)):
+            stands = told(view) + (f": {view['error']}" if view["error"] else "")
+            table.add_row(view["id"], str(view["index"]), stands)
+    console.print(table if table.rows else "no iteration yet")
 
 
 async def list_models(home: Home) -> None:

@@ -21,6 +21,7 @@ from rewardloop.config.files import read_mapping
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
+from rewardloop.lifecycle import ENDED
 from rewardloop.method.enclosure import transcript
 from rewardloop.texts import spelled_out
 
@@ -101,6 +102,8 @@ async def watch(home: Home, run_id: str | None) -> None:
             )
         for view in views:
             shown = {key: view[key] for key in ("index", "state", "new_version", "error")}
+            if view["state"] == "queued":
+                shown["waits_for"] = view["waits_for"]
             print(shown_json(shown))
 
 
@@ -127,7 +130,7 @@ async def evaluate(
         with console.status(Text(spelled_out(f"{version_a} against {version_b}"))):
             while True:
                 found: dict[str, Any] = await api.get(f"/v1/evaluations/{created['id']}")
-                if found["state"] in ("succeeded", "failed"):
+                if found["state"] in ENDED:
                     return found
                 await asyncio.sleep(EVALUATION_POLL_SECONDS)
 

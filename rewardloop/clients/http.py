@@ -1,7 +1,11 @@
 """One place for connections, retries and the translation of errors."""
 
+import itertools
+import ssl
+from functools import cache
 from typing import Any
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 from tenacity import (
@@ -17,6 +21,8 @@ from rewardloop.errors import (
     PromptTooLong,
     RewardloopError,
     Unauthorized,
+    UnreadableAnswer,
+    UpstreamFailed,
     UpstreamMismatch,
     UpstreamUnavailable,
     from_problem,
@@ -25,6 +31,9 @@ from rewardloop.errors import (
 MAX_CONNECTIONS = 1024
 FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
 """Our own API's word that a key lacks a scope; other servers' 403 says that they refuse it."""
+MAX_FAILED_TRIES = 3
+"""Of one call that its server took and did not answer well. A server that is away or busy is
+asked for longer, since that is nothing that the request could have caused."""
 
 
 def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncClient:
@@ -37,9 +46,17 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
         base_url=base_url,
         headers={"authorization": f"Bearer {key}"},
         timeout=httpx.Timeout(timeout_seconds, connect=5),
-        transport=AiohttpTransport(limits=httpx.Limits(max_connections=MAX_CONNECTIONS)),
+        transport=AiohttpTransport(
+            verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
+        ),
         event_hooks={"request": [_name_work]},
     )
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once for a process: it takes longer than many a request."""
+    return httpx.create_ssl_context()
 
 
 async def _name_work(request: httpx.Request) -> None:
@@ -66,8 +83,15 @@ async def call(
 
 def attempts(seconds: float) -> AsyncRetrying:
     """Tries at one thing, for so long while it fails transiently: `async for`, `with`."""
+    num_failed = itertools.count(1)
+
+    def again(error: BaseException) -> bool:
+        if isinstance(error, UpstreamFailed | UnreadableAnswer):
+            return next(num_failed) < MAX_FAILED_TRIES
+        return isinstance(error, RewardloopError) and error.transient
+
     return AsyncRetrying(
-        retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
+        retry=retry_if_exception(again),
         wait=wait_exponential_jitter(multiplier=0.2, max=5),
         stop=stop_after_delay(seconds),
         reraise=True,
@@ -78,18 +102,37 @@ async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs:
     try:
         answer = await client.request(method, path, **kwargs)
     except httpx.TransportError as error:
-        raise UpstreamUnavailable(
-            f"{client.base_url} does not answer ({type(error).__name__}: {error})"
+        raise _unanswered(client, error) from error
+    except (httpx.DecodingError, aiohttp.ClientError) as error:  # no HTTP, or not as it says
+        raise UnreadableAnswer(
+            f"{client.base_url} answered {path} with something else than HTTP ({error}); is this "
+            "the address of the service that is wanted?"
         ) from error
     if not answer.is_success:
         raise error_of(answer)
     try:
         return answer.json()
-    except ValueError as error:
-        raise UpstreamMismatch(
+    except (ValueError, RecursionError) as error:
+        raise UnreadableAnswer(
             f"{client.base_url} answered {path} with something else than JSON; is this the "
             "address of the service that is wanted?"
         ) from error
+
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+def _unanswered(client: httpx.AsyncClient, error: httpx.TransportError) -> UpstreamUnavailable:
+    """Nobody listens, or somebody took the request and broke off."""
+    # httpx-aiohttp calls every lost connection a ConnectTimeout, one that was open too.
+    broken = isinstance(error.__cause__, aiohttp.ServerDisconnectedError) or (
+        isinstance(error.__cause__, aiohttp.ClientOSError)
+        and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
+    )
+    never_sent = isinstance(error, _NEVER_SENT) and not broken
+    kind = UpstreamUnavailable if never_sent else UpstreamFailed
+    name = type(error.__cause__ or error).__name__ if broken else type(error).__name__
+    return kind(f"{client.base_url} does not answer ({name}: {error})")
 
 
 def error_of(answer: httpx.Response) -> RewardloopError:
@@ -119,7 +162,7 @@ def error_of(answer: httpx.Response) -> RewardloopError:
 def _body_of(answer: httpx.Response, where: str) -> dict[str, Any]:
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = answer.text[:200]
     if isinstance(body, dict):
         return body

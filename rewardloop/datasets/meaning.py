@@ -91,6 +91,7 @@ _REVIEWS = names(
     is_accurate accurate truthful is_truthful
     """
 )
+_MARKS = _DELETED | _BAD_MARKS | _REVIEWS
 _MODERATIONS = names("openai_moderation toxic_chat_tag moderation")
 _STATUS = names("status review_status record_status annotation_status")
 _STATUS_OUT = names(
@@ -158,7 +159,7 @@ def check_marks(row: Row) -> None:
     for column in sorted(row.filled):
         name = plain_name(column)
         value = str(row.peek(column)).strip().lower()
-        if name in _DELETED | _BAD_MARKS | _REVIEWS:
+        if name in _MARKS:
             row.used.add(column)
             _check_mark(name, value)
         elif name in _STATUS:

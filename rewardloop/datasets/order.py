@@ -110,4 +110,4 @@ def _longest_run(groups: Sequence[list[K]], reach: Mapping[K, set[K]]) -> list[l
 
 def _weight(run: Sequence[int], groups: Sequence[list[K]]) -> tuple[int, int]:
     """More answers first; then the run that begins with the earlier key."""
-    return sum(len(groups[i]) for i in run), -(run[0] if run else 0)
+    return sum(len(groups[i]) for i in run), -run[0]

@@ -12,7 +12,18 @@ from rewardloop import __version__
 from rewardloop.config import Settings
 from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
-from services.api import evaluations, inspection, iterations, keys, models, prompts, reports, runs
+from services.api import (
+    control,
+    dead_prompts,
+    evaluations,
+    inspection,
+    iterations,
+    keys,
+    models,
+    prompts,
+    reports,
+    runs,
+)
 from services.api.access import Access
 from services.api.context import Context
 from services.api.stored_metrics import refresh
@@ -61,7 +72,19 @@ def make_app(settings: Settings) -> FastAPI:
         await refresh(context.store)
 
     add_common_routes(app, refresh_metrics)
-    for room in (runs, iterations, prompts, inspection, models, evaluations, reports, keys):
+    rooms = (
+        runs,
+        iterations,
+        control,
+        dead_prompts,
+        prompts,
+        inspection,
+        models,
+        evaluations,
+        reports,
+        keys,
+    )
+    for room in rooms:
         app.include_router(room.router, prefix="/v1", dependencies=[Depends(key_wanted)])
 
     policy = page_policy(DASHBOARD.read_text(encoding="utf-8"))

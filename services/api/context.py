@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -24,8 +25,8 @@ class Context:
     store: Store
     celery: Celery
     settings: Settings
-    settled: dict[UUID, dict[str, Any]] = field(default_factory=dict)
-    """Progress of iterations that ended a while ago; it does not change any more."""
+    settled: dict[UUID, tuple[datetime, dict[str, Any]]] = field(default_factory=dict)
+    """When iterations ended, and their progress: it changes no more unless they go on."""
 
     async def relay(self) -> None:
         """Send at once what was committed; a broker that is down costs time only."""

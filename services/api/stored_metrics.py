@@ -10,6 +10,7 @@ _SAMPLES = Gauge(STORED_NAMES["samples"], "Responses stored.")
 _JUDGEMENTS = Gauge(STORED_NAMES["judgements"], "Judgements stored.")
 _TOKENS = Gauge(STORED_NAMES["tokens"], "Completion tokens stored.")
 _PAIRS = Gauge(STORED_NAMES["pairs"], "Preference pairs stored.")
+_DEAD = Gauge(STORED_NAMES["dead_prompts"], "Prompts that failed for good and are left out.")
 _PHASES = Gauge(STORED_NAMES["phase_seconds"], "Seconds spent in a phase.", ["phase"])
 
 
@@ -20,5 +21,6 @@ async def refresh(store: Store) -> None:
     _JUDGEMENTS.set(now.judgements)
     _TOKENS.set(now.tokens)
     _PAIRS.set(now.pairs)
+    _DEAD.set(now.dead_prompts)
     for phase, seconds in now.phase_seconds.items():
         _PHASES.labels(phase).set(seconds)

@@ -14,6 +14,7 @@ from pathlib import Path
 from rewardloop.config import load_settings
 from rewardloop.errors import InvalidInput
 from rewardloop.process.exits import known_errors_told
+from rewardloop.servable import require_model
 from services.generator.launch import initial_checkpoint
 from services.generator.machine import cpu_environment, has_gpu
 
@@ -40,6 +41,7 @@ def main() -> None:
     with known_errors_told():
         require_the_checkpoints_own(vllm_options)
         folder = initial_checkpoint(load_settings("generator"))
+        require_model(folder)
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]

@@ -7,20 +7,24 @@ Owns who may call what, which weights answer, and how weights change. Invariants
 - only the fields of a request that `fields` lists reach vLLM, within their bounds;
 - one completion is made by one version of the weights, and says which;
 - a conversation's text never becomes control tokens (see `encoding`);
-- requests never meet weights that were not verified: from the moment a swap
-  begins until its canaries agree, new requests wait here.
+- requests never meet weights that were not verified: after a start, and from the moment a
+  swap begins, new requests wait here until the canaries agree.
 
 It reaches the engine by `scope["app"].state.engine_client`, so vLLM's
 development routes stay off.
 """
 
+import asyncio
 import json
 import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rewardloop import telemetry
+from rewardloop import checkpoints, telemetry
 from rewardloop.config import load_settings
 from rewardloop.errors import (
     InvalidInput,
@@ -29,10 +33,13 @@ from rewardloop.errors import (
     PromptTooLong,
     RewardloopError,
     Unauthorized,
+    UpstreamUnavailable,
 )
 from services.front import ALL_SCOPES, Caller, ErrorForm, Front, Limits, has_key, require_key
+from services.generator import committed
 from services.generator.admission import Admission
 from services.generator.encoding import CHAT, encoded, ending_at
+from services.generator.ending import Ending
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
@@ -42,6 +49,12 @@ from services.slow_headers import close_slow_ones
 
 INITIAL_VERSION = "REWARDLOOP_INITIAL_VERSION"
 """Environment variable by which the launcher says which version vLLM loads."""
+INITIAL_MANIFEST = "REWARDLOOP_INITIAL_MANIFEST_SHA256"
+"""And the digest of its manifest in Postgres."""
+INITIAL_STATE = "REWARDLOOP_INITIAL_STATE"
+"""And what the file system said of the folder when it was verified."""
+HEALTH_SECONDS = 1.0
+"""So long /health waits for a replica that is being verified; probes ask again."""
 
 OPEN = {("GET", "/health")}
 PUBLIC = {
@@ -55,6 +68,7 @@ OPEN_PATHS, PUBLIC_PATHS, ADMIN_PATHS = (
     frozenset(path for _, path in routes) for routes in (OPEN, PUBLIC, ADMIN)
 )
 BODY = BodyRule(8 * 2**20, mend="send a shorter prompt")
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Gate:
@@ -76,11 +90,13 @@ class Gate:
             self._admission,
             self._settings.checkpoint_root,
             os.environ[INITIAL_VERSION],
+            os.environ.get(INITIAL_MANIFEST) or None,
+            os.environ.get(INITIAL_STATE),
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, self._proving(scope, send))
             return
         if scope["type"] == "http":
             telemetry.name_work(work_of_request(scope))
@@ -97,12 +113,22 @@ class Gate:
         require_key(scope, api.get_secret_value())
         return Caller("api", ALL_SCOPES - {"admin"})
 
+    def _proving(self, scope: Scope, send: Send) -> Send:
+        """Begin to verify what the engine holds as soon as it can answer, before anybody asks."""
+
+        async def watched(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self._swapper.begin_proof(scope["app"])
+
+        return watched
+
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What stands behind the front."""
         route = (scope["method"], scope["path"])
         try:
             if route in OPEN:
-                self._swapper.require_sound()
+                await self._swapper.require_proven(scope["app"], HEALTH_SECONDS)
                 await self._app(scope, receive, send)
             elif route in PUBLIC:
                 await self._public(scope, receive, send)
@@ -120,12 +146,15 @@ class Gate:
         chat = scope["path"] == CHAT
         body, dropped = sanitize(await _body(receive), chat=chat)
         body = await encoded(scope["path"], body, scope["app"].state.engine_client)
-        async with self._admission.request():
+        await self._swapper.require_proven(scope["app"])
+        ending = Ending()
+        async with _told_in_its_stream(ending, send), self._admission.request(ending):
             self._swapper.require_sound()
             version = await self._swapper.announce(scope["app"].state.engine_client)
             body = ending_at(body, self._swapper.extra_stop_ids)
-            stamp = Stamp(send, version, dropped)
-            await self._app(_with_length(scope, body), replay(body, receive), stamp)
+            stamp = Stamp(ending.sending(send), version, dropped)
+            receive = ending.receiving(replay(body, receive))
+            await self._app(_with_length(scope, body), receive, stamp)
         telemetry.REQUESTS.labels(scope["path"], str(stamp.status)).inc()
         telemetry.TOKENS.labels("engine", "completion").inc(stamp.completion_tokens)
         telemetry.TOKENS.labels("engine", "prompt").inc(stamp.prompt_tokens)
@@ -136,11 +165,34 @@ class Gate:
     ) -> dict[str, Any]:
         if route == ("GET", "/admin/weights"):
             return await self._swapper.weights(scope["app"])
-        try:
-            version = json.loads(await _body(receive))["version"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidInput('the body must be {"version": "<version id>"}') from error
-        return await self._swapper.activate(scope["app"], str(version))
+        version, digest = _wanted(await _body(receive))
+        checkpoints.folder_of(self._settings.checkpoint_root, version)  # an id, or refused here
+        digest = digest or await committed.manifest_digest(self._settings, version)
+        swap = asyncio.ensure_future(self._swapper.activate(scope["app"], version, digest))
+        return await asyncio.shield(swap)  # its end is sound, whatever becomes of this request
+
+
+def _wanted(body: bytes) -> tuple[str, str | None]:
+    """The version to activate, and the digest of its manifest where the caller knows it."""
+    try:
+        wanted = json.loads(body)
+        version, digest = wanted["version"], wanted.get("manifest_sha256")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InvalidInput('the body must be {"version": "<version id>"}') from error
+    if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+        raise InvalidInput("manifest_sha256 must be a sha256 in 64 hex digits; leave it out")
+    return str(version), digest
+
+
+@asynccontextmanager
+async def _told_in_its_stream(ending: Ending, send: Send) -> AsyncIterator[None]:
+    """An answer whose status is sent has no other place for an error than its stream."""
+    try:
+        yield
+    except UpstreamUnavailable:
+        if not ending.began:
+            raise
+        await ending.tell(send)
 
 
 def _as_vllm_tells_it(error: PromptTooLong) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -47,6 +48,8 @@ PATTERNS = {
     rubric.CONSTRAINED_PATTERN: JUDGE_PROMPT_END,
     comparison.CONSTRAINED_PATTERN: COMPARISON_PROMPT_END,
 }
+POISON = re.compile(r"\[poison (?P<judge>judge )?(?P<kind>\w+)\]")
+PAGE = "<html><body><h1>We will be back soon</h1></body></html>"
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "kettle"]
 
 
@@ -75,6 +78,11 @@ class Faults:
     """Every text holds a NUL, which Postgres does not store."""
     repeats_itself: bool = False
     """Whatever is asked, the words are the same."""
+    heeds_poison: bool = False
+    """A prompt that holds `[poison KIND]` meets that fault each time; one that holds
+    `[poison judge KIND]` when what it asks for is a judgement. The kinds: a status of 500 and
+    above, `hang`, `cut` (half of the JSON, of a body that ends properly), `html` (a page with
+    status 200), `empty` (no choices), `few` (one choice too few)."""
 
 
 class Refused(Exception):
@@ -311,7 +319,10 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         answer["choices"][0]["prompt_logprobs"] = logprobs
         return JSONResponse(answer)
     pattern = _pattern(body)
+    poison = _poison_of(prompt) if engine.faults.heeds_poison else None
     async with engine.request(num_words):
+        if poison is not None:
+            await _suffer(poison)
         num = body.get("n") or 1
         whole = [engine.write(prompt, index, pattern=pattern) for index in range(num)]
     texts = [_stopped(text, body.get("stop")) for text in whole]
@@ -321,7 +332,34 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
     if body.get("stream"):
         with_usage = (body.get("stream_options") or {}).get("include_usage", False)
         return StreamingResponse(written.stream(with_usage), media_type="text/event-stream")
-    return JSONResponse(written.body())
+    return _poisoned(written.body(), poison)
+
+
+def _poison_of(prompt: str) -> str | None:
+    found = POISON.search(prompt)
+    if found is None or (found["judge"] and not prompt.rstrip().endswith(JUDGE_PROMPT_END)):
+        return None
+    return found["kind"]
+
+
+async def _suffer(poison: str) -> None:
+    """What comes instead of an answer."""
+    if poison == "hang":
+        await asyncio.sleep(3600)
+    if poison.isdecimal():
+        raise Refused(int(poison), "InternalServerError", "EngineCore encountered an issue.")
+
+
+def _poisoned(body: dict[str, Any], poison: str | None) -> Response:
+    """The answer, as odd as the poison makes it."""
+    if poison == "html":
+        return Response(PAGE, media_type="text/html")
+    if poison == "cut":
+        whole = json.dumps(body)
+        return Response(whole[: len(whole) // 2], media_type="application/json")
+    if poison in ("empty", "few"):
+        body["choices"] = body["choices"][1:] if poison == "few" else []
+    return JSONResponse(body)
 
 
 def _prompt(body: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ def user(content: str) -> list[Message]:
 
 def prompt(row: Row, column: str) -> Asked:
     """The prompt in a column, a text or turns, with the row's system turn and history."""
-    value = row.listed(column) if column in row.filled else row[column]
+    value = parsed(row[column])
     if isinstance(value, list | dict):
         said = [turn.message for turn in turns.read(value, column)]
         found = Asked(marks.unrendered(said))

@@ -12,7 +12,7 @@ from rewardloop.datasets.form import Candidate, Conversation, Reference, Ungrade
 from rewardloop.datasets.formats import asked, grades
 from rewardloop.datasets.formats.shape import RowFormat, conversation, has
 from rewardloop.datasets.reasons import Reason, RowLeftOut
-from rewardloop.datasets.row import Row
+from rewardloop.datasets.row import Row, parsed
 from rewardloop.datasets.turns import Turn
 from rewardloop.records import Message
 
@@ -32,7 +32,7 @@ def read_column(name: str, column: str) -> RowFormat:
 
 def _read(row: Row, name: str, column: str) -> list[Conversation]:
     grade = grades.of(row)
-    value = row.listed(column) if column in row.filled else row[column]
+    value = parsed(row[column])
     all_turns = turns.read(value, column)
     if isinstance(grade, Reference):
         before, answered = _to_first_answer(all_turns)

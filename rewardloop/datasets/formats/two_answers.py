@@ -28,17 +28,18 @@ _VERDICTS = (
     "winner", "preference", "preferred", "preferred_response", "choice", "label", "better", "best",
     "human_preference",
 )  # fmt: skip
+_COLUMNS = tuple(
+    (f"{text}{joint}{first}", f"{text}{joint}{second}")
+    for text in _TEXTS
+    for joint in ("_", "-", "")
+    for first, second in _MARKS
+)
+"""`response_a` and `response_b`, `answer1` and `answer2`: the columns that two answers may have."""
 
 
 def _columns_of_two(filled: frozenset[str]) -> tuple[str, str] | None:
-    """`response_a` and `response_b`, or `answer1` and `answer2`: the columns of two answers."""
-    found = [
-        (f"{text}{joint}{first}", f"{text}{joint}{second}")
-        for text in _TEXTS
-        for joint in ("_", "-", "")
-        for first, second in _MARKS
-        if {f"{text}{joint}{first}", f"{text}{joint}{second}"} <= filled
-    ]
+    """The columns of the row's two answers; none where it has several such pairs."""
+    found = [pair for pair in _COLUMNS if pair[0] in filled and pair[1] in filled]
     return found[0] if len(found) == 1 else None
 
 

@@ -15,7 +15,7 @@ from rewardloop import errors
 from rewardloop.clients.api import ApiClient
 from rewardloop.clients.completions import choices_of, share_out
 from rewardloop.clients.generator import GeneratorClient
-from rewardloop.clients.http import call, connect
+from rewardloop.clients.http import MAX_FAILED_TRIES, call, connect
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.config import Judging, Sampling, SelfInstruct
@@ -131,7 +131,7 @@ async def test_a_server_that_is_not_the_wanted_one_is_named(
             await get(retry_seconds=5)
     assert "http://" in caught.value.message
     assert "address" in caught.value.message
-    assert len(script.requests) == 1
+    assert len(script.requests) == (MAX_FAILED_TRIES if status == 200 else 1)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -531,6 +531,17 @@ async def test_a_replica_is_asked_for_its_weights_and_for_a_swap(serve: Serve) -
     assert script.requests == [
         ("GET", "/admin/weights", {}),
         ("POST", "/admin/activate", {"version": "m1"}),
+    ]
+
+
+async def test_a_replica_is_told_what_postgres_knows_of_a_version(serve: Serve) -> None:
+    script = Script((200, {"version": "m1"}), (200, {"version": "m2"}))
+    async with ReplicaAdmin(await serve(script), KEY, {"m1": "abc", "m2": None}) as admin:
+        await admin.activate("m1")
+        await admin.activate("m2")
+    assert script.requests == [
+        ("POST", "/admin/activate", {"version": "m1", "manifest_sha256": "abc"}),
+        ("POST", "/admin/activate", {"version": "m2"}),
     ]
 
 

@@ -58,3 +58,10 @@ def why_left_out(folder: Path, row: object, **options: Any) -> dict[str, int]:
     found = prompts(folder, good, row, **options)
     assert len(found.prompts) == 1, found.prompts[1:]
     return {reason: left.count for reason, left in found.account.left_out.items()}
+
+
+def told_why(folder: Path, row: object, **options: Any) -> str:
+    """What is told of the one row that is left out, beside a good one."""
+    found = prompts(folder, {"prompt": "a good row", "completion": "good"}, row, **options)
+    (left,) = found.account.left_out.values()
+    return left.detail

@@ -1,4 +1,9 @@
-"""`read_prompts` on files: endings, detection, and everything a file can have wrong."""
+"""`read_prompts` on files: endings, detection, and everything a file can have wrong.
+
+Tests `rewardloop.datasets.reader`, `rewardloop.datasets.reading`,
+`rewardloop.datasets.broken_lines`, `rewardloop.datasets.fitness`,
+`rewardloop.datasets.fields`.
+"""
 
 import gzip
 import json

@@ -1,4 +1,7 @@
-"""The files in the shape of published formats, each against what is expected of it."""
+"""The files in the shape of published formats, each against what is expected of it.
+
+Tests `rewardloop.datasets.formats.table`, `rewardloop.datasets.formats.shape`.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""What follows from all that a file says of one prompt's answers."""
+"""What follows from all that a file says of one prompt's answers.
+
+Tests `rewardloop.datasets.grouping`.
+"""
 
 import itertools
 

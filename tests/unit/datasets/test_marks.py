@@ -197,3 +197,37 @@ def test_an_open_end_of_an_unknown_template_is_not_wrapped_again(prompt: str) ->
 @pytest.mark.parametrize("end", ["<|end_of_turn|>", "<|end|>", "<pad><pad>"])
 def test_further_end_tokens_are_no_part_of_an_answer(end: str) -> None:
     assert marks.answer(f"Yes.{end}", False) == "Yes."
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Assistant: a", [("assistant", "a")]),
+        ("\nAssistant: a", [("assistant", "a")]),
+        ("Words first\nAssistant: a", None),
+        ("Human: a", None),
+        ("Human: a\nHuman: b", [("user", "a"), ("user", "b")]),
+        ("Human: a\nAssistant: b", [("user", "a"), ("assistant", "b")]),
+        ("Words first\nHuman: a\nAssistant: b", None),
+        ("Words first\nHuman: a\nAssistant:", [("system", "Words first"), ("user", "a")]),
+        ("Assistant: a\nHuman: b", None),
+        ("Assistant: a\nAssistant: b", None),
+        ("### System: S\n### Human: Q", [("system", "S"), ("user", "Q")]),
+    ],
+)
+def test_names_are_marks_where_they_begin_a_text_or_ask_at_its_end(
+    text: str, expected: list[tuple[str, str]] | None
+) -> None:
+    assert turns(text) == expected
+
+
+@pytest.mark.parametrize(("num_blanks", "is_seen"), [(100, True), (300, False)])
+def test_the_mark_of_an_unknown_template_is_looked_for_at_the_end(
+    num_blanks: int, is_seen: bool
+) -> None:
+    text = "Q?[|AI|]" + " " * num_blanks
+    if is_seen:
+        with pytest.raises(RowLeftOut):
+            marks.split(text)
+    else:
+        assert marks.split(text) is None

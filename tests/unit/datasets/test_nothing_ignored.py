@@ -1,4 +1,8 @@
-"""Columns beside what is read: in flat files of messages, in exports, and of moderators."""
+"""Columns beside what is read: in flat files of messages, in exports, and of moderators.
+
+Tests `rewardloop.datasets.meaning`, `rewardloop.datasets.formats.oasst`,
+`rewardloop.datasets.formats.exports`.
+"""
 
 import json
 from pathlib import Path

@@ -75,3 +75,29 @@ def test_every_order_that_is_kept_was_told(told: list[list[str]]) -> None:
         assert (worse, better) not in reach
     keys = set(merged.ranks) | merged.contradictory | merged.untold
     assert keys == {key for pair in told for key in pair}
+
+
+@pytest.mark.parametrize(
+    ("told", "kept", "untold"),
+    [
+        # As many answers in each run: the one with the earlier keys.
+        (["cd", "ab"], "ab", "cd"),
+        (["ad", "bc"], "ad", "bc"),
+        (["bd", "ac"], "ac", "bd"),
+        # A tie counts as two answers.
+        (["ab", "bc", "d=e", "ef", "fg"], "defg", "abc"),
+        # A single answer that is tied with nobody is no run.
+        (["a=b", "c=d", "de"], "cde", "ab"),
+    ],
+)
+def test_of_two_runs_the_heavier_and_then_the_earlier_is_kept(
+    told: list[str], kept: str, untold: str
+) -> None:
+    merged = merge(pairs(*told), sorted(set("".join(told)) - {"="}))
+    assert set(merged.ranks) == set(kept)
+    assert merged.untold == set(untold)
+
+
+def test_nothing_is_merged_of_nothing() -> None:
+    merged = merge([], [])
+    assert (dict(merged.ranks), merged.contradictory, merged.untold) == ({}, set(), set())

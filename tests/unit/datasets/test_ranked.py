@@ -1,4 +1,7 @@
-"""`read_ranked`: which prompts and responses are kept, and that all else is counted or told."""
+"""`read_ranked`: which prompts and responses are kept, and that all else is counted or told.
+
+Tests `rewardloop.datasets.ranked`, `rewardloop.datasets.grouping`.
+"""
 
 import json
 from collections import Counter

@@ -1,4 +1,7 @@
-"""`read_ranked` on random files: each record and each reply is kept, counted, or told as broken."""
+"""`read_ranked` on random files: each record and each reply is kept, counted, or told as broken.
+
+Tests `rewardloop.datasets.reading`, `rewardloop.datasets.ranked`.
+"""
 
 import json
 from collections.abc import Sequence

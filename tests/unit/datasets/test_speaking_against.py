@@ -1,4 +1,7 @@
-"""What speaks against an answer, or adds to its prompt, under names that no format has."""
+"""What speaks against an answer, or adds to its prompt, under names that no format has.
+
+Tests `rewardloop.datasets.meaning`, `rewardloop.datasets.row`.
+"""
 
 import json
 from pathlib import Path
@@ -192,3 +195,35 @@ def test_a_label_that_no_row_fills_changes_nothing(tmp_path: Path) -> None:
 def test_a_row_without_the_label_of_others_is_read_by_itself(tmp_path: Path) -> None:
     found, account = references(tmp_path, {"prompt": "A?", "completion": "a", "label": True})
     assert (found, account.num_references) == (["a"], 2)
+
+
+@pytest.mark.parametrize(
+    ("said", "wanted", "is_kept"),
+    [
+        ("en", "en", True),
+        ("EN", "en", True),
+        ("en-US", "en", True),
+        ("en_GB", "en", True),
+        ("English", "en", True),
+        ("de", "en", False),
+        ("de-AT", "en", False),
+        ("German", "en", False),
+        ("de_CH", "de", True),
+        ("german", "de", True),
+        ("en", "de", False),
+        ("python", "en", True),
+        ("de", None, True),
+    ],
+)
+def test_a_rows_language_by_name_code_or_country(
+    tmp_path: Path, said: str, wanted: str | None, is_kept: bool
+) -> None:
+    for column in ("language", "lang"):
+        rows = [{"prompt": "Q", "completion": "a", column: said}, {"prompt": "R"}]
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = read_prompts(path, language=wanted)
+        assert len(found.prompts) == 1 + is_kept, column
+        if not is_kept:
+            detail = found.account.left_out["prompt_other_language"].detail
+            assert detail == f'its "{column}" is {said.lower()}'

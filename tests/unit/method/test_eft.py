@@ -328,7 +328,7 @@ SMALL = st.lists(
 
 
 @given(SMALL)
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_as_many_disjoint_sets_are_found_as_there_are(
     drawn: list[tuple[int, list[int]]],
 ) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from rouge_score.rouge_scorer import RougeScorer
 
 from rewardloop.config import LANGUAGES, SelfInstruct
@@ -307,8 +306,7 @@ def test_a_german_run_wants_german() -> None:
 
 
 def test_the_languages_that_a_config_may_name_are_those_of_the_identifier() -> None:
-    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    assert set(identifier.labels) == LANGUAGES
+    assert set(self_instruct._identifier().labels) == LANGUAGES
 
 
 # Rubbish

@@ -1,4 +1,7 @@
-"""Verdicts in the words that judges really use, and words that only look like verdicts."""
+"""Verdicts in the words that judges really use, and words that only look like verdicts.
+
+Tests `rewardloop.method.own_words`, `rewardloop.method.verdict`.
+"""
 
 import pytest
 

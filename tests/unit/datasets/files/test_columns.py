@@ -1,4 +1,7 @@
-"""Parquet, Arrow and Feather files, and folders of them."""
+"""Parquet, Arrow and Feather files, and folders of them.
+
+Tests `rewardloop.datasets.files.columnar`, `rewardloop.datasets.files.class_labels`.
+"""
 
 import json
 from datetime import date, datetime, time, timedelta

@@ -1,4 +1,9 @@
-"""`read_items`: which files are read, what their rows become, and what is told."""
+"""`read_items`: which files are read, what their rows become, and what is told.
+
+Tests `rewardloop.datasets.files.json_rows`, `rewardloop.datasets.files.text_lines`,
+`rewardloop.datasets.files.wrapped_rows`, `rewardloop.datasets.files.signatures`,
+`rewardloop.datasets.files.items`.
+"""
 
 import bz2
 import gzip

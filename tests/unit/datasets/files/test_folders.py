@@ -1,4 +1,7 @@
-"""Folders: what `datasets.save_to_disk` writes, shards, and what is not guessed."""
+"""Folders: what `datasets.save_to_disk` writes, shards, and what is not guessed.
+
+Tests `rewardloop.datasets.files.folders`.
+"""
 
 import json
 from pathlib import Path
@@ -150,3 +153,14 @@ def test_a_broken_line_of_a_shard_tells_where_it_stands(tmp_path: Path) -> None:
         4,
         "part-1.jsonl, line 3: not valid JSON at column 7: Expecting value",
     )
+
+
+def test_one_shard_of_two(tmp_path: Path) -> None:
+    shard(tmp_path / "train-00001-of-00002.parquet", "A")
+    with pytest.raises(InvalidInput, match="shard 00000 of 00002"):
+        list(read_items(tmp_path))
+
+
+def test_the_one_shard_that_there_is(tmp_path: Path) -> None:
+    shard(tmp_path / "train-00000-of-00001.parquet", "A")
+    assert prompts(tmp_path) == ["A"]

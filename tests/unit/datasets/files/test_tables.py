@@ -1,4 +1,7 @@
-"""CSV and TSV files: cells, quoting, headers, and rows that are broken."""
+"""CSV and TSV files: cells, quoting, headers, and rows that are broken.
+
+Tests `rewardloop.datasets.files.delimited`, `rewardloop.datasets.files.cells`.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -217,3 +220,22 @@ def test_columns_without_a_name(tmp_path: Path) -> None:
 def test_a_cell_may_be_long(tmp_path: Path) -> None:
     (found,) = rows(tmp_path, f"prompt,response\nA,{'b' * 200_000}\n")
     assert len(found.raw["response"]) == 200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("response_a", ["1", "2"]),
+        ("answer_B_c", ["1", "2"]),
+        ("text1", ["1", "2"]),
+        ("a", [1, 2]),
+        ("a_b", [1, 2]),
+        ("1", [1, 2]),
+        ("response_id", [1, 2]),
+    ],
+)
+def test_marks_of_one_letter_do_not_change_what_a_column_is(
+    tmp_path: Path, name: str, values: list[Any]
+) -> None:
+    found = rows(tmp_path, f"prompt,{name}\nA,1\nB,2\n")
+    assert [item.raw[name] for item in found] == values

@@ -1,4 +1,7 @@
-"""Conversations in one column."""
+"""Conversations in one column.
+
+Tests `rewardloop.datasets.formats.chat`, `rewardloop.datasets.formats.asked`.
+"""
 
 from pathlib import Path
 from typing import Any

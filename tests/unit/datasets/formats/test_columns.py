@@ -1,4 +1,8 @@
-"""Question and answer in columns: what becomes of context, labels and ratings."""
+"""Question and answer in columns: what becomes of context, labels and ratings.
+
+Tests `rewardloop.datasets.formats.columns`, `rewardloop.datasets.formats.asked`,
+`rewardloop.datasets.formats.grades`.
+"""
 
 from pathlib import Path
 from typing import Any

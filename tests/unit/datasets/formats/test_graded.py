@@ -1,11 +1,15 @@
-"""Answers that carry a rank or a rating of their own."""
+"""Answers that carry a rank or a rating of their own.
 
+Tests `rewardloop.datasets.formats.graded`, `rewardloop.datasets.formats.grades`.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.datasets.rows import orders, prompts, ranked, told, user, why_left_out
+from tests.unit.datasets.rows import orders, prompts, ranked, told, told_why, user, why_left_out
 
 
 def ours(*responses: tuple[Any, Any], prompt: Any = "Q") -> dict[str, Any]:
@@ -251,3 +255,144 @@ def test_a_summary_with_scores(tmp_path: Path) -> None:
 )
 def test_grades_that_are_not_understood(tmp_path: Path, row: dict[str, Any]) -> None:
     assert why_left_out(tmp_path, row) == {"label_not_understood": 1}
+
+
+def alone(score: Any) -> dict[str, Any]:
+    """A Prometheus row without its reference answer."""
+    return {"orig_instruction": "Q", "orig_response": "a", "orig_score": score}
+
+
+def fine_grained(score: Any) -> dict[str, Any]:
+    return ultrafeedback(None, **{"fine-grained_score": score})
+
+
+def of_a_list(ratings: str, score: Any) -> dict[str, Any]:
+    return {"prompt": "Q", "answers": ["a"], ratings: [score]}
+
+
+def axes(overall: Any) -> dict[str, Any]:
+    return {"info": {"post": "P"}, "summary": {"text": "a", "axes": {"overall": overall}}}
+
+
+@pytest.mark.parametrize(
+    ("row", "middle"),
+    [
+        (ultrafeedback, 5.5),
+        (fine_grained, 3),
+        (lambda score: helpsteer("a", score), 2),
+        (alone, 3),
+        (lambda score: of_a_list("ratings", score), 3),
+        (axes, 4),
+    ],
+)
+def test_a_rating_is_good_above_the_middle_of_its_scale(
+    tmp_path: Path, row: Callable[[float], dict[str, Any]], middle: float
+) -> None:
+    for score, is_good in ((middle + 0.25, True), (middle, False), (middle - 0.25, False)):
+        (found,) = told(tmp_path, row(score))
+        assert (found[1] is not None) is is_good, score
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        (of_a_list("ratings", 1), "low_rating"),
+        (of_a_list("ratings", 0.75), "unknown_scale"),
+        (of_a_list("ratings", 5.25), "unknown_scale"),
+        (of_a_list("scores", 4), "unknown_scale"),
+        (of_a_list("rewards", 4), "unknown_scale"),
+    ],
+)
+def test_only_lists_of_ratings_from_1_to_5_are_of_a_known_scale(
+    tmp_path: Path, row: dict[str, Any], why: str
+) -> None:
+    found = prompts(tmp_path, row)
+    assert found.prompts[0].reference is None
+    assert {reason: left.count for reason, left in found.account.left_out.items()} == {why: 1}
+
+
+def test_the_whole_scale_of_a_list_is_known(tmp_path: Path) -> None:
+    assert told(tmp_path, of_a_list("ratings", 5)) == [([("user", "Q")], "a")]
+
+
+@pytest.mark.parametrize(
+    ("overall", "fine", "reference"),
+    [(9, 2, None), (10, 1, None), (8.75, 2, "a0"), (9, 2.25, "a0")],
+)
+def test_scores_contradict_from_9_against_2(
+    tmp_path: Path, overall: float, fine: float, reference: str | None
+) -> None:
+    row = ultrafeedback(overall, **{"fine-grained_score": fine})
+    assert told(tmp_path, row) == [([("user", "Q")], reference)]
+
+
+def test_ranks_in_a_list_of_their_own(tmp_path: Path) -> None:
+    for column in ("ranks", "rank"):
+        row = {"instruction": "Q", "outputs": ["b", "a", "c"], column: [2, "1", 3.0]}
+        assert orders(tmp_path, row) == [[("a", 1), ("b", 2), ("c", 3)]]
+        assert told_why(tmp_path, row | {column: [1, 2]}) == (
+            f'"outputs" and "{column}" are not two lists of equal length'
+        )
+        assert 'the "rank" of answer 3 is x,' in told_why(tmp_path, row | {column: [1, 2, "x"]})
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (ours(("a", 0), ("b", "x")), 'the "rank" of reply 2 is x,'),
+        (nectar(("a", 1), ("b", "x")), 'the "rank" of answer 2 is x,'),
+        (
+            {"prompt": "Q", "responses": [{"text": "a", "score": 1, "liked": False}]},
+            'the key "liked" of answer 1 is not read',
+        ),
+        (
+            {"prompt": "Q", "responses": [{"text": "a", "rank": 1, "liked": False}]},
+            'the key "liked" of reply 1 is not read',
+        ),
+        (
+            summary(0) | {"summaries": [{"text": "a"}]},
+            '"summaries" holds 1 summaries, not two',
+        ),
+        (of_a_list("ratings", 4) | {"answers": [7]}, '"answers" holds a number, not a text'),
+        (of_a_list("ratings", 4) | {"answers": ["a", "b"]}, "are not two lists of equal length"),
+    ],
+)
+def test_the_answer_that_is_amiss_is_named(tmp_path: Path, row: dict[str, Any], told: str) -> None:
+    assert told in told_why(tmp_path, row)
+
+
+def test_an_answer_that_is_deleted_or_without_a_rank_is_left_out_alone(tmp_path: Path) -> None:
+    row = ours(("a", 0), ("b", 1), ("c", None), ("d", 3))
+    row["responses"][3]["deleted"] = True
+    assert orders(tmp_path, row) == [[("a", 0), ("b", 1)]]
+    assert ranked(tmp_path, row).left_out == {"unranked": 1, "deleted": 1}
+
+
+def test_responses_without_any_rating_are_not_rated(tmp_path: Path) -> None:
+    """One object that lacks a rating: the row is read as one with ranks."""
+    rated = [{"text": "a", "score": 1}, {"text": "b", "score": 2}]
+    assert orders(tmp_path, {"prompt": "Q", "responses": rated}) == [[("b", 0), ("a", 1)]]
+    assert orders(tmp_path, {"question": "Q", "candidates": rated}) == [[("b", 0), ("a", 1)]]
+    mixed = {"prompt": "Q", "responses": [*rated, {"text": "c"}]}
+    assert set(why_left_out(tmp_path, mixed)) == {"column_not_read"}
+
+
+@pytest.mark.parametrize(
+    ("info", "asked"),
+    [
+        ({"post": "P"}, "P"),
+        ({"article": "A"}, "A"),
+        ({"post": "P", "article": "A", "title": " "}, "P"),
+        ({"post": " ", "article": "A", "title": "T"}, "T\n\nA"),
+    ],
+)
+def test_what_is_to_be_summarized(tmp_path: Path, info: dict[str, str], asked: str) -> None:
+    ((turns, _),) = told(tmp_path, axes(7) | {"info": info})
+    assert turns == [("user", f"Summarize the following text.\n\n{asked}")]
+
+
+def test_what_is_read_past_in_prometheus_is_known(tmp_path: Path) -> None:
+    scale = {f"orig_score{n}_description": f"is {n}" for n in range(1, 6)}
+    account = prompts(tmp_path, prometheus(3) | scale).account
+    assert account.columns_unknown == {}
+    assert set(scale) <= set(account.columns_passed_over)

@@ -1,4 +1,7 @@
-"""Open Assistant's trees and flat files, in all their states."""
+"""Open Assistant's trees and flat files, in all their states.
+
+Tests `rewardloop.datasets.formats.oasst`.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""Two answers and a verdict."""
+"""Two answers and a verdict.
+
+Tests `rewardloop.datasets.formats.pairs`.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""Chosen and rejected answers, in the forms in which sets are published."""
+"""Chosen and rejected answers, in the forms in which sets are published.
+
+Tests `rewardloop.datasets.formats.preference`.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,7 @@
-"""Benchmarks' questions and Self-Instruct's tasks."""
+"""Benchmarks' questions and Self-Instruct's tasks.
+
+Tests `rewardloop.datasets.formats.questions`.
+"""
 
 from pathlib import Path
 from typing import Any

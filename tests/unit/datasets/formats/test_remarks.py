@@ -1,4 +1,8 @@
-"""What annotators write beside their verdicts: comments, corrections, ratings of one answer."""
+"""What annotators write beside their verdicts: comments, corrections, ratings of one answer.
+
+Tests `rewardloop.datasets.formats.exports`, `rewardloop.datasets.formats.preference`,
+`rewardloop.datasets.formats.graded`.
+"""
 
 import json
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Several graded answers under common names: two with a verdict, lists, several rejected ones."""
+"""Several graded answers under common names: two with a verdict, lists, several rejected ones.
+
+Tests `rewardloop.datasets.formats.two_answers`.
+"""
 
 import json
 from pathlib import Path
