@@ -39,7 +39,7 @@ class Optimisation(Frozen):
     The paper gives none; 1.0 is TRL's."""
     max_length: Annotated[int, AtMost(LONG)] = Field(default=1024, ge=16)
     """Tokens of prompt and response together; longer ones are cut."""
-    save_every_steps: int | None = Field(default=50, ge=1)
+    save_every_steps: Annotated[int, AtMost(MANY)] | None = Field(default=50, ge=1)
     """A state from which a stopped training goes on is saved every so many optimizer steps and
     at the end; None saves one only where training is paused or cancelled."""
 

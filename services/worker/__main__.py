@@ -32,7 +32,8 @@ def main() -> None:
         start_http_server(settings.metrics_port)
     app = tasks.bind(settings)
     name = f"{role}-{os.getpid()}@{socket.gethostname()}"
-    common = ["worker", "--pool=solo", "--without-gossip", "--without-mingle", "-n", name]
+    # -q: no banner, which would be many lines that are none of the log.
+    common = ["-q", "worker", "--pool=solo", "--without-gossip", "--without-mingle", "-n", name]
     if role == "rollout":
         app.worker_main([*common, "-Q", "rollout"])
         return
