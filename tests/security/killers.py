@@ -1,18 +1,27 @@
 """Requests that were made to end an engine, hold it, or show its model another prompt.
 
-Each is sent to a gate in front of an engine, stub or real. What may come back is its own
-answer or a refusal, never an error of the server; and while it runs, another client is served.
+`python -m tests.security.killers` sends each to a real vLLM behind its gate. What may come
+back is its own answer or a refusal, never an error of the server; and while it runs, another
+client, the victim, is served. Prints each request's status and the victim's seconds beside it,
+then one JSON object.
 """
 
+import asyncio
 import json
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
+
+from tests.security import stepping_model
+from tests.security.real_replica import START_SECONDS, replica
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 HI = {"role": "user", "content": "Hi"}
@@ -176,7 +185,50 @@ def _attacked(client: httpx.Client, killer: Killer) -> Outcome:
 
 def _victim(client: httpx.Client) -> float:
     started = time.monotonic()
-    body = {"model": "policy", "messages": [HI], "max_tokens": 8, "temperature": 0}
+    body = {"model": "policy", "messages": [HI], "max_tokens": 64, "temperature": 0}
     answer = client.post(CHAT, json=body)
     assert answer.status_code == 200, answer.text
     return time.monotonic() - started
+
+
+async def run() -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="rewardloop-killers-") as folder:
+        async with replica(Path(folder) / "home", _publish) as served:
+            server = served.start()
+            try:
+                await server.wait_until(served.is_healthy, START_SECONDS)
+                key = served.settings.api_key.get_secret_value()
+                alone, outcomes = await asyncio.to_thread(attack, served.url, key)
+                server.require_alive()
+                assert served.is_healthy()
+            finally:
+                server.stop()
+    return _told(alone, outcomes)
+
+
+def _publish(root: Path) -> dict[str, dict[str, Any]]:
+    return {"one": stepping_model.publish(root, "one", 1)}
+
+
+def _told(alone: float, outcomes: list[Outcome]) -> dict[str, Any]:
+    for outcome in outcomes:
+        print(
+            f"{outcome.status}  {outcome.seconds:7.2f} s  victim {outcome.victim_seconds:5.2f} s "
+            f"({outcome.victim_seconds / alone:4.1f} x)  {outcome.name}",
+            file=sys.stderr,
+        )
+    ratios = [outcome.victim_seconds / alone for outcome in outcomes]
+    return {
+        "killer_requests": len(outcomes),
+        "killer_server_errors": sum(outcome.status >= 500 for outcome in outcomes),
+        "victim_alone_seconds": round(alone, 3),
+        "victim_slowest_ratio": round(max(ratios), 2),
+        "victims_over_twice": sum(ratio > 2 for ratio in ratios),
+        "failures": [outcome.name for outcome in outcomes if outcome.status >= 500],
+    }
+
+
+if __name__ == "__main__":
+    found = asyncio.run(run())
+    print(json.dumps(found))
+    sys.exit(bool(found["killer_server_errors"]))
