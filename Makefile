@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-unit check bench paper-cpu bench-climb bench-filter formats security clean
+.PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats security clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -28,6 +28,9 @@ test: setup  ## All tests, whole iterations on real vLLM among them
 
 test-unit: setup  ## Unit tests only, in seconds
 	$(RUN)/python -m pytest -q tests/unit
+
+chaos: setup  ## Kill every part again and again: is anything lost, or done twice?
+	$(RUN)/python -m tests.chaos $(CHAOS_OPTIONS)
 
 check: setup  ## Linters, types, and what may import what
 	$(RUN)/ruff check .

@@ -146,6 +146,12 @@ class UpstreamFailed(UpstreamUnavailable):
     kind = "upstream-failed"
 
 
+class Overdue(UpstreamFailed):
+    """A service took one request and has not answered it for far longer than others take."""
+
+    kind = "overdue"
+
+
 class TooLarge(InvalidInput):
     """A request asks for more than one request may."""
 

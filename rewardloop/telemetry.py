@@ -61,6 +61,22 @@ REQUESTS_IN_FLIGHT = Gauge("rewardloop_requests_in_flight", "Requests inside thi
 REQUESTS_ENDED = Counter(
     "rewardloop_requests_ended", "Requests that a swap ended because they took too long."
 )
+KEPT_ANSWERS = Gauge("rewardloop_kept_answers", "Answers kept for whoever asks again.")
+KEPT_ANSWER_BYTES = Gauge("rewardloop_kept_answer_bytes", "Bytes that the kept answers take.")
+KEPT_ANSWERS_DROPPED = Counter(
+    "rewardloop_kept_answers_dropped", "Kept answers that were let go.", ["reason"]
+)
+"""`reason`: age, room (the bounds are reached) or version (another one is served)."""
+ANSWERS_GIVEN_AGAIN = Counter(
+    "rewardloop_answers_given_again", "Requests that needed no call of their own.", ["how"]
+)
+"""`how`: kept (the answer was there) or joined (it was being made)."""
+OVERDUE_CALLS = Counter(
+    "rewardloop_overdue_calls", "Calls that were given up and asked for again.", ["server"]
+)
+BREAKERS_OPENED = Counter(
+    "rewardloop_breakers_opened", "Times that a server was no longer trusted.", ["server"]
+)
 
 STORED_NAMES = {
     "samples": "rewardloop_stored_samples",

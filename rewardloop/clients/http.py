@@ -18,6 +18,7 @@ from tenacity import (
 from rewardloop import telemetry
 from rewardloop.errors import (
     Forbidden,
+    Overdue,
     PromptTooLong,
     RewardloopError,
     Unauthorized,
@@ -82,17 +83,22 @@ async def call(
 
 
 def attempts(seconds: float) -> AsyncRetrying:
-    """Tries at one thing, for so long while it fails transiently: `async for`, `with`."""
+    """Tries at one thing, for so long while it fails transiently: `async for`, `with`.
+
+    What is overdue is not tried again here: the caller asks for it anew.
+    """
     num_failed = itertools.count(1)
 
     def again(error: BaseException) -> bool:
+        if isinstance(error, Overdue):
+            return False
         if isinstance(error, UpstreamFailed | UnreadableAnswer):
             return next(num_failed) < MAX_FAILED_TRIES
         return isinstance(error, RewardloopError) and error.transient
 
     return AsyncRetrying(
         retry=retry_if_exception(again),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+        wait=wait_exponential_jitter(multiplier=0.2, max=2),
         stop=stop_after_delay(seconds),
         reraise=True,
     )

@@ -38,6 +38,7 @@ from rewardloop.errors import (
 from services.front import ALL_SCOPES, Caller, ErrorForm, Front, Limits, has_key, require_key
 from services.generator import committed
 from services.generator.admission import Admission
+from services.generator.answers_by_key import AnswersByKey
 from services.generator.encoding import CHAT, encoded, ending_at
 from services.generator.ending import Ending
 from services.generator.sanitize import sanitize
@@ -85,6 +86,7 @@ class Gate:
             OPEN_PATHS,
         )
         self._admission = Admission()
+        self._answers = AnswersByKey()
         self._swapper = Swapper(
             app,
             self._admission,
@@ -147,6 +149,17 @@ class Gate:
         body, dropped = sanitize(await _body(receive), chat=chat)
         body = await encoded(scope["path"], body, scope["app"].state.engine_client)
         await self._swapper.require_proven(scope["app"])
+
+        async def serve(receive: Receive, send: Send) -> None:
+            await self._complete(scope, body, dropped, receive, send)
+
+        await self._answers.respond(
+            scope, body, receive, send, version=lambda: self._swapper.version, serve=serve
+        )
+
+    async def _complete(
+        self, scope: Scope, body: bytes, dropped: list[str], receive: Receive, send: Send
+    ) -> None:
         ending = Ending()
         async with _told_in_its_stream(ending, send), self._admission.request(ending):
             self._swapper.require_sound()

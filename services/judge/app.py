@@ -14,10 +14,10 @@ number of them may stand in front of one engine.
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Header
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from rewardloop import __version__, telemetry
@@ -36,6 +36,7 @@ from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import JudgementMode, Message
 from services.front import Limits, one_key
 from services.headers import SafeHeaders
+from services.judge.answers_by_key import AnswersByKey, RequestKey
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
 from services.named import NamesWork
@@ -83,27 +84,37 @@ def make_app(settings: Settings) -> FastAPI:
         model = {"id": "judge", "object": "model", "created": 0, "owned_by": "rewardloop"}
         return {"object": "list", "data": [model]}
 
+    given = AnswersByKey()
+
     @app.post(
         "/v1/chat/completions",
         dependencies=[Depends(key_wanted)],
         response_model=None,
         responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
     )
-    async def judge(request: JudgeRequest) -> JSONResponse | StreamingResponse:
+    async def judge(
+        request: JudgeRequest, headers: Annotated[RequestKey, Header()]
+    ) -> JSONResponse | StreamingResponse:
         body = upstream_request(request, settings.judge_upstream_model)
         if request.stream:
             lines = _stream(upstream, body, request)
             first = await anext(lines)  # an error comes before the headers are sent
             return StreamingResponse(errors_told(first, lines), media_type="text/event-stream")
-        with _own_key_refused(upstream.base_url):
-            answer = await call(
-                upstream,
-                "POST",
-                "/v1/chat/completions",
-                retry_seconds=UPSTREAM_RETRY_SECONDS,
-                json=body,
-            )
-        return AsciiJsonResponse(_judged(answer, request, upstream.base_url))
+
+        async def make(upstream_headers: dict[str, str]) -> dict[str, Any]:
+            with _own_key_refused(upstream.base_url):
+                answer = await call(
+                    upstream,
+                    "POST",
+                    "/v1/chat/completions",
+                    retry_seconds=UPSTREAM_RETRY_SECONDS,
+                    json=body,
+                    headers=upstream_headers,
+                )
+            return _judged(answer, request, upstream.base_url)
+
+        answer, again = await given.get(headers, request, body, make)
+        return AsciiJsonResponse(answer, headers=again)
 
     return app
 

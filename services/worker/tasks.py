@@ -12,8 +12,8 @@ from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app
 from rewardloop.store import Store
-from rewardloop.store.outbox import ADVANCE, ASSESS, EVALUATE, PROMPTS, RECONCILE, ROLLOUT
-from services.worker import advance, assess, evaluate, prompts, reconcile, rollout
+from rewardloop.store.outbox import ADVANCE, ASSESS, EVALUATE, PROMPTS, ROLLOUT
+from services.worker import advance, assess, evaluate, prompts, rollout
 from services.worker.named_work import name_messages, work_named
 
 logger = logging.getLogger("rewardloop.worker")
@@ -56,9 +56,5 @@ def bind(settings: Settings) -> Celery:
 
     for name, work in WORK.items():
         on_subject(name, work)
-
-    @app.task(name=RECONCILE, shared=False)  # type: ignore[untyped-decorator]
-    def reconcile_all() -> None:
-        runner.run(told(reconcile.run(store, app), RECONCILE))
 
     return app

@@ -146,17 +146,18 @@ async def test_the_reconciler_brings_a_rollout_back_to_its_number_of_tasks(ready
     await ready.lose_messages()
     await reconcile.run(ready.store, ready.celery)
     assert ready.messages("rollout") == 3
-    async with ready.store.transaction() as session:
-        await rollouts.lease(session, only, "busy", 1, 60)
-        await rollouts.lease(session, only, "dead", 1, -1)
-    await ready.lose_messages()
-    await reconcile.run(ready.store, ready.celery)
-    assert ready.messages("rollout") == 2
-    async with ready.store.transaction() as session:
-        await rollouts.lease(session, only, "busy", 9, 60)
-    await ready.lose_messages()
-    await reconcile.run(ready.store, ready.celery)
-    assert ready.messages("rollout") == 0  # nothing is pending
+    async with ready.store.working("busy"):
+        async with ready.store.transaction() as session:
+            await rollouts.lease(session, only, "busy", 1, 60)
+            await rollouts.lease(session, only, "dead", 1, -1)
+        await ready.lose_messages()
+        await reconcile.run(ready.store, ready.celery)
+        assert ready.messages("rollout") == 2
+        async with ready.store.transaction() as session:
+            await rollouts.lease(session, only, "busy", 9, 60)
+        await ready.lose_messages()
+        await reconcile.run(ready.store, ready.celery)
+        assert ready.messages("rollout") == 0  # nothing is pending
 
 
 async def test_the_reconciler_reminds_only_what_can_go_on(ready: Any) -> None:
@@ -201,10 +202,11 @@ async def test_the_next_evaluation_is_the_oldest_one(ready: Any) -> None:
 async def test_the_reconciler_leaves_a_rollout_alone_that_somebody_works_on(ready: Any) -> None:
     (only,) = await ready.new_run()
     await ready.in_rollout(only)
-    async with ready.store.transaction() as session:
-        await rollouts.lease(session, only, "busy", 2, 60)
-    ready.broker.flushall()
-    await reconcile.run(ready.store, ready.celery)
+    async with ready.store.working("busy"):
+        async with ready.store.transaction() as session:
+            await rollouts.lease(session, only, "busy", 2, 60)
+        ready.broker.flushall()
+        await reconcile.run(ready.store, ready.celery)
     assert ready.messages("rollout") == 0
     tokens = await ready.rows("SELECT lease_owner FROM iteration_prompts")
     assert sorted(row["lease_owner"] or "nobody" for row in tokens) == ["busy", "busy", "nobody"]

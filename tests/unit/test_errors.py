@@ -29,6 +29,7 @@ STATUS = {
     "unsupported-media-type": 415,
     "too-many-requests": 429,
     "upstream-unavailable": 503,
+    "overdue": 502,
     "upstream-rejected": 502,
     "upstream-mismatch": 502,
     "upstream-failed": 502,
@@ -64,6 +65,7 @@ def test_what_may_pass_by_itself_is_worth_another_try() -> None:
         errors.TooManyRequests,
         errors.UpstreamUnavailable,
         errors.UpstreamFailed,
+        errors.Overdue,
         errors.Unexpected,
     ]
 

@@ -311,13 +311,13 @@ async def test_a_dead_replica_holds_no_request_up(serve: Serve) -> None:
 async def test_a_replica_that_does_not_answer_is_left_alone_for_a_while(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rewardloop.clients.generator.REST_SECONDS", 600.0)
+    monkeypatch.setattr("rewardloop.clients.breaker.REST_SECONDS", 600.0)
     busy, ready = Script(BUSY), Script((200, completion("a")))
     async with GeneratorClient([await serve(busy), await serve(ready)], KEY) as client:
         for _ in range(3):
             await client.sample([HI], Sampling(), 1)
         assert (len(busy.requests), len(ready.requests)) == (1, 3)
-        client._rests_until = [0.0, 0.0]  # the while is over
+        client._servers[0].breaker.succeeded()  # the while is over
         busy.answers = [(200, completion("b"))]
         assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["b"]
 
