@@ -18,8 +18,8 @@ NEEDS: dict[str, frozenset[str]] = {
     service: frozenset(needs.split())
     for service, needs in {
         "api": "database_url broker_url api_key checkpoint_root",
-        "controller": "database_url broker_url admin_key",
-        "worker": "database_url broker_url api_key admin_key prompt_upstream_key",
+        "controller": "database_url broker_url api_key admin_key",
+        "worker": "database_url broker_url api_key prompt_upstream_key",
         "trainer": "database_url broker_url api_key checkpoint_root",
         "judge": "api_key judge_upstream_key",
         "generator": "database_url api_key admin_key checkpoint_root",
@@ -27,8 +27,7 @@ NEEDS: dict[str, frozenset[str]] = {
         "migrate": "database_url",
     }.items()
 }
-"""The secrets of each service, and whether it needs the checkpoints' folder. The worker's admin key
-is for head-to-head evaluations, which bring the replicas to one version after the other."""
+"""The secrets of each service, and whether it needs the checkpoints' folder."""
 
 
 class Settings(BaseSettings):

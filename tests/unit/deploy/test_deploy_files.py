@@ -35,7 +35,7 @@ SECRETS = {
 }
 READERS = {
     "JUDGE_UPSTREAM_KEY": {"judge"},
-    "EVALUATION_JUDGE_URL": {"worker", "trainer"},
+    "EVALUATION_JUDGE_URL": {"controller", "trainer"},
     "PROMPT_UPSTREAM_URL": {"controller", "worker"},
     "PROMPT_UPSTREAM_MODEL": {"worker"},
     "PROMPT_UPSTREAM_KEY": {"worker"},
