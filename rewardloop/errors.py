@@ -2,10 +2,13 @@
 
 Every error carries an HTTP status, a stable `kind`, and typed context, so that
 a service can answer it as RFC 9457 problem details and a client can rebuild it.
-A message names the thing that is wrong and what mends it.
+A message names the thing that is wrong and what mends it. It never holds a secret: what
+quotes an address with a password is masked when the error is made.
 """
 
 from typing import Any, ClassVar
+
+from rewardloop.redaction import redacted
 
 _MEMBERS = {"type", "title", "status", "detail", "error"}
 """What every answered error holds; its other members are its context."""
@@ -20,8 +23,8 @@ class RewardloopError(Exception):
     """Whether the same call may succeed later without anybody's help."""
 
     def __init__(self, message: str, **context: Any) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redacted(message)
+        super().__init__(self.message)
         self.context = context
 
     def problem(self) -> dict[str, Any]:
@@ -91,7 +94,7 @@ class Unauthorized(RewardloopError):
 
 
 class Forbidden(RewardloopError):
-    """The key is known and does not open this route."""
+    """The key is right and lacks the scope that the route needs."""
 
     status = 403
     kind = "forbidden"

@@ -5,6 +5,7 @@ vLLM's server is not ours, so the generator's gate has its own.
 
 import argparse
 import json
+import logging
 from collections.abc import Awaitable, Callable
 
 import uvicorn
@@ -29,23 +30,26 @@ from rewardloop.errors import (
 from rewardloop.process.exits import known_errors_told
 from services import contract
 from services.front import Authenticate, ErrorForm, Front, Limits, error_headers
+from services.headers import HEADERS
 from services.slow_headers import close_slow_ones
+
+logger = logging.getLogger("rewardloop.web")
 
 key_wanted = HTTPBearer(auto_error=False, description="The API key.")
 """A dependency that tells OpenAPI that a route wants a key; `Front` looks at it."""
-OPEN_PATHS = frozenset(
-    {"/health", "/", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-)
+OPEN_PATHS = frozenset({"/health", "/", "/openapi.json"})
 
 
-def serve(make_app: Callable[[Settings], FastAPI], about: str, *, default_port: int) -> None:
+def serve(
+    make_app: Callable[[Settings], FastAPI], about: str, *, service: str, default_port: int
+) -> None:
     """Run a service as a process: its options, its settings, its log."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=default_port)
     options = parser.parse_args()
     with known_errors_told():
-        app = make_app(load_settings())
+        app = make_app(load_settings(service))
     telemetry.log_json()
     close_slow_ones()
     uvicorn.run(
@@ -107,8 +111,13 @@ def add_common_routes(
 def _add_error_handlers(app: FastAPI, form: ErrorForm) -> None:
     async def answer(request: Request, error: Exception) -> Response:
         ours = _ours(request, error)
+        if ours.status >= 500:
+            where = f"{request.method} {request.url.path}"
+            logger.warning("%s answered %d: %s", where, ours.status, ours.message)
         body = json.dumps(form.body_of(ours))  # ASCII: a message may quote half a surrogate pair
-        return Response(body, ours.status, headers=error_headers(ours), media_type=form.media_type)
+        # What nobody foresaw is answered outside of every middleware.
+        headers = {**HEADERS, **error_headers(ours)}
+        return Response(body, ours.status, headers=headers, media_type=form.media_type)
 
     for kind in (RewardloopError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

@@ -32,6 +32,9 @@ class ApiClient:
     async def post(self, path: str, body: Any, **params: Any) -> Any:
         return await call(self._client, "POST", path, json=body, params=params)
 
+    async def delete(self, path: str) -> Any:
+        return await call(self._client, "DELETE", path)
+
     async def add_prompts(self, dataset: str, prompts: Sequence[PromptRecord]) -> Imported:
         """Returns what became of them: the route's counts, summed over the requests."""
         rows = [_prompt_row(prompt) for prompt in prompts]

@@ -18,14 +18,18 @@ from services.api import (
     evaluations,
     inspection,
     iterations,
+    keys,
     models,
     prompts,
     reports,
     runs,
 )
+from services.api.access import Access
 from services.api.context import Context
 from services.api.stored_metrics import refresh
-from services.front import Limits, one_key
+from services.front import Limits
+from services.headers import SafeHeaders, page_policy
+from services.named import NamesWork
 from services.request_body import BodyRule
 from services.web import add_common_routes, key_wanted, known_parameters, stand_in_front
 
@@ -54,9 +58,15 @@ def make_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(known_parameters)],
         redirect_slashes=False,
+        # Their pages run scripts from elsewhere beside the dashboard, which holds a key.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.context = context
-    stand_in_front(app, one_key(settings.api_key.get_secret_value()), _limits(settings))
+    app.state.access = Access(context.store, settings.api_key.get_secret_value())
+    stand_in_front(app, app.state.access.authenticate, _limits(settings))
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(NamesWork)
 
     async def refresh_metrics() -> None:
         await refresh(context.store)
@@ -72,13 +82,17 @@ def make_app(settings: Settings) -> FastAPI:
         models,
         evaluations,
         reports,
+        keys,
     )
     for room in rooms:
         app.include_router(room.router, prefix="/v1", dependencies=[Depends(key_wanted)])
 
+    policy = page_policy(DASHBOARD.read_text(encoding="utf-8"))
+
     @app.get("/", include_in_schema=False)
     async def dashboard() -> FileResponse:
-        return FileResponse(DASHBOARD, headers={"cache-control": "no-cache"})
+        headers = {"cache-control": "no-cache", "content-security-policy": policy}
+        return FileResponse(DASHBOARD, headers=headers)
 
     return app
 

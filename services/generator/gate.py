@@ -44,6 +44,7 @@ from services.generator.ending import Ending
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
+from services.named import work_of_request
 from services.request_body import BodyRule, replay
 from services.slow_headers import close_slow_ones
 
@@ -74,7 +75,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 class Gate:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._settings = load_settings()
+        self._settings = load_settings("generator")
         self._front = Front(
             self._route,
             self._authenticate,
@@ -100,6 +101,8 @@ class Gate:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, self._proving(scope, send))
             return
+        if scope["type"] == "http":
+            telemetry.name_work(work_of_request(scope))
         await self._front(scope, receive, send)
 
     async def _authenticate(self, scope: Scope) -> Caller:

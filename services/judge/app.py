@@ -35,9 +35,11 @@ from rewardloop.method.enclosure import split_response
 from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import JudgementMode, Message
 from services.front import Limits, one_key
+from services.headers import SafeHeaders
 from services.judge.answers_by_key import AnswersByKey, RequestKey
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
+from services.named import NamesWork
 from services.request_body import BodyRule
 from services.web import add_common_routes, key_wanted, known_parameters, stand_in_front
 
@@ -64,6 +66,8 @@ def make_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         dependencies=[Depends(known_parameters)],
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
     stand_in_front(
         app,
@@ -71,6 +75,8 @@ def make_app(settings: Settings) -> FastAPI:
         Limits(settings.max_requests_in_flight, settings.max_requests_per_second, BODY),
         openai=True,
     )
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(NamesWork)
     add_common_routes(app)
 
     @app.get("/v1/models", dependencies=[Depends(key_wanted)])
