@@ -155,3 +155,23 @@ def test_texts_too_long_to_be_similar_to_any_are_not_indexed() -> None:
     assert index._sequences == []
     index.add(" ".join(f"w{i}" for i in range(30)))
     assert index.nearest(" ".join(f"w{i}" for i in range(10))) is not None
+
+
+def test_a_similar_text_is_named_by_its_first_200_characters() -> None:
+    index = SimilarityIndex(0.5, 100, ["word " * 60])
+    found = index.nearest("word " * 60)
+    assert found == (1.0, "word " * 40)
+
+
+def test_lengths_between_which_a_text_can_be_similar() -> None:
+    """7 tokens, all of them in a text of 13: F1 = 14 / 20 = 0.7."""
+    index = SimilarityIndex(0.7, 100, [])
+    assert (index._shortest(13), index._longest(7)) == (7, pytest.approx(13))
+    assert (index._shortest(14), index._common(20), index._common(21)) == (8, 7, 8)
+
+
+def test_texts_with_too_many_other_tokens_are_not_compared() -> None:
+    """Of 20 tokens 6 may stand in one text alone, or F1 is under 0.7."""
+    index = SimilarityIndex(0.7, 100, ["a b c d e f g h i j"])
+    assert index._candidates(index._number(tokens("a b c d e f g x y z"))) == [0]
+    assert index._candidates(index._number(tokens("a b c d e f w x y z"))) == []
