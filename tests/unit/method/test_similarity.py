@@ -175,3 +175,12 @@ def test_texts_with_too_many_other_tokens_are_not_compared() -> None:
     index = SimilarityIndex(0.7, 100, ["a b c d e f g h i j"])
     assert index._candidates(index._number(tokens("a b c d e f g x y z"))) == [0]
     assert index._candidates(index._number(tokens("a b c d e f w x y z"))) == []
+
+
+def test_a_text_is_indexed_and_looked_up_by_its_rarest_tokens_alone() -> None:
+    """10 tokens: a similar text has 6 or more, so 16 in all and 6 in common, and one of the 5
+    rarest is among them. Of two texts with 10 each 7 are in common, so 4 are looked up."""
+    index = SimilarityIndex(0.7, 100, ["a b c d e f g h i j"])
+    assert {length: len(found) for length, found in index._postings.items()} == {10: 5}
+    assert list(index._posted(index._number(tokens("a b c d e f w x y z")))) == []
+    assert list(index._posted(index._number(tokens("a b c d e f g x y z")))) == [0]
