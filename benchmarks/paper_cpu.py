@@ -33,6 +33,7 @@ from rewardloop.datasets.writer import write_text
 from rewardloop.embedded.home import DEFAULT, Home
 from rewardloop.embedded.stack import running
 from rewardloop.errors import TrainingFailed
+from rewardloop.lifecycle import ENDED
 from rewardloop.process.exits import known_errors_told
 from rewardloop.report import render
 
@@ -87,7 +88,7 @@ async def _run(api: ApiClient, config: dict[str, Any], num_iterations: int) -> s
     for run in (await api.get("/v1/runs", limit=1000))["items"]:
         views = await iterations_of(api, run["id"])
         same = RunConfig.model_validate({**run["config"], "base_version": None}) == wanted
-        if same and views and all(view["state"] != "failed" for view in views):
+        if same and views and all(view["state"] not in ("failed", "cancelled") for view in views):
             console.print(f"going on with run {run['id']}")
             missing = num_iterations - sum(view["kind"] == "improve" for view in views)
             if missing > 0:
@@ -101,7 +102,7 @@ async def _evaluated(api: ApiClient, run_id: str) -> None:
     """Wait for the head-to-heads that the last iteration asked for."""
     while True:
         items = (await api.get("/v1/evaluations", run_id=run_id, limit=200))["items"]
-        if all(item["state"] in ("succeeded", "failed") for item in items):
+        if all(item["state"] in ENDED for item in items):
             return
         await asyncio.sleep(1)
 
@@ -164,9 +165,10 @@ def outcome(report: dict[str, Any]) -> None:
     mode = report["run"]["config"]["judging"]["mode"]
     free = judges(report, "free").get("m1", {}).get("parse_rate")
     print(json.dumps({"m1_free_parse_rate": free, "judge": judges(report, mode)}))
-    failed = [one for one in report["iterations"] if one["state"] == "failed"]
-    if failed:
-        raise TrainingFailed(f"iteration {failed[0]['index']} failed: {failed[0]['error']}")
+    for one in report["iterations"]:
+        if one["state"] in ("failed", "cancelled"):
+            why = one["error"] or "it was cancelled"
+            raise TrainingFailed(f"iteration {one['index']} {one['state']}: {why}")
 
 
 def main() -> None:

@@ -29,8 +29,9 @@ from rewardloop.config import RunConfig
 from rewardloop.datasets import read_prompts
 from rewardloop.embedded.home import Home
 from rewardloop.embedded.stack import running
+from rewardloop.lifecycle import ENDED
 from rewardloop.method import rubric
-from rewardloop.records import IterationState, Message
+from rewardloop.records import Message
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"
 POLL_SECONDS = 0.25
@@ -96,10 +97,7 @@ async def ours(api: ApiClient, config: RunConfig) -> Any:
     run = await api.post("/v1/runs", config.model_dump(mode="json"))
     created = await api.post(f"/v1/runs/{run['id']}/iterations", {"count": 1})
     path = f"/v1/iterations/{created['iterations'][0]['id']}"
-    while (view := await api.get(path))["state"] not in (
-        IterationState.SUCCEEDED,
-        IterationState.FAILED,
-    ):
+    while (view := await api.get(path))["state"] not in ENDED:
         await asyncio.sleep(POLL_SECONDS)
     counts = view["counts"]
     assert counts["judgements"] == counts["judgements_expected"], view["error"]

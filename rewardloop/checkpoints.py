@@ -3,6 +3,9 @@
 A checkpoint is a folder named by its version under the checkpoint root. It holds
 safetensors, the tokenizer, `canaries.json` and `manifest.json` with the sha256
 and size of every other file. A folder whose name starts with a dot is not one.
+A manifest proves only itself: whoever loads a version compares it with the digest
+(`digest_of`) of the manifest that was committed to Postgres. What the files mean as
+a model, `servable` knows.
 """
 
 import errno
@@ -12,16 +15,20 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rewardloop import servable
 from rewardloop.errors import CheckpointInvalid, DiskFull, InvalidInput, NotFound
 
 MANIFEST = "manifest.json"
 CANARIES = "canaries.json"
 _VERSION = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+MAX_MANIFEST_BYTES = 16 * 2**20
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _ALLOWED_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 
 
@@ -47,7 +54,9 @@ def publish(
 
     Raises:
         DiskFull: there is no room; nothing is left behind.
-        CheckpointInvalid: a file is of a kind that may not be published.
+        CheckpointInvalid: a file is of a kind that may not be published, or what was written
+            is a model that cannot be served.
+        SwapFailed: the model has another tokenizer, template or config than its parent.
     """
     final = folder_of(root, version)
     root.mkdir(parents=True, exist_ok=True)
@@ -59,6 +68,7 @@ def publish(
         partial.mkdir()
         write(partial)
         manifest = {"version": version, **about, "files": describe(partial)}
+        servable.require_servable(partial, _parents_form(root, about.get("parent")))
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         for path in partial.iterdir():
             path.chmod(0o644)  # replicas may run as another user than the trainer
@@ -67,6 +77,12 @@ def publish(
         partial.rename(final)
         _sync(root)
     return manifest
+
+
+def _parents_form(root: Path, parent: str | None) -> servable.Form | None:
+    """None where there is no parent, or its folder was deleted to make room."""
+    folder = folder_of(root, parent) if parent else None
+    return servable.read_form(folder) if folder and folder.is_dir() else None
 
 
 @contextmanager
@@ -99,8 +115,7 @@ def disk_full(root: Path, needed: int | None = None) -> DiskFull:
     needs = "" if needed is None else f" of {needed / 2**20:.0f} MiB"
     return DiskFull(
         f"no room for a checkpoint{needs} under {root} ({free / 2**20:.0f} MiB free); free some "
-        "space or set REWARDLOOP_CHECKPOINT_ROOT to a larger disk, then start a new run with the "
-        "iteration's base_version"
+        "space or set REWARDLOOP_CHECKPOINT_ROOT to a larger disk, then retry the iteration"
     )
 
 
@@ -120,15 +135,38 @@ def size_of(folder: Path) -> int:
 
 
 def describe(folder: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and size in bytes of each file but the manifest."""
+    """sha256 and size in bytes of each file but the manifest.
+
+    Raises:
+        CheckpointInvalid: something in the folder may not be part of a checkpoint.
+    """
     described = {}
     for path in sorted(folder.iterdir()):
-        if path.name == MANIFEST:
-            continue
-        if path.suffix not in _ALLOWED_SUFFIXES or not path.is_file():
-            raise CheckpointInvalid(f"{path.name} may not be part of a checkpoint")
-        described[path.name] = {"sha256": _sha256(path), "size": path.stat().st_size}
+        size = _plain_file(path).st_size
+        if path.name != MANIFEST:
+            described[path.name] = {"sha256": _sha256(path), "size": size}
     return described
+
+
+def _plain_file(path: Path) -> os.stat_result:
+    """
+    Raises:
+        CheckpointInvalid: it is a link, a folder, a pipe or a device, or code.
+    """
+    found = path.lstat()
+    why = None
+    if not _NAME.fullmatch(path.name) or path.suffix not in _ALLOWED_SUFFIXES:
+        why = f"only {', '.join(sorted(_ALLOWED_SUFFIXES))} files are; delete it"
+    elif not stat.S_ISREG(found.st_mode):
+        why = "it is a link, a folder, a pipe or a device; put the file itself there"
+    elif found.st_nlink > 1:
+        why = "it has a second name (a hard link), by which it could be changed; copy it instead"
+    if why:
+        raise CheckpointInvalid(
+            f"checkpoint {servable.version_of(path.parent)}: {path.name!r} may not be part of a "
+            f"checkpoint: {why}"
+        )
+    return found
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -137,11 +175,14 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         NotFound: there is no checkpoint in `folder`.
         CheckpointInvalid: its manifest cannot be read, or is another version's.
     """
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-    except ValueError as error:
+        if folder.is_symlink() or _plain_file(path).st_size > MAX_MANIFEST_BYTES:
+            raise _unreadable(folder)
+        manifest = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
         raise _unreadable(folder) from error
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(
             f"there is no checkpoint {folder.name} under {folder.parent}; is "
             "REWARDLOOP_CHECKPOINT_ROOT the folder that the trainer publishes to?"
@@ -157,20 +198,41 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _unreadable(folder: Path) -> CheckpointInvalid:
     return CheckpointInvalid(
-        f"checkpoint {folder.name}: {MANIFEST} is damaged; restore the folder from a copy or "
-        "train the version again"
+        f"checkpoint {folder.name}: {MANIFEST} is damaged, or the folder is a link; restore the "
+        "folder from a copy or train the version again"
     )
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def digest_of(manifest: dict[str, Any]) -> str | None:
+    """sha256 of what a manifest says, however it is written; Postgres keeps no layout.
+
+    None for a row that was committed without a manifest: there is nothing to compare with.
+    """
+    if "files" not in manifest:
+        return None
+    text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def verify(folder: Path, committed: str | None = None) -> dict[str, Any]:
     """Check every file against the manifest, and return the manifest.
 
+    `committed` is the digest of the manifest in Postgres. Without it a manifest that was
+    rewritten together with its files passes.
+
     Raises:
-        CheckpointInvalid: naming the files that are missing, added or changed.
+        CheckpointInvalid: naming the files that are missing, added or changed, or saying that
+            the manifest is not the one that was committed.
         NotFound: there is no checkpoint in `folder`.
     """
-    manifest = read_manifest(folder)
-    found, expected = describe(folder), manifest["files"]
+    try:
+        manifest = read_manifest(folder)
+        require_committed(manifest, committed)
+        found, expected = describe(folder), manifest["files"]
+    except OSError as error:
+        raise CheckpointInvalid(
+            f"checkpoint {folder.name} cannot be read ({error}); restore the folder from a copy"
+        ) from error
     wrong = sorted(name for name in found | expected if found.get(name) != expected.get(name))
     if wrong:
         raise CheckpointInvalid(
@@ -178,6 +240,41 @@ def verify(folder: Path) -> dict[str, Any]:
             "restore the folder from a copy or train the version again"
         )
     return manifest
+
+
+def require_committed(manifest: dict[str, Any], committed: str | None) -> None:
+    """
+    Raises:
+        CheckpointInvalid: `committed` is the digest of another manifest.
+    """
+    if committed is not None and digest_of(manifest) != committed:
+        raise CheckpointInvalid(
+            f"checkpoint {manifest['version']}: {MANIFEST} is not the one that was committed to "
+            "Postgres, so the folder was rewritten since; restore it from a copy or train the "
+            "version again"
+        )
+
+
+def state_of(folder: Path) -> str:
+    """A digest of what the file system says of each file, which every write changes.
+
+    Equal before and after: what was verified before is what was read meanwhile.
+    """
+    files = sorted((path.name, path.lstat()) for path in folder.iterdir())
+    said = [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in files]
+    return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def require_state(folder: Path, state: str) -> None:
+    """
+    Raises:
+        CheckpointInvalid: something wrote to the folder after it was verified.
+    """
+    if state_of(folder) != state:
+        raise CheckpointInvalid(
+            f"checkpoint {folder.name} was changed while it was loaded; find what writes to it, "
+            "restore the folder from a copy and swap again"
+        )
 
 
 def _sha256(path: Path) -> str:

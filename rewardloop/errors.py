@@ -2,10 +2,13 @@
 
 Every error carries an HTTP status, a stable `kind`, and typed context, so that
 a service can answer it as RFC 9457 problem details and a client can rebuild it.
-A message names the thing that is wrong and what mends it.
+A message names the thing that is wrong and what mends it. It never holds a secret: what
+quotes an address with a password is masked when the error is made.
 """
 
 from typing import Any, ClassVar
+
+from rewardloop.redaction import redacted
 
 _MEMBERS = {"type", "title", "status", "detail", "error"}
 """What every answered error holds; its other members are its context."""
@@ -20,8 +23,8 @@ class RewardloopError(Exception):
     """Whether the same call may succeed later without anybody's help."""
 
     def __init__(self, message: str, **context: Any) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redacted(message)
+        super().__init__(self.message)
         self.context = context
 
     def problem(self) -> dict[str, Any]:
@@ -90,12 +93,63 @@ class Unauthorized(RewardloopError):
     kind = "unauthorized"
 
 
+class Forbidden(RewardloopError):
+    """The key is right and lacks the scope that the route needs."""
+
+    status = 403
+    kind = "forbidden"
+
+
+class MethodNotAllowed(RewardloopError):
+    """The path exists, and not for this method; context `allowed` lists those that it has."""
+
+    status = 405
+    kind = "method-not-allowed"
+
+
+class BodyTooSlow(RewardloopError):
+    """A request's body did not come in time."""
+
+    status = 408
+    kind = "body-too-slow"
+    transient = True
+
+
+class UnsupportedMedia(RewardloopError):
+    """The body is of another media type than the route reads."""
+
+    status = 415
+    kind = "unsupported-media-type"
+
+
+class TooManyRequests(RewardloopError):
+    """One key has more requests in flight, or sends more in a second, than it may."""
+
+    status = 429
+    kind = "too-many-requests"
+    transient = True
+
+
 class UpstreamUnavailable(RewardloopError):
     """A service did not answer, or answered that it is overloaded."""
 
     status = 503
     kind = "upstream-unavailable"
     transient = True
+
+
+class UpstreamFailed(UpstreamUnavailable):
+    """A service took one request and did not answer it: an internal error, a broken connection,
+    no answer in time. It may be the request's own fault, which the others' success tells."""
+
+    status = 502
+    kind = "upstream-failed"
+
+
+class Overdue(UpstreamFailed):
+    """A service took one request and has not answered it for far longer than others take."""
+
+    kind = "overdue"
 
 
 class TooLarge(InvalidInput):
@@ -117,6 +171,13 @@ class UpstreamMismatch(RewardloopError):
 
     status = 502
     kind = "upstream-mismatch"
+
+
+class UnreadableAnswer(UpstreamMismatch):
+    """A successful answer is no JSON: it was cut, or is a page of HTML. One of them says little,
+    so it is asked again; if several requests in a row get one, it is a wrong server."""
+
+    kind = "unreadable-answer"
 
 
 class PromptTooLong(UpstreamRejected):
@@ -152,6 +213,24 @@ class TrainingFailed(RewardloopError):
     kind = "training-failed"
 
 
+class TrainingDiverged(TrainingFailed):
+    """A loss, a gradient or a weight is not finite; context `step` and `quantity`."""
+
+    kind = "diverged"
+
+
+class TrainingKilled(TrainingFailed):
+    """The training child was ended from outside, and again when it was started once more."""
+
+    kind = "training-killed"
+
+
+class OutOfMemory(TrainingFailed):
+    """The training needs more memory than there is."""
+
+    kind = "out-of-memory"
+
+
 class NoPairs(RewardloopError):
     """Every prompt's best and worst response are tied, so there is nothing to train on."""
 
@@ -168,6 +247,12 @@ class TooFewPrompts(RewardloopError):
     """The prompt model wrote too few prompts that passed the filters."""
 
     kind = "too-few-prompts"
+
+
+class TooManyDead(RewardloopError):
+    """More prompts failed for good than `rollout.max_dead_share` allows."""
+
+    kind = "too-many-dead"
 
 
 class EvaluationFailed(RewardloopError):
@@ -213,8 +298,10 @@ def from_problem(problem: dict[str, Any], status: int) -> RewardloopError:
     if kind in known:
         context = {name: value for name, value in problem.items() if name not in _MEMBERS}
         return known[kind](detail, **context)
-    if status in (408, 429) or status >= 500:
+    if status in (408, 429, 503, 529):
         return UpstreamUnavailable(detail)
+    if status >= 500:
+        return UpstreamFailed(detail)
     if status in (400, 413, 422):
         return UpstreamRejected(detail)
     return UpstreamMismatch(detail)

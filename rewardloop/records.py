@@ -56,6 +56,19 @@ class RankedPrompt:
     """At least two."""
 
 
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    READ = "read"
+    """See state, counts, scores and reports."""
+    RUN = "run"
+    """Start and change runs and evaluations, import prompts."""
+    EXPORT = "export"
+    """Take preference data and answers out."""
+    ADMIN = "admin"
+    """Make, list and revoke keys."""
+
+
 class IterationKind(StrEnum):
     BOOTSTRAP = "bootstrap"
     """Index 0: from a pretrained M0 to M1 (IFT and EFT)."""
@@ -67,8 +80,13 @@ class IterationState(StrEnum):
     QUEUED = "queued"
     """Waits for the iteration before it, or for another run to leave the engines."""
     RUNNING = "running"
+    PAUSED = "paused"
+    """Holds no engine, and goes on when somebody resumes it."""
+    CANCELLED = "cancelled"
+    """Stopped by somebody; what it stored stays, and a retry goes on from there."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    """Stopped by an error; a retry goes on from what it stored."""
 
 
 class Phase(StrEnum):
@@ -107,6 +125,8 @@ class PromptState(StrEnum):
     DONE = "done"
     REJECTED = "rejected"
     """The generator refused it (too long, say); the reason is stored."""
+    DEAD = "dead"
+    """It failed `rollout.max_attempts` times while others succeeded; the last error is stored."""
 
 
 class Stage(StrEnum):
@@ -121,14 +141,28 @@ class Stage(StrEnum):
 class JobState(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSED = "paused"
+    """It was asked to stop, and saved its state; it goes on when it is asked to."""
+    CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+
+
+class StopWish(StrEnum):
+    """How an iteration, an evaluation or a training that runs is to stop."""
+
+    PAUSE = "pause"
+    """When its calls in flight have ended; a training at the next optimizer step, with its
+    state saved."""
+    CANCEL = "cancel"
+    """Within seconds: calls are dropped, and a training child that does not stop is ended."""
 
 
 class EvaluationState(StrEnum):
     QUEUED = "queued"
     """Waits for what runs to leave the engines; goes before queued iterations."""
     RUNNING = "running"
+    CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
 

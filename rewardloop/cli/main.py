@@ -1,23 +1,27 @@
 """The commands and how errors look in a terminal."""
 
 import asyncio
-import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rewardloop import presets
+from rewardloop.cli import control, importing, listing, remote
+from rewardloop.cli import dead as dead_command
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
-from rewardloop.cli import importing, listing, remote
+from rewardloop.cli import keys as keys_command
+from rewardloop.cli.terminal import print_traceback, shown_json
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
-from rewardloop.errors import EvaluationFailed
+from rewardloop.errors import EvaluationFailed, RewardloopError
+from rewardloop.lifecycle import Ask
 from rewardloop.process.exits import known_errors_told
-from rewardloop.records import JudgementMode
+from rewardloop.records import JudgementMode, Scope
 from rewardloop.store import Store
 
 app = typer.Typer(
@@ -150,6 +154,67 @@ def watch(
     asyncio.run(remote.watch(Home(home), run))
 
 
+IterationArgument = Annotated[
+    str, typer.Argument(help="Iteration id; `rewardloop iterations` lists them.")
+]
+
+
+@app.command()
+def iterations(
+    run: Annotated[str | None, typer.Argument(help="Run id; the newest if left out.")] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """List a run's iterations, where each stands, and what it waits for."""
+    asyncio.run(listing.list_iterations(Home(home), run))
+
+
+@app.command()
+def pause(iteration: IterationArgument, home: HomeOption = DEFAULT) -> None:
+    """Let an iteration finish what is in flight, and give the engines back."""
+    asyncio.run(control.ask(Home(home), iteration, Ask.PAUSE))
+
+
+@app.command()
+def resume(iteration: IterationArgument, home: HomeOption = DEFAULT) -> None:
+    """Let a paused iteration go on when it is its turn."""
+    asyncio.run(control.ask(Home(home), iteration, Ask.RESUME))
+
+
+@app.command()
+def cancel(iteration: IterationArgument, home: HomeOption = DEFAULT) -> None:
+    """Stop an iteration within seconds; what it stored stays."""
+    asyncio.run(control.ask(Home(home), iteration, Ask.CANCEL))
+
+
+@app.command()
+def retry(iteration: IterationArgument, home: HomeOption = DEFAULT) -> None:
+    """Let an iteration that failed or was cancelled go on from what is stored."""
+    asyncio.run(control.ask(Home(home), iteration, Ask.RETRY))
+
+
+@app.command()
+def dead(
+    iteration: Annotated[
+        str | None, typer.Argument(help="Iteration id; the newest that has begun if left out.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """List the prompts that an iteration leaves out since they failed, with their errors."""
+    asyncio.run(dead_command.list_dead(Home(home), iteration))
+
+
+@app.command()
+def retry_prompts(
+    iteration: Annotated[str, typer.Argument(help="Iteration id.")],
+    prompts: Annotated[
+        list[int] | None, typer.Argument(help="Ids of dead prompts; all if left out.")
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Try an iteration's dead prompts again, once what failed them is mended."""
+    asyncio.run(dead_command.retry(Home(home), iteration, prompts or []))
+
+
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Run id.")],
@@ -182,9 +247,9 @@ def evaluate(
         "judge_version": judge_version,
     }
     found = asyncio.run(remote.evaluate(Home(home), version_a, version_b, config))
-    if found["error"] is not None:
-        raise EvaluationFailed(found["error"])
-    print(json.dumps(found["result"], indent=1))
+    if found["result"] is None:
+        raise EvaluationFailed(found["error"] or "the evaluation was cancelled")
+    print(shown_json(found["result"], indent=1))
 
 
 @app.command()
@@ -231,6 +296,36 @@ def policies(
     asyncio.run(remote.compare_policies(Home(home), run, min_margin))
 
 
+keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command(name="create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whom or what the key is for.")],
+    scope: Annotated[
+        list[Scope], typer.Option(help="What the key may do; give the option once for each.")
+    ],
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Make a key and print it; it cannot be shown again."""
+    asyncio.run(keys_command.create(Home(home), name, scope))
+
+
+@keys_app.command(name="list")
+def list_keys(home: HomeOption = DEFAULT) -> None:
+    """List the keys, what they may do and when they were used last."""
+    asyncio.run(keys_command.list_all(Home(home)))
+
+
+@keys_app.command(name="revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(help="The key's name.")], home: HomeOption = DEFAULT
+) -> None:
+    """Let a key open nothing any more."""
+    asyncio.run(keys_command.revoke(Home(home), name))
+
+
 @app.command()
 def dsn(home: HomeOption = DEFAULT) -> None:
     """Print a libpq address of the database."""
@@ -246,11 +341,17 @@ def doctor(home: HomeOption = DEFAULT) -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database in REWARDLOOP_DATABASE_URL to this version's schema."""
-    asyncio.run(Store(load_settings().database_url.get_secret_value()).migrate())
+    asyncio.run(Store(load_settings("migrate").database_url.get_secret_value()).migrate())
 
 
 def main() -> None:
     """The console script."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with known_errors_told():
-        app()
+        try:
+            app()
+        except RewardloopError:
+            raise
+        except Exception:
+            print_traceback()
+            sys.exit(1)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,10 +14,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
+from rewardloop.lifecycle import ENDED
+from rewardloop.texts import spelled_out
 
 POLL_SECONDS = 0.5
-_ENDED = ("succeeded", "failed")
 _BARS = {
     "sample": ("responses", "responses_expected"),
     "judge": ("judgements", "judgements_expected"),
@@ -32,7 +33,7 @@ async def follow(
     console: Console,
     check: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
-    """Show the run's iterations until the last has ended; returns them by index.
+    """Show the run's iterations until nothing of it goes on by itself; returns them by index.
 
     `check` is called at every poll, and may raise to end the watch.
     """
@@ -47,6 +48,7 @@ async def follow(
     )
     shown: dict[str, dict[str, TaskID]] = {}
     told: set[tuple[str, str]] = set()
+    num_dead: dict[str, int] = {}
     with bars:
         while True:
             check()
@@ -55,17 +57,41 @@ async def follow(
                 if view["state"] == "queued":
                     continue
                 _tell_phase(console, told, view)
+                _tell_dead(console, num_dead, view)
                 _show(bars, shown.setdefault(view["id"], {}), view)
-            if all(view["state"] in _ENDED for view in views):
+            if has_stopped(views):
                 return views
             await asyncio.sleep(POLL_SECONDS)
 
 
 def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, Any]) -> None:
-    """One line for each phase: not all have a bar, and a log file has none at all."""
-    if (view["id"], view["phase"]) not in told:
-        told.add((view["id"], view["phase"]))
-        console.print(f"iteration {view['index']}: {view['phase']}", highlight=False)
+    """One line for each phase and each stop: not all have a bar, and a log file has none."""
+    state = view["state"] if view["state"] in ("paused", "cancelled") else ""
+    if (view["id"], view["phase"] + state) not in told:
+        told.add((view["id"], view["phase"] + state))
+        where = f"{state} in {view['phase']}" if state else view["phase"]
+        told_now = spelled_out(f"iteration {view['index']}: {where}")
+        console.print(told_now, highlight=False)
+
+
+def has_stopped(views: list[dict[str, Any]]) -> bool:
+    """Whether nothing of a run, whose iterations these are by index, goes on by itself: those
+    behind one that failed or was cancelled wait until it is retried. (A pause is waited for.)"""
+    left = [view["state"] for view in views if view["state"] != "succeeded"]
+    return not left or left[0] in ENDED
+
+
+def _tell_dead(console: Console, told: dict[str, int], view: dict[str, Any]) -> None:
+    """One line whenever more prompts of the iteration are dead."""
+    num = view["counts"].get("prompts_dead", 0)
+    if num > told.get(view["id"], 0):
+        told[view["id"]] = num
+        console.print(
+            f"iteration {view['index']}: {num} of {view['counts']['prompts']} prompts dead; see "
+            f"`rewardloop dead {view['id']}`",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 async def iterations_of(api: ApiClient, run_id: str) -> list[dict[str, Any]]:

@@ -1,9 +1,11 @@
 """One place for connections, retries and the translation of errors."""
 
+import itertools
 import ssl
 from functools import cache
 from typing import Any
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 from tenacity import (
@@ -13,16 +15,26 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from rewardloop import telemetry
 from rewardloop.errors import (
+    Forbidden,
+    Overdue,
     PromptTooLong,
     RewardloopError,
     Unauthorized,
+    UnreadableAnswer,
+    UpstreamFailed,
     UpstreamMismatch,
     UpstreamUnavailable,
     from_problem,
 )
 
 MAX_CONNECTIONS = 1024
+FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
+"""Our own API's word that a key lacks a scope; other servers' 403 says that they refuse it."""
+MAX_FAILED_TRIES = 3
+"""Of one call that its server took and did not answer well. A server that is away or busy is
+asked for longer, since that is nothing that the request could have caused."""
 
 
 def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncClient:
@@ -38,6 +50,7 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
         transport=AiohttpTransport(
             verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
         ),
+        event_hooks={"request": [_name_work]},
     )
 
 
@@ -45,6 +58,12 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
 def _certificates() -> ssl.SSLContext:
     """Read once for a process: it takes longer than many a request."""
     return httpx.create_ssl_context()
+
+
+async def _name_work(request: httpx.Request) -> None:
+    """The server's log lines carry the same ids as ours."""
+    if work := telemetry.work_header():
+        request.headers[telemetry.WORK_HEADER] = work
 
 
 async def call(
@@ -64,10 +83,22 @@ async def call(
 
 
 def attempts(seconds: float) -> AsyncRetrying:
-    """Tries at one thing, for so long while it fails transiently: `async for`, `with`."""
+    """Tries at one thing, for so long while it fails transiently: `async for`, `with`.
+
+    What is overdue is not tried again here: the caller asks for it anew.
+    """
+    num_failed = itertools.count(1)
+
+    def again(error: BaseException) -> bool:
+        if isinstance(error, Overdue):
+            return False
+        if isinstance(error, UpstreamFailed | UnreadableAnswer):
+            return next(num_failed) < MAX_FAILED_TRIES
+        return isinstance(error, RewardloopError) and error.transient
+
     return AsyncRetrying(
-        retry=retry_if_exception(lambda e: isinstance(e, RewardloopError) and e.transient),
-        wait=wait_exponential_jitter(multiplier=0.2, max=5),
+        retry=retry_if_exception(again),
+        wait=wait_exponential_jitter(multiplier=0.2, max=2),
         stop=stop_after_delay(seconds),
         reraise=True,
     )
@@ -77,29 +108,48 @@ async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs:
     try:
         answer = await client.request(method, path, **kwargs)
     except httpx.TransportError as error:
-        raise UpstreamUnavailable(
-            f"{client.base_url} does not answer ({type(error).__name__}: {error})"
+        raise _unanswered(client, error) from error
+    except (httpx.DecodingError, aiohttp.ClientError) as error:  # no HTTP, or not as it says
+        raise UnreadableAnswer(
+            f"{client.base_url} answered {path} with something else than HTTP ({error}); is this "
+            "the address of the service that is wanted?"
         ) from error
     if not answer.is_success:
         raise error_of(answer)
     try:
         return answer.json()
-    except ValueError as error:
-        raise UpstreamMismatch(
+    except (ValueError, RecursionError) as error:
+        raise UnreadableAnswer(
             f"{client.base_url} answered {path} with something else than JSON; is this the "
             "address of the service that is wanted?"
         ) from error
 
 
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+def _unanswered(client: httpx.AsyncClient, error: httpx.TransportError) -> UpstreamUnavailable:
+    """Nobody listens, or somebody took the request and broke off."""
+    # httpx-aiohttp calls every lost connection a ConnectTimeout, one that was open too.
+    broken = isinstance(error.__cause__, aiohttp.ServerDisconnectedError) or (
+        isinstance(error.__cause__, aiohttp.ClientOSError)
+        and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
+    )
+    never_sent = isinstance(error, _NEVER_SENT) and not broken
+    kind = UpstreamUnavailable if never_sent else UpstreamFailed
+    name = type(error.__cause__ or error).__name__ if broken else type(error).__name__
+    return kind(f"{client.base_url} does not answer ({name}: {error})")
+
+
 def error_of(answer: httpx.Response) -> RewardloopError:
     """What a failed answer, already read, means: our own problem details or the OpenAI form."""
     where = f"{answer.request.method} {answer.request.url}"
-    if answer.status_code in (401, 403):
+    body = _body_of(answer, where)
+    if answer.status_code in (401, 403) and body.get("type") != FORBIDDEN:
         return Unauthorized(
             f"{where} refused the key; check REWARDLOOP_API_KEY, or on the embedded stack "
             "credentials.json of its home"
         )
-    body = _body_of(answer, where)
     error = body.get("error")
     if isinstance(error, dict) and "type" not in body:
         message = str(error.get("message", body))
@@ -118,7 +168,7 @@ def error_of(answer: httpx.Response) -> RewardloopError:
 def _body_of(answer: httpx.Response, where: str) -> dict[str, Any]:
     try:
         body = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         body = answer.text[:200]
     if isinstance(body, dict):
         return body

@@ -1,5 +1,6 @@
 """The admin routes of one generator replica."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
@@ -12,8 +13,12 @@ this is for one that never answers. Celery sends a task again after an hour."""
 class ReplicaAdmin:
     """Speaks to a replica directly, never through a load balancer."""
 
-    def __init__(self, url: str, admin_key: str) -> None:
+    def __init__(
+        self, url: str, admin_key: str, committed: Mapping[str, str | None] | None = None
+    ) -> None:
+        """`committed` holds, by version, the digest of the manifest in Postgres."""
         self.url = url
+        self._committed = committed or {}
         self._client = connect(url, admin_key, timeout_seconds=ACTIVATE_SECONDS)
 
     async def __aenter__(self) -> Self:
@@ -32,10 +37,12 @@ class ReplicaAdmin:
 
         Raises:
             SwapFailed: the replica is back on the version before.
-            CheckpointInvalid: the files differ from their manifest; nothing was loaded.
+            CheckpointInvalid: the files differ from their manifest, or that one from the one in
+                Postgres, or they are no model that may be served; nothing was loaded.
             UpstreamUnavailable: the replica does not answer.
         """
-        answer: dict[str, Any] = await call(
-            self._client, "POST", "/admin/activate", json={"version": version}
-        )
+        wanted = {"version": version}
+        if digest := self._committed.get(version):
+            wanted["manifest_sha256"] = digest
+        answer: dict[str, Any] = await call(self._client, "POST", "/admin/activate", json=wanted)
         return answer

@@ -32,6 +32,8 @@ _CURVES = {
     "validation_win_rate": "validation win rate",
 }
 """Keys of a training's metrics that have a chart."""
+NOT_FINITE = ("nan", "inf", "-inf")
+"""How the database holds a metric that JSON has no number for."""
 
 _TRENDS = {
     "pairwise_accuracy": ("Pairwise accuracy, %", 100, ()),
@@ -165,4 +167,6 @@ def _curve(label: str, metric: str, steps: Sequence[Tree]) -> Figure | None:
     (first, start), (last, end) = points[0], points[-1]
     caption = f"{label}: {_CURVES[metric]}"
     told = f"{number(start)} at step {number(first)}, {number(end)} at step {number(last)}"
+    if infinite := sum(row.get(metric) in NOT_FINITE for row in steps):
+        told += f"; not a finite number at {infinite} more"
     return Figure(caption, charts.curve(f"{caption}, {told}", points), told)

@@ -78,6 +78,10 @@ def absence(iteration: Tree) -> str:
     state, phase = iteration.get("state"), spaced(iteration.get("phase"))
     if state == IterationState.FAILED:
         return f"{name(iteration)} failed in phase {phase}; its error stands under Progress."
+    if state == IterationState.PAUSED:
+        return f"{name(iteration)} is paused in phase {phase}."
+    if state == IterationState.CANCELLED:
+        return f"{name(iteration)} was cancelled in phase {phase}."
     if state == IterationState.QUEUED:
         return f"{name(iteration)} waits for its turn."
     if state == IterationState.RUNNING:

@@ -83,9 +83,14 @@ async def list_newest(
 
 
 async def try_start(session: AsyncSession, evaluation_id: UUID) -> bool:
-    """Whether the evaluation has the engines: it has started, or starts now."""
+    """Whether the evaluation has the engines: it has started, or starts now.
+
+    The caller holds the lock under which it is worked on; one that was asked to stop stops.
+    """
     await engines.lock(session)
     evaluation = await get(session, evaluation_id, lock=True)
+    if await settle(session, evaluation_id):
+        return False
     if evaluation.state == EvaluationState.RUNNING:
         return True
     if evaluation.state != EvaluationState.QUEUED or await engines.busy(session):
@@ -93,6 +98,42 @@ async def try_start(session: AsyncSession, evaluation_id: UUID) -> bool:
     evaluation.state = EvaluationState.RUNNING
     events.record(session, "evaluation.started", run_id=evaluation.run_id, id=str(evaluation.id))
     return True
+
+
+async def settle(session: AsyncSession, evaluation_id: UUID) -> bool:
+    """Stop it if it was asked to; returns whether it has stopped. The caller holds the lock
+    under which it is worked on."""
+    evaluation = await get(session, evaluation_id, lock=True)
+    if evaluation.wish is None:
+        return False
+    await stop(session, evaluation)
+    return True
+
+
+async def stop(session: AsyncSession, evaluation: Evaluation) -> None:
+    """Cancel it: it gives the engines back and keeps its answers and comparisons. The caller
+    holds its row, and the lock under which it is worked on."""
+    evaluation.state = EvaluationState.CANCELLED
+    evaluation.wish = evaluation.failing_since = None
+    evaluation.finished_at = datetime.now(UTC)
+    events.record(session, "evaluation.cancelled", run_id=evaluation.run_id, id=str(evaluation.id))
+    await session.flush()
+    await engines.wake_next(session)
+
+
+def go_on(session: AsyncSession, evaluation: Evaluation) -> None:
+    """Queue one that failed or was cancelled; it goes on from what is stored."""
+    events.record(
+        session,
+        "evaluation.retried",
+        run_id=evaluation.run_id,
+        id=str(evaluation.id),
+        was=evaluation.state,
+        error=evaluation.error,
+    )
+    evaluation.state = EvaluationState.QUEUED
+    evaluation.error = evaluation.failing_since = evaluation.finished_at = None
+    outbox.add(session, outbox.EVALUATE, evaluation.id)
 
 
 async def require_running(session: AsyncSession, evaluation_id: UUID) -> None:
@@ -263,10 +304,17 @@ async def judges_of(session: AsyncSession, run_id: UUID) -> list[str]:
     return list(found)
 
 
+async def num_prompts(session: AsyncSession, config: EvaluationConfig) -> int:
+    return len(await prompts.take(session, config.dataset, 0, config.num_prompts))
+
+
 async def succeed(
-    session: AsyncSession, evaluation_id: UUID, config: EvaluationConfig
+    session: AsyncSession,
+    evaluation_id: UUID,
+    config: EvaluationConfig,
+    left_out: dict[str, int],
 ) -> dict[str, Any]:
-    """Count, store the result, and let what waits have the engines."""
+    """Count, store the result with what it leaves out, and let what waits have the engines."""
     evaluation = await get(session, evaluation_id, lock=True)
     stored = await session.execute(
         select(Comparison.prompt_id, Comparison.a_first, Comparison.preference).where(
@@ -291,9 +339,10 @@ async def succeed(
             f"no prompt of the dataset {config.dataset!r} was answered by both versions; "
             "its prompts may be too long for the model"
         )
-    result = asdict(head_to_head(rows))
+    result = {**asdict(head_to_head(rows)), **left_out}
     evaluation.result = result
     evaluation.state = EvaluationState.SUCCEEDED
+    evaluation.wish = None
     evaluation.finished_at = datetime.now(UTC)
     events.record(session, "evaluation.succeeded", run_id=evaluation.run_id, id=str(evaluation_id))
     await session.flush()
@@ -309,6 +358,7 @@ async def note_failure(session: AsyncSession, evaluation_id: UUID, error: Reward
     if not await failures.must_end(session, evaluation, error):
         return
     evaluation.state = EvaluationState.FAILED
+    evaluation.wish = None
     evaluation.error = error.message
     evaluation.finished_at = datetime.now(UTC)
     events.record(

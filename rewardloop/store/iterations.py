@@ -1,7 +1,8 @@
 """The life of an iteration: states, phases, counts.
 
-`state` and `phase` change only here. Each change writes its event, and its
-follow-up message through the outbox, in the caller's transaction.
+`state` and `phase` change only here and, where somebody asks for it, in `control`. Each
+change writes its event, and its follow-up message through the outbox, in the caller's
+transaction.
 """
 
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import RunConfig, stored_run_config
 from rewardloop.errors import Conflict, NotFound, RewardloopError
+from rewardloop.lifecycle import entrance
 from rewardloop.records import (
     EvaluationState,
     IterationKind,
@@ -23,7 +25,7 @@ from rewardloop.records import (
     PromptState,
     Stage,
 )
-from rewardloop.store import engines, events, failures
+from rewardloop.store import engines, events, failures, outbox
 from rewardloop.store.models import (
     Iteration,
     IterationPrompt,
@@ -53,13 +55,26 @@ async def locked(session: AsyncSession, seen: Iteration) -> Iteration:
     Raises:
         Conflict: it has gone on since, so whoever saw it there comes too late to decide.
     """
-    current = await get(session, seen.id, lock=True)
-    if current.state != IterationState.RUNNING or current.phase != seen.phase:
+    return await require_unchanged(session, seen, lock=True)
+
+
+async def require_unchanged(
+    session: AsyncSession, seen: Iteration, *, lock: bool = False
+) -> Iteration:
+    """The iteration, if it runs in the phase and since the start in which a task saw it: else
+    another run's version may have answered the task, and what it has must not be stored.
+
+    Raises:
+        Conflict: it has stopped or gone on.
+    """
+    now = await get(session, seen.id, lock=lock)
+    same = (IterationState.RUNNING, seen.phase, seen.num_starts)
+    if (now.state, now.phase, now.num_starts) != same:
         raise Conflict(
-            f"iteration {seen.id} has gone on from {seen.phase} to {current.phase} "
-            f"({current.state}) without this process"
+            f"iteration {seen.id} has gone on from {seen.phase} to {now.phase} "
+            f"({now.state}) without this process"
         )
-    return current
+    return now
 
 
 async def list_newest(
@@ -75,38 +90,47 @@ async def try_start(session: AsyncSession, iteration_id: UUID) -> bool:
     """Start a queued iteration if it is its turn; returns whether it runs now.
 
     Its turn: nothing else runs, no evaluation waits, and the iteration before it in its run
-    succeeded. Its base is that iteration's new version, or the run's base version.
+    succeeded. Its base is that iteration's new version, or the run's base version. One that
+    ran before keeps its base and goes on where it stopped.
     """
     await engines.lock(session)
     iteration = await get(session, iteration_id, lock=True)
     if iteration.state != IterationState.QUEUED or await engines.busy(session):
         return False
-    base = await _base_of(session, iteration)
+    base = iteration.base_version_id or await _base_of(session, iteration)
     if base is None or await engines.first_evaluation(session, EvaluationState.QUEUED) is not None:
         return False
     run = await session.get_one(Run, iteration.run_id)
     config = stored_run_config(run.config)
     iteration.state = IterationState.RUNNING
+    iteration.num_starts += 1
     iteration.base_version_id = base
-    iteration.started_at = datetime.now(UTC)
-    await enter(session, iteration, _first_phase(iteration, config))
+    iteration.started_at = iteration.started_at or datetime.now(UTC)
+    await enter(session, iteration, _entrance(iteration, config))
     return True
 
 
-async def _base_of(session: AsyncSession, iteration: Iteration) -> str | None:
-    before = await session.scalar(
+async def before(session: AsyncSession, iteration: Iteration) -> Iteration | None:
+    """The iteration before this one in its run."""
+    return await session.scalar(
         select(Iteration)
         .where(Iteration.run_id == iteration.run_id, Iteration.index < iteration.index)
         .order_by(Iteration.index.desc())
         .limit(1)
     )
-    if before is None:
+
+
+async def _base_of(session: AsyncSession, iteration: Iteration) -> str | None:
+    earlier = await before(session, iteration)
+    if earlier is None:
         run = await session.get_one(Run, iteration.run_id)
         return run.base_version_id
-    return before.new_version_id if before.state == IterationState.SUCCEEDED else None
+    return earlier.new_version_id if earlier.state == IterationState.SUCCEEDED else None
 
 
-def _first_phase(iteration: Iteration, config: RunConfig) -> Phase:
+def _entrance(iteration: Iteration, config: RunConfig) -> Phase:
+    if iteration.phase != Phase.WAITING:
+        return entrance(iteration.kind, iteration.phase)
     if iteration.kind == IterationKind.BOOTSTRAP:
         return Phase.TRAIN_BASELINE
     replayed = config.replay is not None and iteration.index == 1
@@ -136,15 +160,11 @@ async def add_to_report(
 
 async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> None:
     """Leave the current phase and enter `phase`."""
-    await _leave_phase(session, iteration)
+    await leave_phase(session, iteration)
     iteration.phase = phase
     iteration.failing_since = None
     if phase is not Phase.DONE:
-        await session.execute(
-            insert(PhaseSpan)
-            .values(iteration_id=iteration.id, phase=phase)
-            .on_conflict_do_nothing()
-        )
+        await _open_span(session, iteration.id, phase)
     events.record(
         session,
         f"iteration.{phase}",
@@ -154,7 +174,25 @@ async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> No
     )
 
 
-async def _leave_phase(session: AsyncSession, iteration: Iteration) -> None:
+async def _open_span(session: AsyncSession, iteration_id: UUID, phase: Phase) -> None:
+    """A phase that is entered again counts on from the seconds that it has."""
+    spent = func.coalesce(PhaseSpan.ended_at, func.clock_timestamp()) - PhaseSpan.started_at
+    await session.execute(
+        insert(PhaseSpan)
+        .values(iteration_id=iteration_id, phase=phase)
+        .on_conflict_do_update(
+            index_elements=[PhaseSpan.iteration_id, PhaseSpan.phase],
+            set_={
+                "earlier_seconds": PhaseSpan.earlier_seconds + func.extract("epoch", spent),
+                "started_at": func.clock_timestamp(),
+                "ended_at": None,
+            },
+        )
+    )
+
+
+async def leave_phase(session: AsyncSession, iteration: Iteration) -> None:
+    """The phase's clock stands still; `phase` stays, to say where the iteration stopped."""
     await session.execute(
         update(PhaseSpan)
         .where(PhaseSpan.iteration_id == iteration.id, PhaseSpan.ended_at.is_(None))
@@ -166,43 +204,70 @@ async def succeed(session: AsyncSession, iteration: Iteration) -> None:
     """End the iteration and wake whatever waits behind it."""
     await enter(session, iteration, Phase.DONE)
     iteration.state = IterationState.SUCCEEDED
+    iteration.wish = None
     iteration.finished_at = datetime.now(UTC)
     await session.flush()
     await engines.wake_next(session)
 
 
 async def fail(session: AsyncSession, iteration: Iteration, error: RewardloopError) -> None:
-    """End the iteration with the error, and the queued ones of its run with it.
-
-    The caller holds the iteration's row. The run's row keeps others from queueing another
-    one meanwhile, which nobody would end. (Not FOR UPDATE: whoever holds one of these
-    iterations may write events, which refer to the run.)
-    """
-    await session.get(Run, iteration.run_id, with_for_update={"key_share": True})
-    behind = await session.scalars(
-        select(Iteration).where(
-            Iteration.run_id == iteration.run_id, Iteration.state == IterationState.QUEUED
-        )
+    """End the iteration with the error. Those behind it in its run stay queued: they wait
+    until it was retried and has succeeded. The caller holds the iteration's row."""
+    iteration.state = IterationState.FAILED
+    iteration.wish = None
+    iteration.error = error.message
+    iteration.error_kind = error.kind
+    iteration.finished_at = datetime.now(UTC)
+    events.record(
+        session,
+        "iteration.failed",
+        run_id=iteration.run_id,
+        iteration_id=iteration.id,
+        index=iteration.index,
+        phase=iteration.phase,
+        error=error.message,
+        error_kind=error.kind,
     )
-    reasons = dict.fromkeys(behind, f"iteration {iteration.index} failed before it")
-    for failed, reason in {**reasons, iteration: error.message}.items():
-        failed.state = IterationState.FAILED
-        failed.error = reason
-        failed.error_kind = error.kind
-        failed.finished_at = datetime.now(UTC)
-        events.record(
-            session,
-            "iteration.failed",
-            run_id=failed.run_id,
-            iteration_id=failed.id,
-            index=failed.index,
-            error=reason,
-            error_kind=error.kind,
-        )
     await _end_training(session, iteration, error)
-    await _leave_phase(session, iteration)
+    await leave_phase(session, iteration)
     await session.flush()
     await engines.wake_next(session)
+
+
+async def go_on(session: AsyncSession, iteration: Iteration) -> None:
+    """Queue an iteration that failed, was paused or was cancelled. When it is its turn, it goes
+    on from what is stored, in the phase in which it stopped. The caller holds its row.
+
+    What it ended with is kept in the event. One that is queued or runs stays as it is.
+    """
+    if iteration.state in (IterationState.QUEUED, IterationState.RUNNING):
+        return
+    assert iteration.state != IterationState.SUCCEEDED
+    events.record(
+        session,
+        "iteration.resumed" if iteration.state == IterationState.PAUSED else "iteration.retried",
+        run_id=iteration.run_id,
+        iteration_id=iteration.id,
+        index=iteration.index,
+        phase=iteration.phase,
+        was=iteration.state,
+        error=iteration.error,
+        error_kind=iteration.error_kind,
+    )
+    if iteration.phase == Phase.PROMPTS and "prompts" in iteration.report:
+        iteration.report = _with_new_attempts(iteration.report)
+    iteration.state = IterationState.QUEUED
+    iteration.error = iteration.error_kind = None
+    iteration.failing_since = iteration.finished_at = None
+    await session.flush()
+    outbox.add(session, outbox.ADVANCE, iteration.id)
+
+
+def _with_new_attempts(report: dict[str, Any]) -> dict[str, Any]:
+    """Without the verdict on the prompts that were written, which would be the phase's end;
+    as many may be written again as at first."""
+    rest = {subject: found for subject, found in report.items() if subject != "prompts"}
+    return {**rest, "prompts_before_retry": report["prompts"]}
 
 
 async def _end_training(
@@ -218,6 +283,7 @@ async def _end_training(
         .values(
             state=JobState.FAILED,
             error=error.message,
+            error_kind=error.kind,
             finished_at=datetime.now(UTC),
             lease_expires_at=None,
         )
@@ -269,8 +335,9 @@ async def progress(session: AsyncSession, iteration: Iteration) -> dict[str, Any
 async def phase_seconds(session: AsyncSession, iteration_id: UUID) -> dict[str, float]:
     """Seconds spent in each phase so far."""
     ended = func.coalesce(PhaseSpan.ended_at, func.clock_timestamp())
+    last = func.extract("epoch", ended - PhaseSpan.started_at)
     rows = await session.execute(
-        select(PhaseSpan.phase, func.extract("epoch", ended - PhaseSpan.started_at)).where(
+        select(PhaseSpan.phase, PhaseSpan.earlier_seconds + last).where(
             PhaseSpan.iteration_id == iteration_id
         )
     )
@@ -305,6 +372,7 @@ async def _counts(session: AsyncSession, iteration: Iteration) -> dict[str, int]
         **dict(view.mappings().one()),
         "prompts_done": by_state.get(PromptState.DONE, 0),
         "prompts_rejected": by_state.get(PromptState.REJECTED, 0),
+        "prompts_dead": by_state.get(PromptState.DEAD, 0),
         "judgements_scored": scored or 0,
         "train_steps": await _last_step(session, job) if job else 0,
         "train_steps_total": (job.num_steps or 0) if job else 0,

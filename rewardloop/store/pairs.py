@@ -18,13 +18,16 @@ from rewardloop.store.models import Iteration, PreferencePairRow
 async def scored(
     session: AsyncSession, run_id: UUID, index: int
 ) -> dict[int, list[ScoredResponse]]:
-    """An iteration's responses with their scores, by prompt."""
+    """An iteration's responses with their scores, by prompt; those of dead prompts, which lack
+    some, are left out."""
     rows = await session.execute(
         text(
             "SELECT s.prompt_id, s.response_id, s.response, r.finish_reason = 'length',"
             " (SELECT array_agg(j.score ORDER BY j.judge_index) FROM judgements j"
             "  WHERE j.response_id = s.response_id)"
             " FROM response_scores s JOIN responses r ON r.id = s.response_id"
+            " JOIN iteration_prompts q ON q.iteration_id = r.iteration_id"
+            "  AND q.prompt_id = r.prompt_id AND q.state <> 'dead'"
             " WHERE s.run_id = :run_id AND s.iteration = :index"
             " ORDER BY s.prompt_id, s.response_id"
         ),

@@ -271,6 +271,13 @@ async def add_judgements(
     )
 
 
+async def num_judged(session: AsyncSession, assessment_id: int) -> int:
+    """How many responses have a judgement."""
+    responses = func.count(RankedJudgement.ranked_response_id.distinct())
+    found = select(responses).where(RankedJudgement.assessment_id == assessment_id)
+    return await session.scalar(found) or 0
+
+
 async def settle(session: AsyncSession, assessment: Assessment) -> dict[str, Any]:
     """Compute and store the agreement of a complete assessment with the humans."""
     metrics = assessed(await _judged(session, assessment.id))

@@ -22,8 +22,10 @@ _SPLIT = (
 )
 
 _COPIES = (
-    "INSERT INTO iteration_prompts (iteration_id, prompt_id, state, reason)"
-    " SELECT :new, prompt_id, state, reason FROM iteration_prompts WHERE iteration_id = :old",
+    "INSERT INTO iteration_prompts (iteration_id, prompt_id, state, reason, num_attempts,"
+    "   last_error, last_error_kind)"
+    " SELECT :new, prompt_id, state, reason, num_attempts, last_error, last_error_kind"
+    " FROM iteration_prompts WHERE iteration_id = :old",
     "INSERT INTO responses (iteration_id, prompt_id, sample_index, text, sampling, prompt_tokens,"
     "   completion_tokens, finish_reason, weight_version, created_at)"
     " SELECT :new, prompt_id, sample_index, text, sampling, prompt_tokens, completion_tokens,"
@@ -63,6 +65,10 @@ async def resolved(session: AsyncSession, config: RunConfig) -> RunConfig:
         "prompts": theirs.prompts,
         "sampling": theirs.sampling,
         "judging": theirs.judging,
+        # What was good enough for their pairs is for ours.
+        "rollout": config.rollout.model_copy(
+            update={"max_dead_share": theirs.rollout.max_dead_share}
+        ),
     }
     # Checked again as a whole: their prompts may not go with our pair policy.
     return parse_run_config(config.model_copy(update=decided).model_dump(mode="json"))

@@ -4,6 +4,13 @@ A roll-out task owns a prompt while its lease lasts. To finish or reject it, the
 names the fencing token of the lease: one whose lease was taken back decides nothing.
 The same holds for storing answers. Judgements need no token: they hang on stored
 answers, and their unique keys keep the first that came.
+
+A prompt's failures are counted at the prompt. An attempt that failed by the prompt's own fault
+is one of `max_attempts`; after the last the prompt is dead. A lease that was lost, since the
+task had ended, is no such attempt: the task's end is mostly no prompt's fault. But a prompt may
+end each task that takes it. So one whose leases were lost SUSPECT_AFTER times is worked on
+alone, and if its lease is lost MAX_LOST_ALONE more times, it is dead. Who decides whose fault
+a failure is: `services/worker/attempts.py`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,14 +19,22 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, case, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.records import Message, PromptState, Sample, WrittenJudgement
+from rewardloop.records import IterationState, Message, PromptState, Sample, WrittenJudgement
 from rewardloop.store import events
-from rewardloop.store.models import IterationPrompt, Judgement, Prompt, Response
+from rewardloop.store.models import Iteration, IterationPrompt, Judgement, Prompt, Response
+from rewardloop.store.sessions import has_no_living_owner
 from rewardloop.texts import storable
+
+SUSPECT_AFTER = 3
+"""Lost leases of a prompt, after which it is leased only by a task that works on nothing else."""
+MAX_LOST_ALONE = 3
+WORKER_LOST = "worker-lost"
+"""The kind of the error of a prompt that died of lost leases."""
+FREE = {"lease_owner": None, "lease_expires_at": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +44,8 @@ class LeasedPrompt:
     prompt_id: int
     messages: tuple[Message, ...]
     token: int
+    num_attempts: int = 0
+    """Failed ones before this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +57,39 @@ class StoredResponse:
 
 
 async def lease(
-    session: AsyncSession, iteration_id: UUID, owner: str, count: int, seconds: float
+    session: AsyncSession,
+    iteration_id: UUID,
+    owner: str,
+    count: int,
+    seconds: float,
+    *,
+    suspects: bool = False,
 ) -> list[LeasedPrompt]:
-    """Take up to `count` pending prompts for `seconds`."""
+    """Take up to `count` pending prompts for `seconds`: none whose pause is not over, and of
+    those that may end their worker either none or, with `suspects`, nothing else.
+
+    None of an iteration that is asked to stop. (Its row is held meanwhile, so that it does not
+    pause between the look and the lease.)
+    """
+    working = _running(iteration_id).where(Iteration.wish.is_(None))
+    if await session.scalar(working.with_for_update(read=True, key_share=True)) is None:
+        return []
+    is_suspect = IterationPrompt.num_lost_leases >= SUSPECT_AFTER
     pending = (
         select(IterationPrompt.prompt_id)
         .where(
             IterationPrompt.iteration_id == iteration_id,
             IterationPrompt.state == PromptState.PENDING,
+            or_(IterationPrompt.not_before.is_(None), IterationPrompt.not_before <= func.now()),
+            is_suspect if suspects else ~is_suspect,
         )
-        .order_by(IterationPrompt.prompt_id)
+        .order_by(
+            IterationPrompt.num_lost_leases,
+            IterationPrompt.num_attempts.desc(),
+            # Those that failed with their server come after those that nobody has tried.
+            IterationPrompt.not_before.asc().nulls_first(),
+            IterationPrompt.prompt_id,
+        )
         .limit(count)
         .with_for_update(skip_locked=True)
         .cte()  # runs once; as a plain subquery Postgres may run it again for each row
@@ -66,21 +106,42 @@ async def lease(
             lease_token=IterationPrompt.lease_token + 1,
             lease_expires_at=func.now() + timedelta(seconds=seconds),
         )
-        .returning(IterationPrompt.prompt_id, IterationPrompt.lease_token)
+        .returning(
+            IterationPrompt.prompt_id, IterationPrompt.lease_token, IterationPrompt.num_attempts
+        )
     )
-    tokens = dict(taken.all())
+    leases = {prompt_id: (token, num_attempts) for prompt_id, token, num_attempts in taken}
     found = await session.execute(
-        select(Prompt.id, Prompt.messages).where(Prompt.id.in_(tokens)).order_by(Prompt.id)
+        select(Prompt.id, Prompt.messages).where(Prompt.id.in_(leases)).order_by(Prompt.id)
     )
-    return [LeasedPrompt(i, tuple(messages), tokens[i]) for i, messages in found]  # type: ignore[arg-type]
+    return [LeasedPrompt(i, tuple(messages), *leases[i]) for i, messages in found]  # type: ignore[arg-type]
 
 
-def _held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
+async def seconds_until_due(session: AsyncSession, iteration_id: UUID) -> float | None:
+    """Until a pending prompt's pause is over; None where no prompt is pending."""
+    due = func.min(func.coalesce(IterationPrompt.not_before, func.now()))
+    seconds = await session.scalar(
+        select(func.extract("epoch", due - func.now())).where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.state == PromptState.PENDING,
+        )
+    )
+    return None if seconds is None else float(seconds)
+
+
+def held(iteration_id: UUID, prompt: LeasedPrompt) -> tuple[Any, ...]:
+    """Conditions under which whoever has this lease may still decide."""
     return (
         IterationPrompt.iteration_id == iteration_id,
         IterationPrompt.prompt_id == prompt.prompt_id,
         IterationPrompt.lease_token == prompt.token,
         IterationPrompt.state == PromptState.LEASED,
+    )
+
+
+def _running(iteration_id: UUID) -> Select[UUID]:
+    return select(Iteration.id).where(
+        Iteration.id == iteration_id, Iteration.state == IterationState.RUNNING
     )
 
 
@@ -106,30 +167,90 @@ async def release(session: AsyncSession, iteration_id: UUID, owner: str) -> None
     await session.execute(
         update(IterationPrompt)
         .where(*_held_by(iteration_id, owner))
-        .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
+        .values(state=PromptState.PENDING, **FREE)
+    )
+
+
+async def take_back_all(session: AsyncSession, iteration_id: UUID) -> None:
+    """Nobody works on the iteration any more. A prompt whose row is in use right now is left
+    to its task, which gives it back itself; to wait for it could be a deadlock."""
+    leased = (
+        select(IterationPrompt.prompt_id)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.state == PromptState.LEASED,
+        )
+        .with_for_update(skip_locked=True)
+        .cte()
+    )
+    await session.execute(
+        update(IterationPrompt)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.prompt_id.in_(select(leased.c.prompt_id)),
+        )
+        .values(state=PromptState.PENDING, **FREE)
     )
 
 
 async def take_back_expired(session: AsyncSession) -> int:
     """Make prompts whose lease ran out pending again; returns how many."""
-    taken = await session.scalars(
-        update(IterationPrompt)
-        .where(
-            IterationPrompt.state == PromptState.LEASED,
-            IterationPrompt.lease_expires_at < func.now(),
-        )
-        .values(state=PromptState.PENDING, lease_owner=None, lease_expires_at=None)
-        .returning(IterationPrompt.prompt_id)
+    return await take_back(session, IterationPrompt.lease_expires_at < func.now())
+
+
+async def take_back_orphans(session: AsyncSession) -> int:
+    """Make prompts whose task no longer holds its session lock pending again; returns how many."""
+    return await take_back(session, has_no_living_owner(IterationPrompt.lease_owner))
+
+
+async def take_back(session: AsyncSession, *lost: Any) -> int:
+    """End the leases that were `lost`, and count that at their prompts; returns how many."""
+    num_lost = IterationPrompt.num_lost_leases + 1
+    is_dead = num_lost >= SUSPECT_AFTER + MAX_LOST_ALONE
+    why = (
+        f"each of the {SUSPECT_AFTER + MAX_LOST_ALONE} tasks that worked on it ended without a "
+        "word, at last while it worked on nothing else; see the workers' logs, and whether "
+        "their memory suffices"
     )
-    return len(taken.all())
+    taken = await session.execute(
+        update(IterationPrompt)
+        .where(IterationPrompt.state == PromptState.LEASED, *lost)
+        .values(
+            state=case((is_dead, PromptState.DEAD), else_=PromptState.PENDING),
+            num_lost_leases=num_lost,
+            last_error=case((is_dead, why), else_=IterationPrompt.last_error),
+            last_error_kind=case((is_dead, WORKER_LOST), else_=IterationPrompt.last_error_kind),
+            **FREE,
+        )
+        .returning(IterationPrompt.iteration_id, IterationPrompt.prompt_id, IterationPrompt.state)
+    )
+    rows = taken.all()
+    for iteration_id, prompt_id, state in rows:
+        if state == PromptState.DEAD:
+            record_death(session, iteration_id, prompt_id, why, WORKER_LOST)
+    return len(rows)
+
+
+def record_death(
+    session: AsyncSession, iteration_id: UUID, prompt_id: int, error: str, kind: str
+) -> None:
+    """For people: the prompt is left out."""
+    events.record(
+        session,
+        "prompt.dead",
+        iteration_id=iteration_id,
+        prompt_id=prompt_id,
+        error=error,
+        error_kind=kind,
+    )
 
 
 async def finish(session: AsyncSession, iteration_id: UUID, prompt: LeasedPrompt) -> bool:
     """Mark the prompt done; returns False if the lease was lost."""
     done = await session.scalar(
         update(IterationPrompt)
-        .where(*_held(iteration_id, prompt))
-        .values(state=PromptState.DONE, lease_owner=None, lease_expires_at=None)
+        .where(*held(iteration_id, prompt))
+        .values(state=PromptState.DONE, **FREE)
         .returning(IterationPrompt.prompt_id)
     )
     return done is not None
@@ -141,8 +262,8 @@ async def reject(
     """Leave the prompt out of the iteration, for `reason`."""
     rejected = await session.scalar(
         update(IterationPrompt)
-        .where(*_held(iteration_id, prompt))
-        .values(state=PromptState.REJECTED, reason=reason, lease_owner=None, lease_expires_at=None)
+        .where(*held(iteration_id, prompt))
+        .values(state=PromptState.REJECTED, reason=reason, **FREE)
         .returning(IterationPrompt.prompt_id)
     )
     if rejected is None:
@@ -161,7 +282,7 @@ async def has_pending(session: AsyncSession, iteration_id: UUID) -> bool:
 
 
 async def is_complete(session: AsyncSession, iteration_id: UUID) -> bool:
-    """Whether every prompt is done or rejected."""
+    """Whether every prompt is done, rejected or dead."""
     return not await _any_in(session, iteration_id, PromptState.PENDING, PromptState.LEASED)
 
 
@@ -194,10 +315,13 @@ async def add_responses(
 ) -> None:
     """Store samples under their indices; one that is there already stays as it is.
 
-    A task that lost its lease stores nothing.
+    A task that lost its lease stores nothing, and none does once the iteration has stopped:
+    another run's version may answer by then.
     """
-    held = select(IterationPrompt.prompt_id).where(*_held(iteration_id, prompt))
-    if await session.scalar(held.with_for_update()) is None:
+    mine = select(IterationPrompt.prompt_id).where(
+        *held(iteration_id, prompt), _running(iteration_id).exists()
+    )
+    if await session.scalar(mine.with_for_update()) is None:
         return
     await session.execute(
         insert(Response)
@@ -247,10 +371,22 @@ async def responses(
 async def add_judgements(
     session: AsyncSession, judgements: Iterable[tuple[int, int, WrittenJudgement]]
 ) -> None:
-    """Store (response id, judge index, judgement) rows; one that is there already stays."""
+    """Store (response id, judge index, judgement) rows; one that is there already stays.
+
+    Once their iteration has stopped, nothing is stored: another run's version may judge by then.
+    """
     rows = [_judgement_row(*item) for item in judgements]
-    if rows:
+    if rows and await _still_runs(session, rows[0]["response_id"]):
         await session.execute(insert(Judgement).values(rows).on_conflict_do_nothing())
+
+
+async def _still_runs(session: AsyncSession, response_id: int) -> bool:
+    state = await session.scalar(
+        select(Iteration.state)
+        .join(Response, Response.iteration_id == Iteration.id)
+        .where(Response.id == response_id)
+    )
+    return state == IterationState.RUNNING
 
 
 def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) -> dict[str, Any]:

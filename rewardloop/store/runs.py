@@ -84,7 +84,7 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
         NotFound: there is no such run, one of its datasets is empty, or its judge unknown.
         InvalidInput: the ranked dataset has too few prompts to learn from and to measure by, or
             the prompt dataset none to show to the prompt model.
-        Conflict: an iteration of the run failed.
+        Conflict: an iteration of the run failed or was cancelled.
     """
     run = await get(session, run_id, lock=True)
     config = stored_run_config(run.config)
@@ -123,19 +123,23 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
 async def _require_unfailed(session: AsyncSession, run_id: UUID) -> None:
     """
     Raises:
-        Conflict: an iteration failed. It names the first: those behind it never began.
+        Conflict: an iteration failed or was cancelled, and what is behind it waits for it.
     """
     failed = await session.scalar(
         select(Iteration)
-        .where(Iteration.run_id == run_id, Iteration.state == IterationState.FAILED)
+        .where(Iteration.run_id == run_id, Iteration.state.in_(_STOPPED))
         .order_by(Iteration.index)
         .limit(1)
     )
     if failed is not None:
+        how = f"failed ({failed.error})" if failed.error else "was cancelled"
         raise Conflict(
-            f"iteration {failed.index} of this run failed ({failed.error}); start a new run from "
-            f"base_version {failed.base_version_id!r}"
+            f"iteration {failed.index} of this run {how}; retry it (`rewardloop retry "
+            f"{failed.id}`), or start a new run from base_version {failed.base_version_id!r}"
         )
+
+
+_STOPPED = (IterationState.FAILED, IterationState.CANCELLED)
 
 
 async def _require_what_comes_late(session: AsyncSession, config: RunConfig) -> None:

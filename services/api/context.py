@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from celery import Celery
 from fastapi import Depends, Path, Request
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from rewardloop.config import Settings
 from rewardloop.datasets.names import DATASET_NAME
@@ -24,8 +25,8 @@ class Context:
     store: Store
     celery: Celery
     settings: Settings
-    settled: dict[UUID, dict[str, Any]] = field(default_factory=dict)
-    """Progress of iterations that ended a while ago; it does not change any more."""
+    settled: dict[UUID, tuple[datetime, dict[str, Any]]] = field(default_factory=dict)
+    """When iterations ended, and their progress: it changes no more unless they go on."""
 
     async def relay(self) -> None:
         """Send at once what was committed; a broker that is down costs time only."""
@@ -41,6 +42,8 @@ def _context(request: Request) -> Context:
 
 
 Ctx = Annotated[Context, Depends(_context)]
-Storable = Annotated[str, AfterValidator(check_storable)]
+Storable = Annotated[
+    str, AfterValidator(check_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+]
 """A text that Postgres can hold; another one is answered with 422."""
 DatasetName = Annotated[str, Path(pattern=DATASET_NAME)]

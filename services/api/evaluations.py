@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.method.head_to_head import with_intervals
@@ -18,8 +18,8 @@ router = APIRouter(tags=["evaluations"])
 
 class EvaluationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    version_a: Storable
-    version_b: Storable
+    version_a: Annotated[Storable, Field(min_length=1)]
+    version_b: Annotated[Storable, Field(min_length=1)]
     config: EvaluationConfig = EvaluationConfig()
     run_id: UUID | None = None
 
@@ -31,13 +31,15 @@ class EvaluationView(BaseModel):
     version_b: str
     config: dict[str, Any]
     state: str
+    wish: str | None
+    """`cancel` while it runs and was asked to stop."""
     result: dict[str, Any] | None
     error: str | None
     created_at: datetime
     finished_at: datetime | None
 
 
-def _view(evaluation: Evaluation) -> EvaluationView:
+def view_of(evaluation: Evaluation) -> EvaluationView:
     return EvaluationView(
         id=evaluation.id,
         run_id=evaluation.run_id,
@@ -45,6 +47,7 @@ def _view(evaluation: Evaluation) -> EvaluationView:
         version_b=evaluation.version_b_id,
         config=evaluation.config,
         state=evaluation.state,
+        wish=evaluation.wish,
         result=with_intervals(evaluation.result),
         error=evaluation.error,
         created_at=evaluation.created_at,
@@ -61,7 +64,7 @@ async def create_evaluation(ctx: Ctx, request: EvaluationRequest) -> EvaluationV
         evaluation = await evaluations.create(
             session, request.version_a, request.version_b, request.config, request.run_id
         )
-        view = _view(await evaluations.get(session, evaluation.id))
+        view = view_of(await evaluations.get(session, evaluation.id))
     await ctx.relay()
     return view
 
@@ -74,13 +77,15 @@ async def list_evaluations(
 ) -> dict[str, list[EvaluationView]]:
     """Evaluations, newest first."""
     async with ctx.store.transaction() as session:
-        return {"items": [_view(e) for e in await evaluations.list_newest(session, limit, run_id)]}
+        return {
+            "items": [view_of(e) for e in await evaluations.list_newest(session, limit, run_id)]
+        }
 
 
 @router.get("/evaluations/{evaluation_id}")
 async def get_evaluation(ctx: Ctx, evaluation_id: UUID) -> EvaluationView:
     async with ctx.store.transaction() as session:
-        return _view(await evaluations.get(session, evaluation_id))
+        return view_of(await evaluations.get(session, evaluation_id))
 
 
 @router.get("/models/{version}/answers")

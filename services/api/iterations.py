@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Pairing
-from rewardloop.store import iterations, pairs, runs, training
+from rewardloop.store import control, iterations, pairs, runs, training
 from rewardloop.store.models import Iteration
 from services.api.context import Context, Ctx
 
@@ -24,6 +24,8 @@ class Counts(BaseModel):
     prompts: int
     prompts_done: int
     prompts_rejected: int
+    prompts_dead: int
+    """Failed for good; they are left out and listed under `dead-prompts`."""
     responses_expected: int
     responses: int
     judgements_expected: int
@@ -41,7 +43,11 @@ class IterationView(BaseModel):
     kind: str
     index: int
     state: str
+    wish: str | None
+    """`pause` or `cancel` while it runs and was asked to stop."""
     phase: str
+    waits_for: str | None
+    """What a queued iteration waits for."""
     base_version: str | None
     baseline_version: str | None
     new_version: str | None
@@ -63,18 +69,18 @@ class IterationView(BaseModel):
 async def _progress(ctx: Context, session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
     """Dashboards ask every second, and counting reads every response and judgement: once an
     iteration has ended for good, it is counted no more."""
-    known = ctx.settled.get(iteration.id)
-    if known is None:
+    ended = iteration.finished_at
+    known_end, known = ctx.settled.get(iteration.id, (None, {}))
+    if ended is None or known_end != ended:
         known = await iterations.progress(session, iteration)
-        ended = iteration.finished_at
         if ended is not None and datetime.now(UTC) - ended > SETTLED_AFTER:
-            ctx.settled[iteration.id] = known
+            ctx.settled[iteration.id] = ended, known
             if len(ctx.settled) > MAX_SETTLED:
                 del ctx.settled[next(iter(ctx.settled))]  # the one that came first
     return known
 
 
-async def _view(ctx: Context, session: AsyncSession, iteration: Iteration) -> IterationView:
+async def view(ctx: Context, session: AsyncSession, iteration: Iteration) -> IterationView:
     run = await runs.get(session, iteration.run_id)
     return IterationView(
         id=iteration.id,
@@ -83,6 +89,8 @@ async def _view(ctx: Context, session: AsyncSession, iteration: Iteration) -> It
         kind=iteration.kind,
         index=iteration.index,
         state=iteration.state,
+        wish=iteration.wish,
+        waits_for=await control.waits_for(session, iteration),
         phase=iteration.phase,
         base_version=iteration.base_version_id,
         baseline_version=iteration.baseline_version_id,
@@ -106,13 +114,13 @@ async def list_iterations(
     """Iterations, newest first."""
     async with ctx.store.transaction() as session:
         found = await iterations.list_newest(session, limit, run_id)
-        return {"items": [await _view(ctx, session, iteration) for iteration in found]}
+        return {"items": [await view(ctx, session, iteration) for iteration in found]}
 
 
 @router.get("/iterations/{iteration_id}")
 async def get_iteration(ctx: Ctx, iteration_id: UUID) -> IterationView:
     async with ctx.store.transaction() as session:
-        return await _view(ctx, session, await iterations.get(session, iteration_id))
+        return await view(ctx, session, await iterations.get(session, iteration_id))
 
 
 @router.get("/iterations/{iteration_id}/scores")

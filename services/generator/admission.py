@@ -1,14 +1,21 @@
-"""Counts the requests inside the engine, and holds new ones back during a swap."""
+"""Counts the requests inside the engine, and holds new ones back during a swap.
+
+A request is inside once its body was read whole and the gate has understood it, so that a
+client that sends half a request holds nobody up.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from rewardloop import telemetry
 from rewardloop.errors import UpstreamUnavailable
+from services.generator.ending import Ending
 
 HOLD_SECONDS = 180.0
 """A request that waited this long for a swap is sent away, to try again."""
+END_SECONDS = 5.0
+"""So long may the requests take to leave that a swap has ended, and as long again by force."""
 
 
 class Admission:
@@ -20,23 +27,35 @@ class Admission:
         self._open.set()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._inside: set[Ending] = set()
 
     @asynccontextmanager
-    async def request(self) -> AsyncIterator[None]:
+    async def request(self, ending: Ending | None = None) -> AsyncIterator[None]:
         """
         Raises:
-            UpstreamUnavailable: a swap held the request for HOLD_SECONDS.
+            UpstreamUnavailable: a swap held the request for HOLD_SECONDS, or it was inside for
+                so long that a swap ended it; what it has written until then is lost.
         """
         while not self._open.is_set():
             try:
                 await asyncio.wait_for(self._open.wait(), HOLD_SECONDS)
             except TimeoutError as error:
                 raise UpstreamUnavailable("new weights are being loaded; try again") from error
+        ending = ending or Ending()
         self._enter()
         try:
-            yield
+            async with ending.limit:
+                self._inside.add(ending)
+                yield
+        except Exception as error:
+            if ending.was_cut:
+                raise ending.error() from error
+            raise
         finally:
+            self._inside.discard(ending)
             self._leave()
+        if ending.was_cut:
+            raise ending.error()
 
     def _enter(self) -> None:
         self.in_flight += 1
@@ -50,23 +69,37 @@ class Admission:
             self._idle.set()
 
     @asynccontextmanager
-    async def closed(self, drain_seconds: float) -> AsyncIterator[None]:
-        """Let requests in flight finish and keep new ones waiting for the block.
+    async def closed(self, drain_seconds: float) -> AsyncIterator[int]:
+        """Keep new requests waiting for the block, and let those in flight finish; after
+        `drain_seconds` they are ended. Yields how many were.
 
         Raises:
-            UpstreamUnavailable: requests were still in flight after `drain_seconds`.
+            UpstreamUnavailable: some could not be ended either; nothing was done.
         """
         self._open.clear()
         try:
-            await self._drain(drain_seconds)
-            yield
+            yield await self._drain(drain_seconds)
         finally:
             self._open.set()
 
-    async def _drain(self, seconds: float) -> None:
+    async def _drain(self, seconds: float) -> int:
         try:
             await asyncio.wait_for(self._idle.wait(), seconds)
-        except TimeoutError as error:
-            raise UpstreamUnavailable(
-                f"{self.in_flight} requests were still running after {seconds:.0f} s"
-            ) from error
+        except TimeoutError:
+            return await self._end_all()
+        return 0
+
+    async def _end_all(self) -> int:
+        """The server stops the work on them by itself, or is made to."""
+        ended = list(self._inside)
+        telemetry.REQUESTS_ENDED.inc(len(ended))
+        for end in (Ending.ask, Ending.force):
+            for ending in self._inside & set(ended):
+                end(ending)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), END_SECONDS)
+                return len(ended)
+        raise UpstreamUnavailable(
+            f"{self.in_flight} requests were still running {2 * END_SECONDS:.0f} s after they "
+            "were ended, so no weights were loaded; restart this replica if that lasts"
+        )

@@ -4,29 +4,28 @@ import asyncio
 import os
 from pathlib import Path
 
-from rewardloop import checkpoints
+from rewardloop import checkpoints, servable
 from rewardloop.config import Settings
-from rewardloop.store import Store, versions
-from services.generator import gate
+from services.generator import committed, gate
 
 
 def initial_checkpoint(settings: Settings) -> Path:
-    """The verified folder of the version that is being served; the gate's environment names it.
+    """The verified folder of the version that is being served.
+
+    The gate's environment names it, with what the gate needs to see whether the folder
+    changed while the engine read it.
 
     Raises:
         NotFound: no version is served yet, or its folder is not there.
-        CheckpointInvalid: its files differ from their manifest.
+        CheckpointInvalid: its files differ from their manifest, the manifest from the one in
+            Postgres, or they are no model that may be served.
     """
-    version = asyncio.run(_serving_version(settings))
+    version, digest = asyncio.run(committed.serving(settings))
     folder = checkpoints.folder_of(settings.checkpoint_root, version)
-    checkpoints.verify(folder)
+    checkpoints.verify(folder, digest)
+    state = checkpoints.state_of(folder)
+    servable.require_sound(folder)
     os.environ[gate.INITIAL_VERSION] = version
+    os.environ[gate.INITIAL_MANIFEST] = digest or ""
+    os.environ[gate.INITIAL_STATE] = state
     return folder
-
-
-async def _serving_version(settings: Settings) -> str:
-    store = Store(settings.database_url.get_secret_value())
-    async with store.transaction() as session:
-        version = await versions.require_serving(session)
-    await store.close()
-    return version

@@ -40,15 +40,47 @@ def _write(source: str | None, output: Path, chat_template: str | None = None) -
         ValueError: it has no template, or one that is of no use.
     """
     model, tokenizer = _from_folder(source) if source else _smollm2()
+    told = _without_its_code(model, tokenizer)
     template.give(model, tokenizer, chat_template)
-    told = template.check_and_mend(model, tokenizer)
+    told += template.check_and_mend(model, tokenizer)
     save(model, tokenizer, output)
     return told
 
 
 def _from_folder(source: str) -> tuple[Any, Any]:
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
-    return model, AutoTokenizer.from_pretrained(source)
+    """
+    Raises:
+        ValueError: a file is no sound safetensors file, or the model lacks tensors that its
+            config wants, which transformers would make up at random.
+    """
+    if Path(source).is_dir() and not any(Path(source).glob("*.safetensors")):
+        raise ValueError(
+            f"{source} holds no .safetensors file; pickled weights are not read here, since "
+            "they may hold code: save the model with save_pretrained of a recent transformers"
+        )
+    model, loaded = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    if wrong := sorted(map(str, (*loaded["missing_keys"], *loaded["mismatched_keys"]))):
+        raise ValueError(
+            f"{source} lacks tensors that its config.json wants, or has them in another shape "
+            f"({', '.join(wrong[:3])}; {len(wrong)} in all); get the model's files again"
+        )
+    return model, AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+
+
+def _without_its_code(model: Any, tokenizer: Any) -> list[str]:
+    """Leave out the names of code that came with the model; returns what is to be told."""
+    named = bool(getattr(model.config, "auto_map", None))
+    if named:
+        del model.config.auto_map
+    if tokenizer.init_kwargs.pop("auto_map", None) or named:
+        return ["its own code (auto_map) is left out; transformers' and vLLM's own is used"]
+    return []
 
 
 def _smollm2() -> tuple[Any, Any]:

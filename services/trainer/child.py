@@ -7,17 +7,24 @@ the child waits for one line of JSON on stdin.
 """
 
 import asyncio
-import errno
 import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
-from rewardloop.errors import DiskFull, TrainingFailed
+from rewardloop import telemetry
+from rewardloop.errors import (
+    DiskFull,
+    RewardloopError,
+    TrainingFailed,
+    TrainingKilled,
+    from_problem,
+)
 from rewardloop.process.orphans import dying_with_parent
+from services.trainer.faults import as_ours
 
 SILENCE_SECONDS = 2 * 3600.0
 """A step is logged as it is taken, so this is far above the slowest step, load or save."""
@@ -28,15 +35,15 @@ Answer = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 async def run_child(
     module: str, task: dict[str, Any], answer: Answer | None = None
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncGenerator[dict[str, Any], None]:
     """Start `python -m module`, yield its reports, and end with it.
 
     A question goes to `answer` instead of being yielded, and what comes back to the child.
     Without `answer` the child's stdin ends after the task, so that a question fails there.
 
     Raises:
-        DiskFull, TrainingFailed: what the child reported, or that it died or hangs without a
-            word.
+        TrainingKilled: a signal ended it.
+        RewardloopError: what the child reported, or that it died or hangs without a word.
     """
     child = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -44,7 +51,12 @@ async def run_child(
         module,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        env={
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            telemetry.WORK_VARIABLE: telemetry.work_header(),
+        },
         limit=2**24,
         preexec_fn=dying_with_parent(signal.SIGKILL),
     )
@@ -55,16 +67,16 @@ async def run_child(
         if answer is None:
             child.stdin.write_eof()
         while line := await _heard(child.stdout.readline()):
-            said = _checked(line)
+            if (said := _checked(line)) is None:
+                break
             if answer is not None and "validation" in said:
                 child.stdin.write(_line(await answer(said["validation"])))
             else:
                 yield said
-        if await _heard(child.wait()):
-            raise TrainingFailed(
-                f"the training process ended with status {child.returncode} and no word; "
-                "was it short of memory? Its log is above this line in the trainer's log"
-            )
+        if status := await _heard(child.wait()):
+            raise _died(status)
+        if line:
+            raise TrainingFailed("the training process ended in the middle of a report")
     finally:
         child.stdin.close()
         if child.returncode is None:
@@ -87,20 +99,41 @@ async def _heard(something: Awaitable[T]) -> T:
         ) from error
 
 
+def _died(status: int) -> TrainingFailed:
+    if status > 0:
+        return TrainingFailed(
+            f"the training process ended with status {status} and no word; its log is above "
+            "this line in the trainer's log"
+        )
+    name = signal.Signals(-status).name
+    memory = (
+        "; mostly the system does so when memory is short (dmesg says so): set a smaller "
+        "micro_batch_size or max_length, or train adapters"
+        if -status == signal.SIGKILL
+        else "; its log is above this line in the trainer's log"
+    )
+    return TrainingKilled(f"the training process was ended by {name} (status {status}){memory}")
+
+
 def _line(fields: dict[str, Any]) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def _checked(line: bytes) -> dict[str, Any]:
+def _checked(line: bytes) -> dict[str, Any] | None:
+    """What the child said; None where it died in the middle of it."""
     try:
         said: dict[str, Any] = json.loads(line)
-    except ValueError as error:
-        raise TrainingFailed(
-            "the training process died in the middle of a report; was it short of memory?"
-        ) from error
+    except ValueError:
+        return None
     if "error" in said:
-        raise (DiskFull if said.get("disk_full") else TrainingFailed)(said["error"])
+        raise _error(said)
     return said
+
+
+def _error(said: dict[str, Any]) -> RewardloopError:
+    kind = DiskFull.kind if said.get("disk_full") else said.get("kind", TrainingFailed.kind)
+    problem = {**said.get("context", {}), "type": kind, "detail": said["error"]}
+    return from_problem(problem, status=500)
 
 
 def report(stream: TextIO, **fields: Any) -> None:
@@ -124,6 +157,7 @@ def open_channel() -> tuple[dict[str, Any], TextIO]:
     task: dict[str, Any] = json.loads(sys.stdin.readline())
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    telemetry.log_json()
     return task, channel
 
 
@@ -133,10 +167,6 @@ def reported_errors(channel: TextIO) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        report(
-            channel,
-            error=f"{type(error).__name__}: {error}",
-            disk_full=full or isinstance(error, DiskFull),
-        )
+        told = as_ours(error)
+        report(channel, error=told.message, kind=told.kind, context=told.context)
         raise

@@ -13,24 +13,45 @@ TRL's `disable_dropout=True` would cancel the dropout of models that hold it in 
 from pathlib import Path
 from typing import Any, TextIO
 
-from datasets import Dataset
+import torch
+from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from services.trainer import early_stopping, optimisation
+from services.trainer import early_stopping, optimisation, resumable
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
+from services.trainer.saved_state import States
 from services.trainer.whole_model import save
 
 PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
 
 
-class PairTrainer(DPOTrainer):  # type: ignore[misc]
+class PairTrainer(Resumable, DPOTrainer):  # type: ignore[misc]
     """Takes pairs as token ids. TRL 1.16's SFT takes rows that are tokenised, its DPO does not,
     so the step that would render and encode them is left out."""
 
+    def __init__(self, *args: Any, states: States | None, **kwargs: Any) -> None:
+        self._states = states
+        super().__init__(*args, **kwargs)
+
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Read where a training before a restart computed them: that spares a pass over all
+        pairs."""
+        known = resumable.read_reference(self._states) if self._states else None
+        if known is None:
+            # Its data loader draws from the random generators, and training has to begin alike
+            # whether it was run or not.
+            with torch.random.fork_rng():
+                made = super()._precompute_ref_logps(dataset, name, batch_size)
+            known = made.select_columns(["ref_chosen_logps", "ref_rejected_logps"])
+            if self._states:
+                resumable.keep_reference(self._states, known)
+        return concatenate_datasets([dataset, known], axis=1)
 
 
 def main() -> None:
@@ -40,10 +61,14 @@ def main() -> None:
 
 
 def train(task: dict[str, Any], channel: TextIO) -> None:
-    """Train on `task["pairs"]` from `task["base"]` and write the model to `task["output"]`."""
+    """Train on `task["pairs"]` from `task["base"]` and write the model to `task["output"]`.
+
+    Where the task names a folder `state`, training goes on from what is saved there, and ends
+    without a model where it is asked to stop.
+    """
     trainer = build(task, channel)
-    trainer.train()
-    save(trainer.model, trainer.processing_class, Path(task["output"]))
+    if resumable.run(trainer, channel):
+        save(trainer.model, trainer.processing_class, Path(task["output"]))
 
 
 def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
@@ -54,6 +79,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
             to learn from, the trainer's `train` raises it.
     """
     config = task["config"]
+    states = resumable.states_of(task, channel)
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
     model = optimisation.load_model(task["base"], config["dropout"])
@@ -61,6 +87,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
         Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], channel
     )
     trainer = PairTrainer(
+        states=states,
         model=model,
         args=_arguments(task, max(1, len(pairs))),
         train_dataset=Dataset.from_list(pairs or [PLACEHOLDER]),
@@ -71,6 +98,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
+    resumable.prepare(trainer, task, states, channel)
     return trainer if pairs else optimisation.emptied(trainer, ledger.nothing_left())
 
 

@@ -9,10 +9,13 @@ The kept weights lie in main memory: one float32 copy of what is trained. Knows 
 how answers are compared nor what the loss is.
 """
 
+import json
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from rewardloop.chat_tokens import TemplateRefused, prompt_ids
@@ -25,6 +28,8 @@ NOTHING_KEPT = (
 )
 NUM_PROMPTS_AT_ONCE = 16
 """Prompts that are answered as one padded batch."""
+WEIGHTS_FILE = "early_stopping.safetensors"
+CHECK_FILE = "early_stopping.json"
 
 
 def callbacks(task: dict[str, Any], tokenizer: Any, channel: TextIO) -> list[TrainerCallback]:
@@ -42,6 +47,18 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         self._channel = channel
         self._kept: dict[str, torch.Tensor] = {}
         self._kept_step = 0
+        self._kept_answers: list[str] | None = None
+
+    def write_to(self, folder: Path) -> None:
+        """What the next checks need, as part of a saved state."""
+        save_file(self._kept, folder / WEIGHTS_FILE)
+        said = {"kept_step": self._kept_step, "kept_answers": self._kept_answers}
+        (folder / CHECK_FILE).write_text(json.dumps(said))
+
+    def read_from(self, folder: Path) -> None:
+        said = json.loads((folder / CHECK_FILE).read_text())
+        self._kept = load_file(folder / WEIGHTS_FILE)
+        self._kept_step, self._kept_answers = said["kept_step"], said["kept_answers"]
 
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
@@ -51,9 +68,9 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         )
         if refused:
             report(self._channel, num_validation_prompts_refused_by_template=refused)
-        # There is no check before this one, so its answer can only be to go on.
-        self._wins(model, step=0)
-        self._keep(model, step=0)
+        if self._kept_answers is None:  # else training goes on from a saved state
+            # There is no check before this one, so its answer can only be to go on.
+            self._wins(model, step=0)
 
     def on_step_end(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
@@ -62,7 +79,6 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
         if step % self._settings["every_num_steps"] and step != state.max_steps:
             return
         if self._wins(model, step):
-            self._keep(model, step)
             return
         self._restore(model)
         control.should_training_stop = True
@@ -71,17 +87,19 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
             report(self._channel, outcome=NOTHING_KEPT)
 
     def _wins(self, model: Any, step: int) -> bool:
+        """Ask whether the model's answers win against the kept ones; keep it where they do."""
         answers = greedy_answers(
             model, self._tokenizer, self._settings["prompts"], self._settings["max_tokens"]
         )
-        said = ask(self._channel, validation={"step": step, "answers": answers})
-        return bool(said["go_on"])
-
-    def _keep(self, model: Any, step: int) -> None:
+        against = {} if self._kept_answers is None else {"against": self._kept_answers}
+        said = ask(self._channel, validation={"step": step, "answers": answers, **against})
+        if not said["go_on"]:
+            return False
         self._kept = {
             name: weight.detach().to("cpu", copy=True) for name, weight in _trained(model)
         }
-        self._kept_step = step
+        self._kept_step, self._kept_answers = step, answers
+        return True
 
     def _restore(self, model: Any) -> None:
         with torch.no_grad():

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,12 +15,17 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential_ji
 
 from rewardloop import checkpoints, telemetry
 from rewardloop.config import Settings
-from rewardloop.errors import UpstreamUnavailable, recordable
+from rewardloop.errors import TrainingDiverged, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.store import Store, iterations, training, versions
 from rewardloop.store.models import TrainingJob
+from services.trainer import saved_state
 from services.trainer.child import run_child
+from services.trainer.child_runs import with_restart
+from services.trainer.faults import as_ours
 from services.trainer.plan import Plan, plan_of
+from services.trainer.saved_state import States
+from services.trainer.stopping import Stopped, stopped_when_asked
 from services.trainer.validation import Validation
 
 logger = logging.getLogger("rewardloop.trainer")
@@ -31,6 +36,8 @@ SPACE_FACTOR = 2.2
 """A checkpoint is written in float32, so it may be twice a bf16 base; plus the tokenizer."""
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
+T = TypeVar("T")
+
 
 async def work_on(
     store: Store, app: Celery, settings: Settings, job: TrainingJob, owner: str
@@ -38,8 +45,12 @@ async def work_on(
     """Train the job's iteration and record how it ended."""
     try:
         with telemetry.phase_timer("train"):
+            telemetry.add_work(iteration=job.iteration_id)
             async with _lease_kept(store, job, owner):
                 plan, manifest = await _train(store, settings, job)
+    except Stopped:
+        async with store.transaction() as session:
+            await training.end_stopped(session, job)
     except Exception as error:
         await _record_failure(store, job, error)
     else:
@@ -53,14 +64,14 @@ async def work_on(
 
 async def _record_failure(store: Store, job: TrainingJob, error: Exception) -> None:
     """Fail the job, unless the error may pass: then its lease runs out and it is taken again."""
-    told = recordable(error)
+    told = as_ours(error)
     foreseen = told is error
     logger.error("job %d: %s", job.id, told.message, exc_info=not foreseen)
     async with store.transaction() as session:
         if foreseen and told.transient:
             await training.note_failure(session, job, told)
         else:
-            await training.fail(session, job, told.message)
+            await training.fail(session, job, told.message, told.kind)
 
 
 @asynccontextmanager
@@ -91,29 +102,57 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     """Returns what was done and the published checkpoint's manifest."""
     async with store.transaction() as session:
         plan = await plan_of(session, job)
-    base = checkpoints.folder_of(settings.checkpoint_root, plan.parent)
-    await asyncio.to_thread(checkpoints.verify, base)  # gigabytes to hash, and a lease to keep
-    checkpoints.require_space(
-        settings.checkpoint_root, int(checkpoints.size_of(base) * SPACE_FACTOR)
-    )
-    final = checkpoints.folder_of(settings.checkpoint_root, plan.version)
-    if final.exists():  # published by an attempt that died before it could commit
-        return plan, await asyncio.to_thread(checkpoints.verify, final)
-    for left in settings.checkpoint_root.glob(f".{plan.version}.attempt-*"):
+        run_id = (await iterations.get(session, job.iteration_id)).run_id
+        committed = checkpoints.digest_of((await versions.get(session, plan.parent)).manifest)
+    telemetry.add_work(run=run_id, version=plan.version)
+    root = settings.checkpoint_root
+    base = checkpoints.folder_of(root, plan.parent)
+    final = checkpoints.folder_of(root, plan.version)
+    states = States(saved_state.folder_of(root, plan.version))
+    async with stopped_when_asked(store, job, states):
+        # There are gigabytes to hash, and a lease to keep.
+        checkpoints.require_committed(await asyncio.to_thread(checkpoints.verify, base), committed)
+        if final.exists():  # published by an attempt that died before it could commit
+            manifest = await asyncio.to_thread(checkpoints.verify, final)
+        else:
+            checkpoints.require_space(root, int(checkpoints.size_of(base) * SPACE_FACTOR))
+            manifest = await _train_and_publish(store, settings, job, plan, base, states)
+    await asyncio.to_thread(states.remove)
+    return plan, manifest
+
+
+async def _train_and_publish(
+    store: Store, settings: Settings, job: TrainingJob, plan: Plan, base: Path, states: States
+) -> dict[str, Any]:
+    root = settings.checkpoint_root
+    for left in root.glob(f".{plan.version}.attempt-*"):
         shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed
-    staging = settings.checkpoint_root / f".{plan.version}.attempt-{job.num_attempts}"
+    staging = root / f".{plan.version}.attempt-{job.num_attempts}"
+    task = {**plan.task, "base": str(base), "output": str(staging), "state": str(states.folder)}
     try:
-        await _run_and_record(store, settings, job, plan, base, staging)
-        manifest = await asyncio.to_thread(
-            checkpoints.publish,
-            settings.checkpoint_root,
-            plan.version,
-            lambda folder: _move_files(staging, folder),
-            plan.about | {"software": {name: package_version(name) for name in PACKAGES}},
+        await _run_and_record(store, settings, job, plan, task)
+        about = plan.about | {"software": {name: package_version(name) for name in PACKAGES}}
+        return await _to_its_end(
+            lambda: checkpoints.publish(
+                root, plan.version, lambda folder: _move_files(staging, folder), about
+            )
         )
+    except TrainingDiverged:
+        states.remove()  # from there it would diverge again
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return plan, manifest
+
+
+async def _to_its_end(work: Callable[[], T]) -> T:
+    """`work` in a thread. It is waited for even if this task is cancelled: what it reads must
+    not be removed under it."""
+    running = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 def _move_files(source: Any, target: Any) -> None:
@@ -122,9 +161,12 @@ def _move_files(source: Any, target: Any) -> None:
 
 
 async def _run_and_record(
-    store: Store, settings: Settings, job: TrainingJob, plan: Plan, base: Path, output: Path
+    store: Store, settings: Settings, job: TrainingJob, plan: Plan, task: dict[str, Any]
 ) -> None:
-    task = {**plan.task, "base": str(base), "output": str(output)}
+    """
+    Raises:
+        Stopped: the child saved its state and ended, because it was asked to.
+    """
     validation = _validation(settings, plan)
 
     async def answer(check: dict[str, Any]) -> dict[str, Any]:
@@ -135,12 +177,21 @@ async def _run_and_record(
             await _record(store, job, {"step": check["step"], "metrics": metrics})
         return said
 
-    async for report in run_child(plan.child, task, answer if validation else None):
-        # TRL closes with a summary that is no step and has no loss.
-        telemetry.TRAIN_STEPS.inc(int("loss" in report.get("metrics", {})))
-        await _record(store, job, report)
-        if "num_dropped" in report:  # else the manifest would claim rows that taught nothing
-            plan.about["num_dropped"] = report["num_dropped"]
+    def start() -> AsyncGenerator[dict[str, Any], None]:
+        shutil.rmtree(task["output"], ignore_errors=True)  # of a child that was killed
+        return run_child(plan.child, task, answer if validation else None)
+
+    is_stopped = False
+    async with aclosing(with_restart(start)) as reports:
+        async for report in reports:
+            # TRL closes with a summary that is no step and has no loss.
+            telemetry.TRAIN_STEPS.inc(int("loss" in report.get("metrics", {})))
+            await _record(store, job, report)
+            if "num_dropped" in report:  # else the manifest would claim rows that taught nothing
+                plan.about["num_dropped"] = report["num_dropped"]
+            is_stopped = is_stopped or "paused_at" in report
+    if is_stopped:
+        raise Stopped
 
 
 async def _record(store: Store, job: TrainingJob, report: dict[str, Any]) -> None:
@@ -161,6 +212,8 @@ async def _store(session: AsyncSession, job: TrainingJob, report: dict[str, Any]
     elif "metrics" in report:
         await training.add_metrics(session, job, report["step"], report["metrics"])
     else:
+        if "resumed_at" in report:
+            await training.keep_metrics(session, job, report["resumed_at"])
         await iterations.add_to_report(session, job.iteration_id, f"training_{job.stage}", report)
 
 

@@ -15,7 +15,6 @@ What TRL would do unasked, and we undo or say:
 Knows nothing of losses.
 """
 
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -54,7 +53,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        metrics = {k: v for k, v in (logs or {}).items() if math.isfinite(v)}
+        metrics = dict(logs or {})
+        if "train_loss" in metrics:  # transformers' own is the mean since the last restart
+            losses = [row["loss"] for row in state.log_history if "loss" in row]
+            metrics["train_loss"] = sum(losses) / len(losses)
         report(self._channel, step=state.global_step, metrics=metrics)
 
 
@@ -129,7 +131,9 @@ def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) ->
         "bf16": True,
         "gradient_checkpointing": torch.cuda.is_available(),
         "logging_steps": 1,
-        "save_strategy": "no",
+        "save_strategy": "no",  # `resumable` says when
+        # It would log a loss that is not finite as the mean of those before it.
+        "logging_nan_inf_filter": False,
         "report_to": [],
         "seed": seed,
         "data_seed": seed,
@@ -150,10 +154,11 @@ def made_rows(
     or changed, is reported.
 
     Raises:
-        ValueError: there are no rows, or the model's chat template takes no conversation.
+        NothingToTrainOn: there are no rows.
+        ValueError: the model's chat template takes no conversation.
     """
     if not given:
-        raise ValueError("there is nothing to train on: the task has no rows")
+        raise rows.NothingToTrainOn("there is nothing to train on: the task has no rows")
     told: dict[str, Any] = {}
     if notes := template.check_and_mend(model, tokenizer, template.FATAL_IN_TRAINING):
         told["chat_template"] = "; ".join(notes)
@@ -172,7 +177,7 @@ def emptied(trainer: Any, why: str) -> Any:
     """
 
     def refuse(*_: Any, **__: Any) -> None:
-        raise ValueError(why)
+        raise rows.NothingToTrainOn(why)
 
     trainer.train_dataset = trainer.train_dataset.select([])
     trainer.train = refuse

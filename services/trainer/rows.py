@@ -25,6 +25,10 @@ from rewardloop.chat_tokens import (
 Row = dict[str, Any]
 
 
+class NothingToTrainOn(ValueError):
+    """No row is left; the message says why, and what mends it."""
+
+
 class LeftOut(Exception):
     """The row is not trained on; the message is the reason."""
 

@@ -22,12 +22,17 @@ from datasets import Dataset
 from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from services.trainer import early_stopping, optimisation
+from services.trainer import early_stopping, optimisation, resumable
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
 from services.trainer.whole_model import save
 
 PLACEHOLDER = {"input_ids": [0], "labels": [0]}
+
+
+class ExampleTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
+    """TRL's, stopped where it diverges and gone on with where it was stopped."""
 
 
 def main() -> None:
@@ -37,10 +42,14 @@ def main() -> None:
 
 
 def train(task: dict[str, Any], channel: TextIO) -> None:
-    """Train on `task["examples"]` from `task["base"]` and write the model to `task["output"]`."""
+    """Train on `task["examples"]` from `task["base"]` and write the model to `task["output"]`.
+
+    Where the task names a folder `state`, training goes on from what is saved there, and ends
+    without a model where it is asked to stop.
+    """
     trainer = build(task, channel)
-    trainer.train()
-    save(trainer.model, trainer.processing_class, Path(task["output"]))
+    if resumable.run(trainer, channel):
+        save(trainer.model, trainer.processing_class, Path(task["output"]))
 
 
 def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
@@ -51,13 +60,14 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
             `train` raises it.
     """
     config = task["config"]
+    states = resumable.states_of(task, channel)
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
     model = optimisation.load_model(task["base"], config["dropout"])
     examples, ledger = optimisation.made_rows(
         Maker.examples, task["examples"], model, tokenizer, config["max_length"], channel
     )
-    trainer = SFTTrainer(
+    trainer = ExampleTrainer(
         model=model,
         args=_arguments(task, max(1, len(examples))),
         train_dataset=Dataset.from_list(examples or [PLACEHOLDER]),
@@ -68,6 +78,7 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
+    resumable.prepare(trainer, task, states, channel)
     return trainer if examples else optimisation.emptied(trainer, ledger.nothing_left())
 
 

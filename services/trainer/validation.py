@@ -28,11 +28,16 @@ class Validation:
     async def answer(self, check: dict[str, Any]) -> dict[str, Any]:
         """Whether training goes on after this check's `answers`, beside the check's metrics.
 
+        They are compared with `against`, the answers that the child kept; where it does not
+        name them, with those of the last check that won.
+
         Raises:
             TrainingFailed: no prompt's two comparisons could both be read, so that nobody
                 knows which answers are better.
         """
         new: list[str] = check["answers"]
+        # A child that goes on from a saved state brings what it kept; one that begins, nothing.
+        self._best = check.get("against", self._best if check["step"] else None)
         if self._best is None:
             self._best = new
             return {"go_on": True}

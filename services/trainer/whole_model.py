@@ -4,14 +4,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from services.trainer import finite
 from services.trainer.canaries import write_canaries
 
 
 def save(model: Any, tokenizer: Any, output: Path) -> None:
-    """Write whole weights (adapters merged), tokenizer and canaries to `output`."""
+    """Write whole weights (adapters merged), tokenizer and canaries to `output`.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
     output.mkdir(parents=True, exist_ok=True)
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
+    finite.require_weights(model)
     model.config.use_cache = True
     model.config.attention_dropout = 0.0
     model.save_pretrained(output)

@@ -20,8 +20,8 @@ from celery import Celery
 from rewardloop.config import Settings, stored_run_config
 from rewardloop.errors import RewardloopError
 from rewardloop.queue import relay
-from rewardloop.records import IterationKind, IterationState, Phase
-from rewardloop.store import Store, iterations, runs
+from rewardloop.records import IterationKind, IterationState
+from rewardloop.store import Store, control, iterations, locks, runs
 from services.worker.bootstrap import Bootstrapping
 from services.worker.improve import Improving
 from services.worker.phase import failures_noted
@@ -36,16 +36,22 @@ KINDS: dict[str, type[Steps]] = {
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
-    async with store.advisory_lock(f"advance:{iteration_id}") as held:
+    async with store.advisory_lock(locks.advancing(iteration_id)) as held:
         if not held:
             return
         while await step(store, settings, iteration_id):
             await relay(store, app)
+        await _stopped(store, iteration_id)  # what was asked for during the last step
     await relay(store, app)
 
 
 async def step(store: Store, settings: Settings, iteration_id: UUID) -> bool:
-    """Take one step; returns whether another can be taken at once."""
+    """Take one step; returns whether another can be taken at once.
+
+    What people asked for comes between two steps, so no swap is torn.
+    """
+    if await _stopped(store, iteration_id):
+        return False
     async with store.transaction() as session:
         iteration = await iterations.get(session, iteration_id)
         run_row = await runs.get(session, iteration.run_id)
@@ -55,7 +61,14 @@ async def step(store: Store, settings: Settings, iteration_id: UUID) -> bool:
         async with failures_noted(store, iteration):
             config = stored_run_config(run_row.config)
             steps = KINDS[iteration.kind](store, settings, config, iteration)
-            return await steps.of(Phase(iteration.phase))()
+            return await steps.next()
     except RewardloopError as error:
         logger.warning("iteration %s in %s: %s", iteration_id, iteration.phase, error.message)
         return False
+
+
+async def _stopped(store: Store, iteration_id: UUID) -> bool:
+    """Whether the iteration was asked to stop, and has."""
+    async with store.transaction() as session:
+        iteration = await iterations.get(session, iteration_id, lock=True)
+        return await control.settle(session, iteration)

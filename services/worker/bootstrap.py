@@ -41,7 +41,7 @@ class Bootstrapping(Steps):
             await ranked.open_assessments(session, self.iteration.id, version, wanted)
             await self._enter(session, Phase.JUDGE_RANKED)
             outbox.add(session, outbox.ASSESS, self.iteration.id)
-        return False
+        return True
 
     async def _await_judgements(self) -> bool:
         async with self.store.transaction() as session:
@@ -57,8 +57,7 @@ class Bootstrapping(Steps):
             )
             await iterations.add_to_report(session, self.iteration.id, "eft", report)
             if report["num_kept"]:
-                await training.add(session, self.iteration.id, Stage.MODEL)
-                await self._enter(session, Phase.TRAIN)
+                await self._train(session)
                 return True
         raise NoExamples(
             f"of {report['num_judgements']} judgements of {report['num_prompts']} ranked prompts "

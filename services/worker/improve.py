@@ -5,8 +5,8 @@ from dataclasses import asdict
 from rewardloop.errors import JudgeCollapsed, NoPairs
 from rewardloop.method.agreement import Agreement
 from rewardloop.method.judge_health import beside_humans, collapse
-from rewardloop.records import Phase, Stage
-from rewardloop.store import iterations, outbox, pairs, ranked, rollouts, runs, training
+from rewardloop.records import Phase
+from rewardloop.store import dead_prompts, iterations, outbox, pairs, ranked, rollouts, runs
 from services.worker.steps import Step, Steps
 
 
@@ -33,7 +33,7 @@ class Improving(Steps):
             await iterations.add_to_report(session, self.iteration.id, "prompt_model", found)
             await self._enter(session, Phase.PROMPTS)
             outbox.add(session, outbox.PROMPTS, self.iteration.id)
-        return False
+        return True
 
     async def _await_prompts(self) -> bool:
         async with self.store.transaction() as session:
@@ -53,12 +53,17 @@ class Improving(Steps):
                 self.iteration.id,
                 times=self.config.rollout.num_tasks,
             )
-        return False
+        return True
 
     async def _await_rollout(self) -> bool:
         async with self.store.transaction() as session:
+            # Locked first: a dead prompt may be put back while it is looked.
+            await iterations.locked(session, self.iteration)
             if not await rollouts.is_complete(session, self.iteration.id):
                 return False
+            left_out = await dead_prompts.require_few(session, self.iteration, self.config.rollout)
+            if left_out is not None:
+                await iterations.add_to_report(session, self.iteration.id, "dead_prompts", left_out)
             await self._enter(session, Phase.PAIRING)
             return True
 
@@ -68,8 +73,7 @@ class Improving(Steps):
             report = await pairs.build(session, self.iteration, self.config.pairing)
             await iterations.add_to_report(session, self.iteration.id, "pairing", report)
             if report["num_pairs"]:
-                await training.add(session, self.iteration.id, Stage.MODEL)
-                await self._enter(session, Phase.TRAIN)
+                await self._train(session)
                 return True
         told = ", ".join(f"{count} {why}" for why, count in report["unpaired"].items())
         raise NoPairs(

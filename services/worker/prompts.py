@@ -6,7 +6,7 @@ batch only what was looked at until there were enough. The filter is made anew f
 is stored.
 """
 
-import asyncio
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +16,7 @@ from celery import Celery
 
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import RunConfig, SelfInstruct, Settings
 from rewardloop.errors import InvalidInput, TooFewPrompts, UpstreamRejected
 from rewardloop.method.self_instruct import (
@@ -33,20 +34,27 @@ from rewardloop.store import (
     candidates,
     contamination,
     iterations,
+    locks,
     outbox,
     prompts,
     ranked,
 )
 from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
+from services.worker.attempts import Servers, work_through
+from services.worker.batch import Batch
+from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
+from services.worker.probes import PROMPT_MODEL, probe_writing
 
 BATCH_SIZE = 32
 """Prompts that are written at once; the shots of a batch know only the batches before."""
+MAX_ATTEMPTS = 3
+"""At one prompt; one that fails so often is stored as `failed`, as others are as `refused`."""
 
 
 def lock_name(iteration_id: UUID) -> str:
-    return f"prompts:{iteration_id}"
+    return locks.writing_prompts(iteration_id)
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
@@ -57,11 +65,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
             return
         iteration, config = found
         assert config.prompts.self_instruct is not None
-        async with failures_noted(store, iteration), prompt_model(settings) as model:
-            writing = Writing(store, model, config, config.prompts.self_instruct, iteration)
-            done = await writing.work()
+        how, done = config.prompts.self_instruct, False
+        async with (
+            failures_noted(store, iteration),
+            permitted(of_iteration(store, iteration)) as permit,
+            prompt_model(settings) as model,
+        ):
+            done = await Writing(store, model, config, how, iteration, permit).work()
         async with store.transaction() as session:
-            task = outbox.ADVANCE if done else outbox.PROMPTS
+            task = outbox.ADVANCE if done or not permit.may_take_more else outbox.PROMPTS
             outbox.add(session, task, iteration_id)
     await relay(store, app)
 
@@ -88,6 +100,10 @@ class Writing:
     config: RunConfig
     how: SelfInstruct
     iteration: Iteration
+    permit: Permit
+
+    def __post_init__(self) -> None:
+        self._servers = Servers({PROMPT_MODEL: lambda: probe_writing(self.model, self.how, STOP)})
 
     async def work(self) -> bool:
         """Returns whether the iteration has its prompts now.
@@ -98,9 +114,10 @@ class Writing:
         await self._load()
         deadline = time.monotonic() + WORK_SECONDS
         wanted = self.config.prompts.num_per_iteration
-        max_written = wanted * self.how.max_attempts_per_prompt
+        before = self.iteration.report.get("prompts_before_retry", {"num_written": 0})
+        max_written = before["num_written"] + wanted * self.how.max_attempts_per_prompt
         while self.num_accepted < wanted and self.num_written < max_written:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or not self.permit.may_take_more:
                 return False
             await self._write_batch(min(BATCH_SIZE, max_written - self.num_written), wanted)
         await self._finish(wanted)
@@ -126,14 +143,17 @@ class Writing:
         self.num_accepted = int(so_far["num_accepted"])
 
     async def _write_batch(self, size: int, wanted: int) -> None:
-        attempts = range(self.num_written, self.num_written + size)
-        written = await asyncio.gather(*(self._write(attempt) for attempt in attempts))
+        batch = Batch(self._write, range(self.num_written, self.num_written + size), MAX_ATTEMPTS)
+        await work_through(batch, self._servers, self.permit, limit=size, seconds=math.inf)
+        if len(batch.written) < size:
+            return  # a pause: what failed is not tried again now, and a batch is stored whole
         found = []
-        for candidate in written:
+        for _, candidate in sorted(batch.written.items()):
             if self.num_accepted == wanted:
                 break
             found.append(self._settled(candidate))
         async with self.store.transaction() as session:
+            await iterations.require_unchanged(session, self.iteration)
             await candidates.add(session, self.iteration, found)
             await iterations.note_progress(session, self.iteration.id)
         self.num_written += len(found)
@@ -142,9 +162,10 @@ class Writing:
         """What the prompt model writes, not filtered yet."""
         seed = (self.config.seed + self.iteration.index) * 1_000_003 + attempt
         shots = choose_shots(self.human, self.generated, self.how, seed)
+        key = request_key("prompt", self.iteration.id, attempt)
         try:
-            completion, finish_reason = await self.model.complete(
-                few_shot_prompt(shots), self.how, STOP
+            completion, finish_reason = await self._servers.asked(
+                PROMPT_MODEL, self.model.complete(few_shot_prompt(shots), self.how, STOP, key=key)
             )
         except (InvalidInput, UpstreamRejected) as error:  # the shots are too long, say
             return Candidate(attempt, "", "refused", error.message)

@@ -3,35 +3,42 @@
 A task keeps `max_prompts_in_flight` prompts going on one event loop. It leases
 them a few at a time, and a prompt's answers are judged while other prompts are
 still being sampled. After WORK_SECONDS it takes no new prompt, lets its own finish
-and sends for a successor, so that no Celery task grows old.
+and sends for a successor, so that no Celery task grows old. A prompt that fails stops no
+other one: `attempts` says whose failure it is, and Postgres counts it.
 """
 
 import asyncio
 import logging
 import os
 import socket
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from celery import Celery
 
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
+from rewardloop.clients.http import attempts
 from rewardloop.clients.judge import JudgeClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable
+from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
-from rewardloop.store import Store, iterations, outbox, rollouts
+from rewardloop.store import Store, dead_prompts, iterations, outbox, rollouts
 from rewardloop.store.rollouts import LeasedPrompt, StoredResponse
-from services.worker.phase import WORK_SECONDS, failures_noted, running_in, together
+from rewardloop.texts import storable
+from services.worker.attempts import Servers, all_done, work_through
+from services.worker.permit import Permit, of_iteration, permitted
+from services.worker.phase import WORK_SECONDS, failures_noted, running_in
+from services.worker.probes import GENERATOR, JUDGE, probe_generator, probe_judge
 
 logger = logging.getLogger("rewardloop.worker")
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
+RELEASE_SECONDS = 20.0
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
@@ -43,14 +50,15 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     key = settings.api_key.get_secret_value()
     async with (
         failures_noted(store, iteration),
+        permitted(of_iteration(store, iteration)) as permit,
         GeneratorClient(settings.generator_urls, key) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
-        await Rollout(store, generator, judge, config, iteration_id).work()
+        await Rollout(store, generator, judge, config, iteration_id, permit).run()
     async with store.transaction() as session:
-        if await rollouts.has_pending(session, iteration_id):
+        if permit.may_take_more and await rollouts.has_pending(session, iteration_id):
             outbox.add(session, outbox.ROLLOUT, iteration_id)
-        elif await rollouts.is_complete(session, iteration_id):
+        elif not permit.may_take_more or await rollouts.is_complete(session, iteration_id):
             outbox.add(session, outbox.ADVANCE, iteration_id)
     await relay(store, app)
 
@@ -64,19 +72,41 @@ class Rollout:
     judge: JudgeClient
     config: RunConfig
     iteration_id: UUID
+    permit: Permit = field(default_factory=Permit)
 
     def __post_init__(self) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self._servers = Servers(
+            {
+                GENERATOR: lambda: probe_generator(self.generator, self.config.sampling),
+                JUDGE: lambda: probe_judge(self.judge, self.config.judging),
+            }
+        )
+        self._num_working = 0
+        self._alone = False
+        """Whether the one prompt that is worked on is one that may end this process."""
 
-    async def work(self) -> None:
+    async def run(self) -> None:
         """Lease and process prompts; on an error, give back what is still leased."""
+        async with self.store.working(self.owner):
+            await self._work()
+
+    async def _work(self) -> None:
         keeper = asyncio.create_task(self._keep_leases())
         try:
-            await self._process_all()
+            limit = self.config.rollout.max_prompts_in_flight
+            await work_through(self, self._servers, self.permit, limit=limit, seconds=WORK_SECONDS)
         finally:
             keeper.cancel()
-            async with self.store.transaction() as session:
-                await rollouts.release(session, self.iteration_id, self.owner)
+            await self._release()
+
+    async def _release(self) -> None:
+        """Not only once: a database that was away for a moment is why many a task ends, and a
+        lease that is not given back counts against its prompt."""
+        async for attempt in attempts(RELEASE_SECONDS):
+            with attempt:
+                async with self.store.transaction() as session:
+                    await rollouts.release(session, self.iteration_id, self.owner)
 
     async def _keep_leases(self) -> None:
         while True:
@@ -87,40 +117,56 @@ class Rollout:
             except UpstreamUnavailable as error:
                 logger.warning("leases not renewed: %s", error.message)
 
-    async def _process_all(self) -> None:
-        deadline = time.monotonic() + WORK_SECONDS
-        running: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                if time.monotonic() < deadline:
-                    free = self.config.rollout.max_prompts_in_flight - len(running)
-                    for prompt in await self._lease(free):
-                        running.add(asyncio.create_task(self._process(prompt)))
-                if not running:
-                    return
-                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-        finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+    async def take(self, count: int) -> list[LeasedPrompt]:
+        """Prompts of which one may end this process come one at a time, with nothing beside."""
+        if self._alone:
+            return []
+        found = await self._lease(count)
+        if not found and not self._num_working:
+            found = await self._lease(1, suspects=True)
+            self._alone = bool(found)
+        self._num_working += len(found)
+        return found
 
-    async def _lease(self, count: int) -> list[LeasedPrompt]:
+    async def _lease(self, count: int, *, suspects: bool = False) -> list[LeasedPrompt]:
         async with self.store.transaction() as session:
             return await rollouts.lease(
-                session, self.iteration_id, self.owner, count, LEASE_SECONDS
+                session, self.iteration_id, self.owner, count, LEASE_SECONDS, suspects=suspects
             )
+
+    async def seconds_until_due(self) -> float | None:
+        async with self.store.transaction() as session:
+            return await rollouts.seconds_until_due(session, self.iteration_id)
+
+    async def work(self, prompt: LeasedPrompt) -> None:
+        try:
+            await self._process(prompt)
+        finally:
+            self._num_working -= 1
+            self._alone = False
+
+    async def failed(self, prompt: LeasedPrompt, error: RewardloopError, *, counts: bool) -> None:
+        max_attempts = self.config.rollout.max_attempts
+        async with self.store.transaction() as session:
+            is_dead = await dead_prompts.note_failure(
+                session, self.iteration_id, prompt, error, max_attempts, counts=counts
+            )
+            if is_dead:
+                await iterations.note_progress(session, self.iteration_id)
+        telemetry.FAILED_ATTEMPTS.labels("rollout", error.kind).inc()
+        logger.warning(
+            "prompt %d: %s%s", prompt.prompt_id, error.message, "; it is dead" if is_dead else ""
+        )
 
     async def _process(self, prompt: LeasedPrompt) -> None:
         try:
             responses = await self._sample(prompt)
         except (InvalidInput, UpstreamRejected) as error:
             async with self.store.transaction() as session:
-                await rollouts.reject(session, self.iteration_id, prompt, error.message)
+                await rollouts.reject(session, self.iteration_id, prompt, storable(error.message))
                 await iterations.note_progress(session, self.iteration_id)
             return
-        await self._judge_all(prompt, responses)
+        await all_done(*(self._judge(prompt, r) for r in responses if r.missing_judgements))
         async with self.store.transaction() as session:
             if not await rollouts.finish(session, self.iteration_id, prompt):
                 logger.warning("lost the lease on prompt %d", prompt.prompt_id)
@@ -132,7 +178,10 @@ class Rollout:
         stored = await self._stored(prompt)
         missing = sorted(set(range(sampling.num_samples)) - set(stored))
         if missing:
-            samples = await self.generator.sample(prompt.messages, sampling, len(missing))
+            key = request_key("sample", self.iteration_id, prompt.prompt_id, missing)
+            samples = await self._servers.asked(
+                GENERATOR, self.generator.sample(prompt.messages, sampling, len(missing), key=key)
+            )
             await self._store_samples(prompt, list(zip(missing, samples, strict=True)))
             stored = await self._stored(prompt)
         return list(stored.values())
@@ -152,16 +201,14 @@ class Rollout:
         telemetry.SAMPLES.inc(len(samples))
         _count_tokens("sample", [sample for _, sample in samples])
 
-    async def _judge_all(self, prompt: LeasedPrompt, responses: list[StoredResponse]) -> None:
-        async with together() as group:
-            for response in responses:
-                if response.missing_judgements:
-                    group.create_task(self._judge(prompt, response))
-
     async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
         missing = response.missing_judgements
-        written = await self.judge.judge(
-            prompt.messages, response.text, self.config.judging, len(missing)
+        key = request_key("judge", response.response_id, missing)
+        written = await self._servers.asked(
+            JUDGE,
+            self.judge.judge(
+                prompt.messages, response.text, self.config.judging, len(missing), key=key
+            ),
         )
         async with self.store.transaction() as session:
             await rollouts.add_judgements(

@@ -7,8 +7,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import telemetry
 from rewardloop.config import RunConfig, Settings
-from rewardloop.errors import TrainingFailed
-from rewardloop.records import IterationKind, JobState, JudgementMode, Phase, Purpose, Stage
+from rewardloop.records import (
+    IterationKind,
+    IterationState,
+    JobState,
+    JudgementMode,
+    Phase,
+    Purpose,
+    Stage,
+)
 from rewardloop.store import (
     Store,
     evaluations,
@@ -39,13 +46,18 @@ class Steps:
     config: RunConfig
     iteration: Iteration
 
+    async def next(self) -> bool:
+        """Take the step that is due; returns whether another can be taken at once."""
+        if self.iteration.state == IterationState.QUEUED:
+            return await self._start()
+        return await self.of(Phase(self.iteration.phase))()
+
     def of(self, phase: Phase) -> Step:
         """The step that leads out of `phase`."""
         return self._steps()[phase]
 
     def _steps(self) -> dict[Phase, Step]:
         return {
-            Phase.WAITING: self._start,
             Phase.TRAIN: lambda: self._await_training(Stage.MODEL, Phase.SWAP),
             Phase.SWAP: self._swap,
             Phase.ASSESS: self._await_assessment,
@@ -53,7 +65,10 @@ class Steps:
 
     async def _start(self) -> bool:
         async with self.store.transaction() as session:
-            return await iterations.try_start(session, self.iteration.id)
+            started = await iterations.try_start(session, self.iteration.id)
+            if started and self.iteration.phase == Phase.TRAIN_BASELINE:
+                await training.ask_to_go_on(session, self.iteration.id)
+            return started
 
     async def _enter(self, session: AsyncSession, phase: Phase) -> None:
         current = await iterations.locked(session, self.iteration)
@@ -80,11 +95,17 @@ class Steps:
                 replicas=reports,
             )
 
+    async def _train(self, session: AsyncSession) -> None:
+        """Hand the model's training to the trainer; one that was stopped or failed goes on."""
+        await training.add(session, self.iteration.id, Stage.MODEL)
+        await training.ask_to_go_on(session, self.iteration.id)
+        await self._enter(session, Phase.TRAIN)
+
     async def _await_training(self, stage: Stage, then: Phase) -> bool:
         async with self.store.transaction() as session:
             job = await training.of(session, self.iteration.id, stage)
             if job.state == JobState.FAILED:
-                raise TrainingFailed(job.error or "the trainer gave no reason")
+                raise training.failure_of(job)
             if job.state != JobState.SUCCEEDED:
                 return False
             await self._enter(session, then)
@@ -100,7 +121,7 @@ class Steps:
                 return False
             await self._ask_health(session, version)
             await self._enter(session, Phase.ASSESS)
-        return False
+        return True
 
     async def _ask_health(self, session: AsyncSession, version: str) -> None:
         """`version` shall judge the held-out rankings, in every mode that is wanted."""

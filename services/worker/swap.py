@@ -2,9 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rewardloop import checkpoints
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.config import Settings
 from rewardloop.errors import RewardloopError, SwapFailed
@@ -21,13 +22,22 @@ async def bring_to(store: Store, settings: Settings, version: str) -> list[dict[
     """
     async with store.transaction() as session:
         serving = await versions.serving(session)
-    return await activate_everywhere(settings, version, fallback=serving)
+        committed = {
+            known: checkpoints.digest_of((await versions.get(session, known)).manifest)
+            for known in {version, serving or version}
+        }
+    return await activate_everywhere(settings, version, serving, committed)
 
 
 async def activate_everywhere(
-    settings: Settings, version: str, fallback: str | None
+    settings: Settings,
+    version: str,
+    fallback: str | None,
+    committed: Mapping[str, str | None] | None = None,
 ) -> list[dict[str, Any]]:
     """Activate `version` on every replica and return what each of them verified.
+
+    `committed` holds the digests of the manifests in Postgres, for the replicas to compare.
 
     If one fails, those that hold `version` by now go back to `fallback`, and the
     error is raised; a replica whose own swap failed has gone back by itself.
@@ -40,7 +50,8 @@ async def activate_everywhere(
     key = settings.admin_key.get_secret_value()
     urls = settings.generator_urls
     outcomes = await asyncio.gather(
-        *(_activate(url, key, version) for url in urls), return_exceptions=True
+        *(_activate(ReplicaAdmin(url, key, committed), version) for url in urls),
+        return_exceptions=True,
     )
     reports = {
         url: outcome
@@ -52,7 +63,7 @@ async def activate_everywhere(
         errors.append(SwapFailed(f"the replicas hold different tensors under {version}"))
     if errors:
         if fallback is not None and fallback != version:
-            await _return_to(list(reports), key, fallback)
+            await _return_to([ReplicaAdmin(url, key, committed) for url in reports], fallback)
         raise errors[0]
     return [
         {"url": url, "canary": report["canary"], "num_tensors": len(report["checksums"])}
@@ -60,20 +71,20 @@ async def activate_everywhere(
     ]
 
 
-async def _activate(url: str, key: str, version: str) -> dict[str, Any]:
-    async with ReplicaAdmin(url, key) as replica:
+async def _activate(replica: ReplicaAdmin, version: str) -> dict[str, Any]:
+    async with replica:
         report = await replica.activate(version)
     if report["version"] != version:
-        raise SwapFailed(f"{url} says {report['version']} after activating {version}")
+        raise SwapFailed(f"{replica.url} says {report['version']} after activating {version}")
     return report
 
 
-async def _return_to(urls: Sequence[str], key: str, version: str) -> None:
-    for url in urls:
+async def _return_to(replicas: Sequence[ReplicaAdmin], version: str) -> None:
+    for replica in replicas:
         try:
-            await _activate(url, key, version)
+            await _activate(replica, version)
         except RewardloopError as error:
             raise SwapFailed(
-                f"{url} could not return to {version} ({error.message}); restart it: it starts on "
-                "the version that is marked as served"
+                f"{replica.url} could not return to {version} ({error.message}); restart it: it "
+                "starts on the version that is marked as served"
             ) from error

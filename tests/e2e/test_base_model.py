@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardloop.config import Training
@@ -106,3 +107,14 @@ def test_canaries_end_at_any_end(tmp_path: Path) -> None:
         assert after["continuation_token_ids"] == expected
         assert len(after["logprobs"]) == len(expected)
     assert len(ended[number]["continuation_token_ids"]) <= place + 1
+
+
+def test_a_base_whose_weights_are_not_numbers_is_refused(tmp_path: Path) -> None:
+    base = write_tiny_model(tmp_path / "base")
+    model = AutoModelForCausalLM.from_pretrained(base)
+    with torch.no_grad():
+        model.model.norm.weight[0] = torch.inf
+    model.save_pretrained(base)
+    with pytest.raises(ValueError, match=r"model\.norm\.weight has values that are not finite"):
+        base_model._write(str(base), tmp_path / "out")
+    assert not (tmp_path / "out" / "model.safetensors").exists()

@@ -37,10 +37,18 @@ def weights(demo: Demo) -> dict[str, Any]:
     return answer
 
 
+def committed(demo: Demo, version: str) -> dict[str, Any]:
+    """What a controller says of a version; those that a test publishes are not in Postgres."""
+    folder = demo.home / "checkpoints" / version
+    if not (folder / checkpoints.MANIFEST).exists():
+        return {}
+    return {"manifest_sha256": checkpoints.digest_of(checkpoints.read_manifest(folder))}
+
+
 def activate(demo: Demo, version: str) -> httpx.Response:
     return httpx.post(
         f"{demo.addresses['generator']}/admin/activate",
-        json={"version": version},
+        json={"version": version, **committed(demo, version)},
         headers={"authorization": f"Bearer {demo.keys['admin_key']}"},
         timeout=240,
     )

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from rewardloop import chat_tokens, checkpoints
 from rewardloop.clients.generator import GeneratorClient
+from rewardloop.errors import SwapFailed
 from rewardloop.method import rubric
 from rewardloop.records import JudgementMode, Message, Role
 from tests.e2e.real_demo import Demo
@@ -260,7 +261,9 @@ def test_a_plain_text_completion_spells_no_control_token(demo: Demo) -> None:
     assert end in raw.json()["choices"][0]["prompt_token_ids"]
 
 
-def republished(demo: Demo, name: str, edit: Callable[[Path], None]) -> str:
+def republished(
+    demo: Demo, name: str, edit: Callable[[Path], None], *, parent: str | None = None
+) -> str:
     """The newest version again, as `name`, with its files edited."""
     root = demo.home / "checkpoints"
     newest = demo.summary["iterations"][-1]["new_version"]
@@ -271,14 +274,22 @@ def republished(demo: Demo, name: str, edit: Callable[[Path], None]) -> str:
                 shutil.copy(file, folder)
         edit(folder)
 
-    checkpoints.publish(root, name, write, {"parent": newest})
+    checkpoints.publish(root, name, write, {"parent": parent})
     return name
+
+
+def committed(demo: Demo, version: str) -> dict[str, Any]:
+    """What a controller says of a version; those that a test publishes are not in Postgres."""
+    folder = demo.home / "checkpoints" / version
+    if not (folder / checkpoints.MANIFEST).exists():
+        return {}
+    return {"manifest_sha256": checkpoints.digest_of(checkpoints.read_manifest(folder))}
 
 
 def activate(demo: Demo, version: str) -> httpx.Response:
     return httpx.post(
         f"{demo.addresses['generator']}/admin/activate",
-        json={"version": version},
+        json={"version": version, **committed(demo, version)},
         headers={"authorization": f"Bearer {demo.keys['admin_key']}"},
         timeout=240,
     )
@@ -317,8 +328,10 @@ def test_a_version_with_another_template_is_not_swapped_in(demo: Demo) -> None:
     def shout(folder: Path) -> None:
         (folder / "chat_template.jinja").write_text("{{ messages[0]['content'] | upper }}")
 
+    newest = demo.summary["iterations"][-1]["new_version"]
+    with pytest.raises(SwapFailed, match="other-template differs from"):
+        republished(demo, "other-template", shout, parent=newest)
     refused = activate(demo, republished(demo, "other-template", shout))
     assert refused.status_code == 502
     assert "in its chat template" in refused.json()["detail"]
-    newest = demo.summary["iterations"][-1]["new_version"]
     assert chat(demo).json()["weight_version"] == newest

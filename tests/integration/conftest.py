@@ -41,6 +41,7 @@ from services.judge import app as judge_app
 from services.trainer.plan import plan_of
 from services.worker import advance, assess, evaluate, rollout
 from services.worker import prompts as writing
+from tests.integration.trainer_jobs import job, module  # noqa: F401 (fixtures)
 
 API_KEY = "api-key-of-the-tests"
 ADMIN_KEY = "admin-key-of-the-tests"
@@ -114,12 +115,12 @@ def settings(
     for name, value in variables.items():
         monkeypatch.setenv(f"REWARDLOOP_{name}", value)
     # A service that is down shall not hold a test up for a minute.
-    for module, name in (
+    for client, name in (
         (generator_client, "RETRY_SECONDS"),
         (judge_client, "RETRY_SECONDS"),
         (judge_app, "UPSTREAM_RETRY_SECONDS"),
     ):
-        monkeypatch.setattr(module, name, 0.5)
+        monkeypatch.setattr(client, name, 0.5)
     return Settings()
 
 

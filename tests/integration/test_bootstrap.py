@@ -12,7 +12,7 @@ from rewardloop.clients.judge import JudgeClient
 from rewardloop.errors import UpstreamUnavailable
 from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import PromptRecord, RankedPrompt, RankedText, Stage
-from rewardloop.store import training
+from rewardloop.store import ranked, training
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
 from services.trainer.plan import plan_of
@@ -346,22 +346,23 @@ async def test_two_assessing_tasks_at_once_are_as_good_as_one(ready: Any) -> Non
     assert [row["stage"] for row in stages] == ["baseline", "model"]
 
 
-def failing_once(after: int, error: Exception) -> Callable[..., Any]:
-    """`JudgeClient.judge`, but its call number `after` raises."""
-    judge, calls = JudgeClient.judge, iter(range(1_000_000))
+def away_from(call: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, but its call of this number and those behind it find nobody."""
+    calls = iter(range(1_000_000))
 
-    async def instead(self: JudgeClient, *args: Any, **kwargs: Any) -> Any:
-        if next(calls) == after:
-            raise error
-        return await judge(self, *args, **kwargs)
+    async def instead(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) >= call:
+            raise UpstreamUnavailable("away")
+        return await function(*args, **kwargs)
 
     return instead
 
 
-@pytest.mark.parametrize("error", [UpstreamUnavailable("away"), RuntimeError("killed")])
+@pytest.mark.parametrize(("place", "name"), [(JudgeClient, "judge"), (ranked, "add_judgements")])
 async def test_an_assessing_task_that_dies_is_gone_on_with(
-    ready: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ready: Any, monkeypatch: pytest.MonkeyPatch, place: Any, name: str
 ) -> None:
+    """The judge goes away, or the database."""
     ready.serve()
     bootstrap, _ = await ready.new_run(
         bootstrap=BOOTSTRAP, rollout={"max_prompts_in_flight": 1}, sampling={"num_samples": 2}
@@ -371,9 +372,10 @@ async def test_an_assessing_task_that_dies_is_gone_on_with(
         "UPDATE iterations SET failing_since = now()"
         " WHERE state = 'running' RETURNING failing_since"
     )
-    monkeypatch.setattr(JudgeClient, "judge", failing_once(after=10, error=error))
-    with pytest.raises(type(error)):
-        await ready.assess(bootstrap)
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, away_from(10, getattr(place, name)))
+        with pytest.raises(UpstreamUnavailable):
+            await ready.assess(bootstrap)
     kept = await ready.rows("SELECT * FROM ranked_judgements ORDER BY id")
     assert 8 * NUM_JUDGEMENTS <= len(kept) <= 10 * NUM_JUDGEMENTS
     waiting = await ready.advance(bootstrap)
@@ -425,7 +427,7 @@ async def test_without_an_eft_example_the_bootstrap_fails(
     assert stands(failed) == ("failed", "select_eft")
     assert told in failed.error
     assert failed.report["eft"]["num_kept"] == 0
-    assert (await ready.iteration(first)).error == "iteration 0 failed before it"
+    assert stands(await ready.advance(first)) == ("queued", "waiting")
     assert await ready.value("SELECT count(*) FROM training_jobs") == 1  # the baseline's
 
 

@@ -89,7 +89,7 @@ async def test_a_failed_run_reports_why(ready: Any, api: httpx.AsyncClient) -> N
     assert "not worth training on" in failed["error"]
     assert failed["report"]["health"]["top_score_share"] == 1.0
     assert failed["scores"]["scores"]["5"] == 36
-    assert (behind["state"], behind["error"]) == ("failed", "iteration 1 failed before it")
+    assert (behind["state"], behind["error"]) == ("queued", None)
 
 
 async def test_a_finished_run_reports_its_versions_side_by_side(

@@ -16,8 +16,9 @@ from starlette.routing import Route
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import free_port
 from rewardloop.errors import Conflict, InvalidInput, TooFewPrompts, UpstreamUnavailable
+from rewardloop.lifecycle import Ask
 from rewardloop.records import Message, Phase, PromptRecord
-from rewardloop.store import candidates, iterations, prompts
+from rewardloop.store import candidates, control, iterations, prompts
 from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
 from services.generator.stub_engine import Faults
@@ -154,7 +155,7 @@ async def test_a_prompt_model_that_repeats_itself_fails_the_iteration_with_count
         "rejected": {"duplicate": 29},
     }
     assert len(await written(ready, first)) == 30
-    assert (await ready.iteration(second)).error == "iteration 1 failed before it"
+    assert stands(await ready.advance(second)) == ("queued", "waiting")
 
 
 async def test_too_few_prompts_are_never_taken_for_enough(
@@ -167,6 +168,26 @@ async def test_too_few_prompts_are_never_taken_for_enough(
     with pytest.raises(TooFewPrompts):
         await ready.write_prompts(only)
     assert stands(await ready.advance(only)) == ("failed", "prompts")
+
+
+async def test_a_retry_asks_the_prompt_model_for_as_many_again(ready: Any) -> None:
+    """Which somebody has put a better one in the place of, or what is there suffices by now."""
+    ready.serve(Faults(repeats_itself=True))
+    (only,) = await in_prompts(ready)
+    with pytest.raises(TooFewPrompts):
+        await ready.write_prompts(only)
+    for _ in range(2):
+        ready.stop_generator()
+    ready.serve()
+    async with ready.store.transaction() as session:
+        await control.ask(session, only, Ask.RETRY)
+    assert stands(await ready.advance(only)) == ("running", "prompts")
+    await ready.write_prompts(only)
+    again = await ready.advance(only)
+    assert stands(again) == ("running", "rollout")
+    assert again.report["prompts_before_retry"]["num_accepted"] == 1
+    assert again.report["prompts"]["num_accepted"] == 6
+    assert 30 < again.report["prompts"]["num_written"] <= 60
 
 
 def meanwhile(world: Any, happens: Callable[[Any], Awaitable[None]]) -> None:
@@ -209,7 +230,7 @@ async def test_a_written_batch_is_progress(ready: Any, monkeypatch: pytest.Monke
     complete, calls = GeneratorClient.complete, iter(range(100))
 
     async def fails_in_its_second_batch(*args: Any) -> str:
-        if next(calls) == 3:
+        if next(calls) >= 3:
             raise UpstreamUnavailable("away")
         return await complete(*args)
 

@@ -210,9 +210,12 @@ async def test_one_iteration_runs_at_a_time(world: Any, iteration_id: UUID) -> N
 @pytest.mark.parametrize(
     ("table", "change", "constraint"),
     [
-        (Iteration, {"state": "paused"}, "state_is_known"),
+        (Iteration, {"state": "lost"}, "state_is_known"),
         (Iteration, {"state": "failed"}, "failed_says_why"),
         (Iteration, {"error": "but it is queued"}, "failed_says_why"),
+        (Iteration, {"state": "running", "wish": "resume"}, "wish_is_known"),
+        (Iteration, {"wish": "cancel"}, "only_what_runs_is_asked"),
+        (Iteration, {"state": "paused", "wish": "pause"}, "only_what_runs_is_asked"),
         (Iteration, {"phase": "dreaming"}, "phase_is_known"),
         (Iteration, {"index": 0}, "only_the_bootstrap_has_index_zero"),
         (Iteration, {"kind": "bootstrap"}, "only_the_bootstrap_has_index_zero"),
@@ -347,7 +350,10 @@ REFUSED: dict[type[Base], list[tuple[dict[str, Any], str]]] = {
     ],
     Evaluation: [
         ({"version_b_id": "new"}, "two_versions"),
+        ({"state": "lost"}, "state_is_known"),
         ({"state": "paused"}, "state_is_known"),
+        ({"state": "running", "wish": "pause"}, "only_what_runs_is_asked"),
+        ({"wish": "cancel"}, "only_what_runs_is_asked"),
         ({"state": "failed"}, "failed_says_why"),
         ({"error": "but it is queued"}, "failed_says_why"),
         ({"state": "succeeded"}, "success_has_result"),
@@ -480,7 +486,7 @@ def test_the_checks_of_the_migration_are_those_of_the_models(
         modelled = connection.exec_driver_sql(query).all()
     engine.dispose()
     assert migrated == modelled
-    assert len(migrated) == 29
+    assert len(migrated) == 33
 
 
 def test_downgrading_leaves_nothing(

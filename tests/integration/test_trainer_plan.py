@@ -325,3 +325,12 @@ async def test_a_check_meets_the_last_one_that_won(checks: validation.Validation
     assert await go_on(checks, 1, "best", "best")
     assert not await go_on(checks, 2, "bad", "bad")
     assert not await go_on(checks, 3, "good", "good")  # beats the first, and what lost
+
+
+async def test_a_child_that_goes_on_brings_what_it_kept(checks: validation.Validation) -> None:
+    """A new trainer remembers no check; a child that begins anew must not meet an old one."""
+    check = {"step": 400, "answers": ["good", "good"]}
+    assert not (await checks.answer({**check, "against": ["best", "best"]}))["go_on"]
+    assert (await checks.answer({**check, "against": ["bad", "bad"]}))["go_on"]
+    assert await go_on(checks, 0, "fair", "fair")
+    assert await go_on(checks, 200, "good", "good")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -255,3 +256,82 @@ def test_space_is_asked_for_before_training(tmp_path: Path) -> None:
 def test_size(tmp_path: Path) -> None:
     folder = publish(tmp_path)
     assert checkpoints.size_of(folder) == 7 + 2 + (folder / "manifest.json").stat().st_size
+
+
+def test_a_digest_says_what_a_manifest_says_however_it_is_written(tmp_path: Path) -> None:
+    folder = publish(tmp_path)
+    manifest = checkpoints.read_manifest(folder)
+    from_postgres = json.loads(json.dumps(dict(reversed(manifest.items())), indent=7))
+    digest = checkpoints.digest_of(manifest)
+    assert checkpoints.digest_of(from_postgres) == digest
+    assert checkpoints.digest_of({**manifest, "parent": "m9"}) != digest
+    # By hand: sha256 of {"files":{},"version":"é"} with é as \u00e9.
+    by_hand = hashlib.sha256(b'{"files":{},"version":"\\u00e9"}').hexdigest()
+    assert checkpoints.digest_of({"version": "é", "files": {}}) == by_hand
+
+
+def test_a_row_without_a_manifest_has_no_digest() -> None:
+    assert checkpoints.digest_of({}) is None
+
+
+def test_a_rewritten_manifest_agrees_with_itself_and_not_with_postgres(tmp_path: Path) -> None:
+    folder = publish(tmp_path)
+    committed = checkpoints.digest_of(checkpoints.verify(folder))
+    assert checkpoints.verify(folder, committed)["version"] == "m1"
+    changed(folder)
+    manifest = {**checkpoints.read_manifest(folder), "files": checkpoints.describe(folder)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    checkpoints.verify(folder)
+    with pytest.raises(CheckpointInvalid, match=r"m1: manifest\.json is not the one that was comm"):
+        checkpoints.verify(folder, committed)
+
+
+def test_a_manifest_of_gigabytes_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = publish(tmp_path)
+    monkeypatch.setattr(checkpoints, "MAX_MANIFEST_BYTES", 10)
+    with pytest.raises(CheckpointInvalid, match=r"manifest\.json is damaged"):
+        checkpoints.verify(folder)
+
+
+def test_a_folder_that_cannot_be_read_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = publish(tmp_path)
+
+    def broken(_: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(checkpoints, "_sha256", broken)
+    with pytest.raises(CheckpointInvalid, match=r"m1 cannot be read .*Input/output error"):
+        checkpoints.verify(folder)
+
+
+def write_again(folder: Path) -> None:
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes())
+
+
+def replaced(folder: Path) -> None:
+    (folder / "new").write_bytes(b"{}")
+    (folder / "new").rename(folder / "config.json")
+
+
+def back_dated(folder: Path) -> None:
+    times = (folder / "config.json").stat()
+    (folder / "config.json").write_text("[]")
+    os.utime(folder / "config.json", ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("write", [write_again, replaced, back_dated, added, missing])
+def test_every_write_changes_the_state_of_a_folder(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    folder = publish(tmp_path)
+    state = checkpoints.state_of(folder)
+    checkpoints.verify(folder)  # reading changes nothing
+    checkpoints.require_state(folder, state)
+    time.sleep(0.02)  # file systems count time in ticks
+    write(folder)
+    with pytest.raises(CheckpointInvalid, match="was changed while it was loaded"):
+        checkpoints.require_state(folder, state)

@@ -61,7 +61,7 @@ def test_margins_are_rounded_as_means_are() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (records.IterationState, "queued running succeeded failed"),
+        (records.IterationState, "queued running paused cancelled succeeded failed"),
         (
             records.Phase,
             "waiting train_baseline swap_baseline judge_ranked select_eft prompt_model prompts "
@@ -71,8 +71,10 @@ def test_margins_are_rounded_as_means_are() -> None:
         (records.Stage, "baseline model"),
         (records.Purpose, "eft health"),
         (records.Preference, "first second tie"),
-        (records.PromptState, "pending leased done rejected"),
-        (records.JobState, "queued running succeeded failed"),
+        (records.PromptState, "pending leased done rejected dead"),
+        (records.JobState, "queued running paused cancelled succeeded failed"),
+        (records.EvaluationState, "queued running cancelled succeeded failed"),
+        (records.StopWish, "pause cancel"),
         (records.JudgementMode, "free constrained"),
         (records.UnscoredReason, "no_score out_of_range conflicting truncated refused"),
     ],

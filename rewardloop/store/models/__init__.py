@@ -6,9 +6,12 @@ iterations 1--n preference_pairs, 1--n training_jobs 1--n training_metrics
 prompts 1--n ranked_responses; iterations 1--n assessments 1--n ranked_judgements
 iterations 1--n candidate_prompts (self-instruct), 1--n ift_examples, 1--n eft_examples
 evaluations 1--n comparisons; evaluation_answers belong to a version and a prompt
+iterations or evaluations 1--n failed_items
 model_versions: parent -> child; serving names the one that is served
+api_keys stand alone
 """
 
+from rewardloop.store.models.access import ApiKey
 from rewardloop.store.models.base import Base
 from rewardloop.store.models.method import (
     Assessment,
@@ -17,6 +20,7 @@ from rewardloop.store.models.method import (
     EftExample,
     Evaluation,
     EvaluationAnswer,
+    FailedItem,
     IftExample,
     RankedJudgement,
     RankedResponse,
@@ -43,6 +47,7 @@ from rewardloop.store.models.runs import (
 )
 
 __all__ = [
+    "ApiKey",
     "Assessment",
     "Base",
     "CandidatePrompt",
@@ -51,6 +56,7 @@ __all__ = [
     "Evaluation",
     "EvaluationAnswer",
     "Event",
+    "FailedItem",
     "IdempotencyKey",
     "IftExample",
     "Iteration",

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import EvaluationState, Preference
+from rewardloop.records import EvaluationState, Preference, StopWish
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -130,6 +130,8 @@ class Evaluation(Base):
     config: Mapped[Json]
     """The resolved `config.Evaluation`."""
     state: Mapped[str] = mapped_column(server_default=EvaluationState.QUEUED)
+    wish: Mapped[str | None]
+    """`cancel` while it runs and was asked to stop."""
     result: Mapped[Json | None]
     error: Mapped[str | None]
     failing_since: Mapped[datetime | None]
@@ -138,6 +140,10 @@ class Evaluation(Base):
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         one_of("state", *EvaluationState),
+        CheckConstraint(
+            f"wish IS NULL OR (wish = '{StopWish.CANCEL}' AND state = 'running')",
+            name="only_what_runs_is_asked",
+        ),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
         CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="success_has_result"),
         CheckConstraint("version_a_id <> version_b_id", name="two_versions"),
@@ -181,3 +187,23 @@ class Comparison(Base):
         one_of("preference", *Preference),
         CheckConstraint("(preference IS NULL) <> (reason IS NULL)", name="preference_or_reason"),
     )
+
+
+class FailedItem(Base):
+    """What failed beside the roll-out: a ranked response to judge, an evaluation's answer or
+    comparison. `subject_id` is the iteration's or the evaluation's."""
+
+    __tablename__ = "failed_items"
+    subject_id: Mapped[UUID] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    item: Mapped[str] = mapped_column(primary_key=True)
+    """What it is, within its kind; as in `assessment 3, response 17`."""
+    num_attempts: Mapped[int]
+    """Failed ones that were the item's own."""
+    is_dead: Mapped[bool] = mapped_column(server_default="false")
+    """It is left out: it failed as often as a prompt may."""
+    not_before: Mapped[datetime]
+    """When the next attempt may begin."""
+    last_error: Mapped[str]
+    last_error_kind: Mapped[str]
+    __table_args__ = (one_of("kind", "ranked_response", "answer", "comparison"),)

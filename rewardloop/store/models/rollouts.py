@@ -14,7 +14,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import JobState, PromptState, Stage
+from rewardloop.records import JobState, PromptState, Stage, StopWish
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -50,10 +50,33 @@ class IterationPrompt(Base):
     lease_expires_at: Mapped[datetime | None]
     reason: Mapped[str | None]
     """Why the prompt was rejected."""
+    num_attempts: Mapped[int] = mapped_column(server_default="0")
+    """Failed ones that were the prompt's own."""
+    num_lost_leases: Mapped[int] = mapped_column(server_default="0")
+    """Leases that ran out or were taken back since their task had ended."""
+    not_before: Mapped[datetime | None]
+    """When the next attempt may begin."""
+    last_error: Mapped[str | None]
+    last_error_kind: Mapped[str | None]
+    """Its stable name, as in problem details."""
     __table_args__ = (
         one_of("state", *PromptState),
         CheckConstraint("(state = 'rejected') = (reason IS NOT NULL)", name="rejected_says_why"),
+        CheckConstraint("state <> 'dead' OR last_error IS NOT NULL", name="dead_says_why"),
+        CheckConstraint(
+            "(last_error IS NULL) = (last_error_kind IS NULL)", name="an_error_has_a_kind"
+        ),
         Index("unfinished_prompts", "iteration_id", "state"),
+        # In the order in which they are leased.
+        Index(
+            "pending_prompts",
+            "iteration_id",
+            "num_lost_leases",
+            text("num_attempts DESC"),
+            text("not_before NULLS FIRST"),
+            "prompt_id",
+            postgresql_where=text("state = 'pending'"),
+        ),
         # Expired leases are looked for every few seconds, in prompts of all times.
         Index("leased_prompts", "lease_expires_at", postgresql_where=text("state = 'leased'")),
     )
@@ -148,13 +171,17 @@ class TrainingJob(Base):
     num_steps: Mapped[int | None]
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
+    stop_wanted: Mapped[str | None]
+    """How it was asked to stop; a trainer takes no job that is to stop."""
     error: Mapped[str | None]
+    error_kind: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
     __table_args__ = (
         UniqueConstraint("iteration_id", "stage"),
         one_of("stage", *Stage),
         one_of("state", *JobState),
+        one_of("stop_wanted", *StopWish),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
     )
 

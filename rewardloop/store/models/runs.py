@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import IterationKind, IterationState, Phase
+from rewardloop.records import IterationKind, IterationState, Phase, StopWish
 from rewardloop.store.models.base import Base, Json, one_of
 
 
@@ -54,6 +54,10 @@ class Iteration(Base):
     """Index t makes M_t+1 from M_t and counts from 1; 0 is the bootstrap, M0 to M1."""
     state: Mapped[str] = mapped_column(server_default=IterationState.QUEUED)
     phase: Mapped[str] = mapped_column(server_default=Phase.WAITING)
+    wish: Mapped[str | None]
+    """What a running iteration was asked for and has not come to yet."""
+    num_starts: Mapped[int] = mapped_column(server_default="0")
+    """How often it was given the engines; a task of an earlier start stores nothing."""
     base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     baseline_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     """The SFT baseline that a bootstrap makes on its way."""
@@ -76,6 +80,8 @@ class Iteration(Base):
         ),
         one_of("state", *IterationState),
         one_of("phase", *Phase),
+        one_of("wish", *StopWish),
+        CheckConstraint("wish IS NULL OR state = 'running'", name="only_what_runs_is_asked"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
         # The replicas serve one version at a time, so one iteration runs at a time.
         Index("one_running", "state", unique=True, postgresql_where=text("state = 'running'")),
@@ -83,13 +89,15 @@ class Iteration(Base):
 
 
 class PhaseSpan(Base):
-    """When an iteration entered and left a phase."""
+    """When an iteration entered and left a phase, the last time that it did."""
 
     __tablename__ = "phase_spans"
     iteration_id: Mapped[UUID] = mapped_column(ForeignKey("iterations.id"), primary_key=True)
     phase: Mapped[str] = mapped_column(primary_key=True)
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     ended_at: Mapped[datetime | None]
+    earlier_seconds: Mapped[float] = mapped_column(server_default="0")
+    """Spent in the phase before: a pause or a failure ends a span, and it is entered again."""
 
 
 class IdempotencyKey(Base):

@@ -4,10 +4,10 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from rewardloop.cli import progress
 from rewardloop.cli.progress import follow
+from rewardloop.cli.terminal import Console
 from rewardloop.errors import EnvironmentUnfit
 
 ZERO = {
@@ -124,3 +124,15 @@ async def test_a_check_ends_the_watch() -> None:
     with pytest.raises(EnvironmentUnfit, match="vLLM ended"):
         await follow(api, "r1", console(), check)  # type: ignore[arg-type]
     assert len(api.asked) == 2
+
+
+async def test_each_growth_of_the_dead_is_told_once() -> None:
+    polls = [[view(1, "running", "rollout", prompts=60, prompts_dead=num)] for num in (0, 1, 1, 3)]
+    api = FakeApi(*polls, [view(1, "succeeded", "done", prompts=60, prompts_dead=3)])
+    shown = console()
+    await follow(api, "run", shown)  # type: ignore[arg-type]
+    told = [line for line in text(shown).splitlines() if "dead" in line]
+    assert told == [
+        "iteration 1: 1 of 60 prompts dead; see `rewardloop dead i1`",
+        "iteration 1: 3 of 60 prompts dead; see `rewardloop dead i1`",
+    ]

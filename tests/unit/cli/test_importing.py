@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from rewardloop.cli import importing, main
+from rewardloop.cli.terminal import Console
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.errors import BrokenFile, InvalidInput
@@ -20,7 +20,7 @@ COMPARE = ("POST", "/v1/datasets/mine/compare")
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "console", Console(markup=False, width=400))
+    monkeypatch.setattr(importing, "console", Console(width=400))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from rewardloop import checkpoints
+from services.generator import committed
 from services.generator.gate import Gate
 
 API_KEY, ADMIN_KEY = "api-key-of-16-chars", "admin-key-of-16-chars"
@@ -103,7 +104,7 @@ class FakeServer:
         await self.may_answer.wait()
         if body.get("stream"):
             return StreamingResponse(self._chunks(body), media_type="text/event-stream")
-        if body.get("fail"):
+        if body.get("user") == "fail":
             return JSONResponse({"error": {"message": "no", "type": "BadRequestError"}}, 400)
         choices = [
             {
@@ -164,8 +165,8 @@ class Replica:
         body = {"model": "policy", "messages": [{"role": "user", "content": "Hi"}], **fields}
         return await self.api.post("/v1/chat/completions", json=body)
 
-    async def activate(self, version: str) -> httpx.Response:
-        return await self.admin.post("/admin/activate", json={"version": version})
+    async def activate(self, version: str, **more: Any) -> httpx.Response:
+        return await self.admin.post("/admin/activate", json={"version": version, **more})
 
     async def weights(self) -> dict[str, Any]:
         answer = await self.admin.get("/admin/weights")
@@ -189,6 +190,11 @@ async def replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         monkeypatch.setenv(name, value)
     for version in CANARY_LOGPROBS:
         _publish(tmp_path, version)
+
+    async def without_manifest(*_: object) -> None:
+        """What Postgres says of a row that was committed without one."""
+
+    monkeypatch.setattr(committed, "manifest_digest", without_manifest)
     server = FakeServer(FakeEngine())
 
     async def health(_: Request) -> Response:

@@ -9,8 +9,24 @@ import pytest
 
 from rewardloop import checkpoints
 from rewardloop.errors import CheckpointInvalid, SwapFailed
-from services.generator import swap
+from services.generator import admission, swap
 from services.generator.admission import Admission
+
+API_KEY = "api-key-of-16-chars"  # of the fixture
+
+
+async def post_by_hand(replica: Any, body: Any) -> None:
+    """httpx's transport would read a body whole before it calls the app."""
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": await anext(body), "more_body": True}
+
+    async def send(_: Any) -> None:
+        raise AssertionError("half a request has no answer")
+
+    headers = [(b"authorization", f"Bearer {API_KEY}".encode())]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
+    await replica.app(scope, receive, send)
 
 
 async def test_a_swap_reloads_verifies_and_reports(
@@ -79,20 +95,63 @@ async def test_two_swaps_take_turns(replica: Any) -> None:
     assert reloads == ["pause", "resume", "pause", "resume"]
 
 
-async def test_requests_that_do_not_end_in_time_stop_the_swap(
+async def test_requests_that_do_not_end_in_time_are_ended_and_may_be_repeated(
     replica: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap, "DRAIN_SECONDS", 0.02)
+    """The fake server does not look whether its client has gone, so it is made to stop."""
+    monkeypatch.setenv("REWARDLOOP_SWAP_DRAIN_SECONDS", "0.02")
+    monkeypatch.setattr(admission, "END_SECONDS", 0.02)
     replica.server.may_answer.clear()
     running = asyncio.create_task(replica.chat())
     await replica.server.arrived.wait()
-    refused = await replica.activate("m1")
-    assert refused.status_code == 503
-    assert "1 requests were still running" in refused.json()["detail"]
-    assert "pause" not in replica.engine.events
+    swapped = await replica.activate("m1")
+    assert (swapped.status_code, swapped.json()["num_ended"]) == (200, 1)
+    ended = await running
+    assert (ended.status_code, ended.headers["retry-after"]) == (503, "2")
+    assert "it was ended, so that new weights could be loaded" in ended.json()["detail"]
     replica.server.may_answer.set()
-    assert (await running).json()["weight_version"] == "m0"
-    assert (await replica.chat()).json()["weight_version"] == "m0"
+    assert (await replica.chat()).json()["weight_version"] == "m1"
+
+
+async def test_a_stream_that_is_ended_says_so_and_does_not_look_whole(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REWARDLOOP_SWAP_DRAIN_SECONDS", "0.02")
+    monkeypatch.setattr(admission, "END_SECONDS", 0.02)
+
+    half_sent = asyncio.Event()
+
+    async def first_half(_: Any) -> Any:
+        yield 'data: {"id": "x", "choices": []}\n\n'
+        half_sent.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(replica.server, "_chunks", first_half)
+    running = asyncio.create_task(replica.chat(stream=True))
+    await half_sent.wait()
+    assert (await replica.activate("m1")).status_code == 200
+    first, last, nothing = (await running).text.split("\n\n")
+    assert json.loads(first.removeprefix("data: "))["weight_version"] == "m0"
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["code"], error["type"], nothing) == (503, "upstream-unavailable", "")
+
+
+async def test_half_a_request_holds_no_swap_up(
+    replica: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REWARDLOOP_SWAP_DRAIN_SECONDS", "5")
+    sent_half = asyncio.Event()
+
+    async def body() -> Any:
+        yield b'{"messages": '
+        sent_half.set()
+        await asyncio.Event().wait()
+
+    half = asyncio.create_task(post_by_hand(replica, body()))
+    await sent_half.wait()
+    answer = await asyncio.wait_for(replica.activate("m1"), 4)
+    assert (answer.status_code, answer.json()["num_ended"]) == (200, 0)
+    half.cancel()
 
 
 async def test_a_canary_mismatch_goes_back_to_the_old_version(
@@ -194,6 +253,7 @@ async def test_canaries_that_are_not_answered_in_time_are_asked_for_again_later(
         await asyncio.Event().wait()
         raise AssertionError("unreachable")
 
+    await replica.chat()  # which begins with the proof of m0
     monkeypatch.setattr(swap, "STEP_SECONDS", 0.02)
     monkeypatch.setattr(swap.Swapper, "_engine_logprobs", hang)
     refused = await replica.activate("m0")
@@ -273,11 +333,10 @@ async def test_more_stop_ids_than_the_engine_knows_are_added_to_each_request(rep
     assert (await replica.activate("m2")).status_code == 200
     await replica.chat()
     await replica.chat(stop_token_ids=[5], n=2)
-    await replica.chat(ignore_eos=True)
     assert (await replica.activate("m1")).status_code == 200
     await replica.chat()
     asked = [request.get("stop_token_ids") for request in replica.server.requests]
-    assert asked == [[7, 9], [5, 7, 9], None, None]
+    assert asked == [[7, 9], [5, 7, 9], None]
 
 
 async def test_fewer_stop_ids_than_the_engines_are_not_loaded(replica: Any) -> None:

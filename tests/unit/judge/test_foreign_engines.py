@@ -157,10 +157,10 @@ async def test_a_stream_that_stops_in_mid_judgement_is_truncated(serve: Serve) -
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ({"error": {"message": "out of memory", "code": 500}}, "upstream-unavailable"),
+        ({"error": {"message": "out of memory", "code": 500}}, "upstream-failed"),
         ({"error": {"message": "out of memory", "code": 400}}, "upstream-rejected"),
-        ({"error": {"message": "out of memory", "code": "oom"}}, "upstream-unavailable"),
-        ({"error": "out of memory"}, "upstream-unavailable"),
+        ({"error": {"message": "out of memory", "code": "oom"}}, "upstream-failed"),
+        ({"error": "out of memory"}, "upstream-failed"),
         ({"object": "error", "message": "out of memory", "code": 400}, "upstream-rejected"),
     ],
 )

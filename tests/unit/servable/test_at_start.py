@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rewardloop.errors import CheckpointInvalid, SwapFailed
-from services.generator.read_at_start import read_at_start, require_same
+from rewardloop.servable.at_start import read_at_start, require_same
 
 END = {"id": 3, "content": "<|im_end|>"}
 TOKENIZER = {"version": "1.0", "padding": None, "model": {"vocab": {"a": 0}}, "added_tokens": [END]}

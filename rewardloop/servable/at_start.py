@@ -1,10 +1,11 @@
 """What vLLM reads of a checkpoint at its start only, and never again at a swap of weights.
 
-These are the tokenizer, the chat template and the token ids that end an answer. A version
-that differs in one of them would be served with those of the version that the server was
-started with, unnoticed: so it is refused, unless it only ends answers at more ids, which the
-gate then adds to each request. Files may differ in what changes no token (padding,
-truncation, the version of the library that wrote them).
+These are the model's config, the tokenizer, the chat template and the token ids that end an
+answer. A version that differs in one of them would be served with those of the version that
+the server was started with, unnoticed: so it is refused, unless it only ends answers at more
+ids, which the gate then adds to each request. Files may differ in what changes no token (padding,
+truncation, dropout, the version of the library that wrote them, a default that one library
+writes out and another does not).
 """
 
 import json
@@ -12,11 +13,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rewardloop.errors import CheckpointInvalid, SwapFailed
+from rewardloop.errors import SwapFailed
+from rewardloop.servable.code import read_json
 
 _TOKENIZER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "vocab.txt", "spiece.model")
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "add_bos_token", "add_eos_token")
 _NO_MATTER = ("padding", "truncation", "version")
+_OF_TRAINING = ("use_cache", "initializer_range", "transformers_version", "_name_or_path")
+_ELSEWHERE = ("bos_token_id", "eos_token_id", "pad_token_id", "dtype", "torch_dtype")
+"""In the generation config, the tokenizer, and the weights themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class ReadAtStart:
     """Each field's doc names it in an error."""
 
     stop_ids: frozenset[int]
+    config: dict[str, Any]
     chat_template: str
     special_tokens: str
     tokenizer: tuple[str | bytes, ...]
@@ -34,11 +40,12 @@ def read_at_start(folder: Path) -> ReadAtStart:
     Raises:
         CheckpointInvalid: one of the files is no JSON.
     """
-    settings = _json(folder / "tokenizer_config.json")
-    tokenizer = _json(folder / "tokenizer.json")
+    settings = read_json(folder / "tokenizer_config.json")
+    tokenizer = read_json(folder / "tokenizer.json")
     special = {name: _spelling(settings.get(name)) for name in _SPECIAL}
     return ReadAtStart(
         stop_ids=_stop_ids(folder) | _id_of(special["eos_token"], tokenizer),
+        config=_config(read_json(folder / "config.json")),
         chat_template=_template(folder, settings),
         special_tokens=json.dumps(special),
         tokenizer=(
@@ -55,6 +62,8 @@ def require_same(started_with: ReadAtStart, started: str, new: ReadAtStart, vers
     """
     fixed = [field.name for field in fields(ReadAtStart) if field.name != "stop_ids"]
     differ = [name for name in fixed if getattr(started_with, name) != getattr(new, name)]
+    if "config" in differ and _written_out(started_with.config) == _written_out(new.config):
+        differ.remove("config")
     if missing := started_with.stop_ids - new.stop_ids:
         differ.insert(0, "stop_ids")
     if not differ:
@@ -63,11 +72,31 @@ def require_same(started_with: ReadAtStart, started: str, new: ReadAtStart, vers
     stops = f" ({sorted(missing)} would still end its answers)"
     raise SwapFailed(
         f"{version} differs from {started} in its {what}"
-        f"{stops if missing else ''}. vLLM reads them only when it starts, and this "
-        f"server started with {started}, so it would serve {version} wrongly. Publish {version} "
-        f"again with the tokenizer and generation_config.json of {started}, or import it as the "
+        f"{stops if missing else ''}. vLLM reads them only when it starts, so a server that "
+        f"started with {started} would serve {version} wrongly. Publish {version} again with the "
+        f"tokenizer, config.json and generation_config.json of {started}, or import it as the "
         "base model of a new deployment"
     )
+
+
+def _config(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a model's config decides what it computes."""
+    no_matter = {*_OF_TRAINING, *_ELSEWHERE}
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in no_matter and not name.endswith(("dropout", "_pdrop"))
+    }
+
+
+def _written_out(config: dict[str, Any]) -> dict[str, Any]:
+    """The config with the defaults that its library left out; as it is where none knows it."""
+    try:
+        from transformers import AutoConfig
+
+        return _config(AutoConfig.for_model(**config).to_dict())
+    except (ImportError, ValueError, TypeError, AttributeError):
+        return config
 
 
 def _template(folder: Path, settings: dict[str, Any]) -> str:
@@ -75,7 +104,7 @@ def _template(folder: Path, settings: dict[str, Any]) -> str:
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text()
-    found = settings.get("chat_template") or _json(folder / "chat_template.json").get(
+    found = settings.get("chat_template") or read_json(folder / "chat_template.json").get(
         "chat_template"
     )
     return found if isinstance(found, str) else json.dumps(found)
@@ -89,7 +118,7 @@ def _spelling(token: Any) -> Any:
 def _stop_ids(folder: Path) -> frozenset[int]:
     """Of the generation config, or of the model's config where there is none, as in vLLM."""
     path = folder / "generation_config.json"
-    value = _json(path if path.is_file() else folder / "config.json").get("eos_token_id")
+    value = read_json(path if path.is_file() else folder / "config.json").get("eos_token_id")
     if value is None:
         return frozenset()
     return frozenset(value if isinstance(value, list) else [value])
@@ -103,11 +132,3 @@ def _id_of(spelling: Any, tokenizer: dict[str, Any]) -> frozenset[int]:
 
 def _bytes(path: Path) -> bytes:
     return path.read_bytes() if path.is_file() else b""
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text()) if path.is_file() else {}
-    except ValueError as error:
-        raise CheckpointInvalid(f"{path.parent.name}: {path.name} is no JSON") from error
-    return found if isinstance(found, dict) else {}

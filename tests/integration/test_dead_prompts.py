@@ -1,0 +1,392 @@
+"""Prompts that fail each time: their neighbours go on, they are dead after their attempts, and
+what the iteration does without them."""
+
+import time
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from rewardloop.clients import generator as generator_client
+from rewardloop.clients import judge as judge_client
+from rewardloop.clients.generator import GeneratorClient
+from rewardloop.errors import Conflict, UpstreamFailed, UpstreamMismatch, UpstreamUnavailable
+from rewardloop.store import dead_prompts, pauses, rollouts
+from rewardloop.store.rollouts import MAX_LOST_ALONE, SUSPECT_AFTER
+from services.generator.stub_engine import PAGE, Faults
+from services.worker import rollout
+
+POISONS = ("500", "503", "502", "hang", "cut", "html", "empty", "few")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of 20 and 100 ms instead of seconds, and no waiting between retries."""
+    monkeypatch.setattr(pauses, "FIRST_SECONDS", 0.02)
+    monkeypatch.setattr("rewardloop.clients.http.wait_exponential_jitter", lambda **_: lambda _: 0)
+
+
+async def in_rollout(world: Any, *contents: str, **config: Any) -> UUID:
+    await world.with_base()
+    await world.add_prompts(*contents)
+    (made,) = await world.new_run(prompts={"num_per_iteration": len(contents)}, **config)
+    await world.in_rollout(made)
+    return made  # type: ignore[no-any-return]
+
+
+async def states(world: Any) -> dict[str, int]:
+    rows = await world.rows("SELECT state, count(*) AS num FROM iteration_prompts GROUP BY state")
+    return {row["state"]: row["num"] for row in rows}
+
+
+async def dead(world: Any, iteration_id: UUID) -> list[dead_prompts.DeadPrompt]:
+    async with world.store.transaction() as session:
+        return await dead_prompts.page(session, iteration_id)
+
+
+async def test_one_bad_prompt_of_60_ends_no_iteration(world: Any) -> None:
+    contents = [f"question {number}" for number in range(59)]
+    made = await in_rollout(world, *contents[:20], "[poison 500] bad", *contents[20:])
+    engine = world.serve(Faults(heeds_poison=True))
+    await world.roll_out(made)
+    assert await states(world) == {"done": 59, "dead": 1}
+    (found,) = await dead(world, made)
+    assert (found.prompt_id, found.num_attempts, found.num_responses) == (21, 3, 0)
+    assert "EngineCore encountered an issue" in found.error
+    assert found.error_kind == "upstream-failed"
+    num_asked = engine.num_requests
+    after = await world.advance(made)
+    assert after.phase == "train"
+    assert after.report["dead_prompts"] == {
+        "num_prompts": 60,
+        "num_dead": 1,
+        "max_dead": 1,
+        "error": found.error,
+        "num_of_error": 1,
+    }
+    assert engine.num_requests == num_asked  # nothing is asked for twice
+    (event,) = await world.rows("SELECT payload FROM events WHERE kind = 'prompt.dead'")
+    assert event["payload"]["prompt_id"] == 21
+    assert await world.rows("SELECT 1 FROM events WHERE kind = 'iteration.retry'") == []
+
+
+def hangs_are_short(world: Any, seconds: float = 3.0) -> None:
+    """A hanging call is given up after so long; an answer may take nearly as long."""
+    world.monkeypatch.setattr(generator_client, "REQUEST_SECONDS", seconds)
+    world.monkeypatch.setattr(judge_client, "REQUEST_SECONDS", seconds)
+
+
+@pytest.mark.parametrize("poison", POISONS)
+async def test_every_kind_of_failure_is_the_prompts_while_others_succeed(
+    world: Any, poison: str
+) -> None:
+    hangs_are_short(world)
+    bad = f"[poison {poison}]"
+    made = await in_rollout(
+        world, bad, *(f"question {n}" for n in range(10)), rollout={"max_prompts_in_flight": 3}
+    )
+    world.serve(Faults(heeds_poison=True))
+    await world.roll_out(made)
+    assert await states(world) == {"done": 10, "dead": 1}
+    (found,) = await dead(world, made)
+    assert (found.prompt_id, found.num_attempts) == (1, 3)
+    assert (await world.iteration(made)).state == "running"
+
+
+@pytest.mark.parametrize("poison", ["500", "html"])
+async def test_a_row_of_bad_prompts_at_the_beginning_or_the_end_is_no_bad_server(
+    world: Any, poison: str
+) -> None:
+    """More than are in flight, and more than make a server suspect."""
+    bad = [f"[poison {poison}] {number}" for number in range(10)]
+    good = [f"question {number}" for number in range(5)]
+    made = await in_rollout(
+        world, *bad, *good, *(f"{b} again" for b in bad), rollout={"max_prompts_in_flight": 4}
+    )
+    world.serve(Faults(heeds_poison=True))
+    await world.roll_out(made)
+    assert await states(world) == {"done": 5, "dead": 20}
+
+
+@pytest.mark.parametrize("poison", ["500", "hang", "html"])
+async def test_what_is_stored_of_a_prompt_stays_and_a_retry_goes_on_from_it(
+    world: Any, poison: str
+) -> None:
+    made = await in_rollout(world, f"[poison judge {poison}]", "good", "better")
+    engine = world.serve(Faults(heeds_poison=True))
+    hangs_are_short(world)
+    await world.roll_out(made)
+    assert await states(world) == {"done": 2, "dead": 1}
+    (found,) = await dead(world, made)
+    assert found.num_responses == 4
+    kept = await world.rows("SELECT id FROM responses WHERE prompt_id = 1 ORDER BY id")
+    engine.faults = Faults()
+    async with world.store.transaction() as session:
+        retried = await dead_prompts.retry(session, made)
+    assert retried.prompt_ids == [1]
+    num_asked = engine.num_requests
+    await world.roll_out(made)
+    assert await states(world) == {"done": 3}
+    assert engine.num_requests == num_asked + 4  # the judgements alone
+    assert await world.rows("SELECT id FROM responses WHERE prompt_id = 1 ORDER BY id") == kept
+
+
+async def test_the_scored_responses_of_a_dead_prompt_make_no_pair(world: Any) -> None:
+    """Three of its four may be scored; the fourth might have been the best."""
+    made = await in_rollout(world, "one", "two")
+    await world.rows("UPDATE iterations SET state = 'queued' RETURNING 1")
+    await world.judged(made, {1: [[1.0], [4.0]], 2: [[1.0], [4.0]]})
+    await world.rows(
+        "UPDATE iteration_prompts SET state = 'dead', last_error = 'e', last_error_kind = 'k'"
+        " WHERE prompt_id = 1 RETURNING 1"
+    )
+    await world.advance(made)
+    assert await world.rows("SELECT prompt_id FROM preference_pairs") == [{"prompt_id": 2}]
+    (progress,) = await world.rows("SELECT * FROM iteration_progress")
+    assert (progress["prompts"], progress["responses_expected"], progress["responses"]) == (2, 4, 2)
+    assert (progress["judgements_expected"], progress["judgements"]) == (12, 2)
+
+
+async def test_too_many_dead_prompts_fail_the_iteration_and_say_what_to_do(world: Any) -> None:
+    bad = [f"[poison 500] {number}" for number in range(3)]
+    made = await in_rollout(world, *bad, "[poison html]", *(f"question {n}" for n in range(6)))
+    world.serve(Faults(heeds_poison=True))
+    await world.roll_out(made)
+    failed = await world.advance(made)
+    assert (failed.state, failed.error_kind) == ("failed", "too-many-dead")
+    for told in (
+        "4 of 10 prompts are dead",
+        "rollout.max_dead_share 0.01 allows 1",
+        "of 3 of them, prompt 1 for one",
+        "EngineCore encountered an issue",
+        f"`rewardloop dead {made}`",
+        f"`rewardloop retry-prompts {made}`",
+    ):
+        assert told in failed.error, failed.error
+
+
+async def test_a_larger_share_lets_them_be_left_out(world: Any) -> None:
+    bad = [f"[poison 500] {number}" for number in range(4)]
+    made = await in_rollout(
+        world, *bad, *(f"question {n}" for n in range(6)), rollout={"max_dead_share": 0.4}
+    )
+    world.serve(Faults(heeds_poison=True))
+    await world.roll_out(made)
+    assert (await world.advance(made)).phase == "train"
+
+
+async def test_a_share_of_none_allows_none_and_attempts_are_counted_as_configured(
+    world: Any,
+) -> None:
+    made = await in_rollout(
+        world,
+        "[poison cut]",
+        *(f"question {n}" for n in range(20)),
+        rollout={"max_dead_share": 0.0, "max_attempts": 1},
+    )
+    world.serve(Faults(heeds_poison=True))
+    await world.roll_out(made)
+    (found,) = await dead(world, made)
+    assert found.num_attempts == 1
+    assert "1 of 21 prompts" in (await world.advance(made)).error
+
+
+async def test_10_bad_prompts_of_200_cost_the_others_no_time(world: Any) -> None:
+    """Both sides run in this test, so a slow machine slows both."""
+    bad = [f"[poison {p}] {n}" for n in range(5) for p in ("500", "hang")]
+    contents = [f"question {number}" for number in range(200)]
+    seconds = {}
+    hangs_are_short(world, 2.5)
+    await world.with_base()
+    world.serve(Faults(latency_seconds=0.4, heeds_poison=True))
+    for name, prompts in (("undisturbed", contents), ("disturbed", [*bad, *contents[10:]])):
+        await world.add_prompts(*prompts, dataset=name)
+        (made,) = await world.new_run(
+            prompts={"dataset": name, "num_per_iteration": 200},
+            sampling={"num_samples": 2},
+            judging={"num_judgements": 1},
+            rollout={"max_prompts_in_flight": 16},
+        )
+        await world.in_rollout(made)
+        began = time.monotonic()
+        await world.roll_out(made)
+        seconds[name] = time.monotonic() - began
+        listed = await dead(world, made)
+        await world.rows("UPDATE iterations SET state = 'succeeded', phase = 'done' RETURNING 1")
+    assert len(listed) == 10
+    assert all(found.num_attempts == 3 and found.error for found in listed)
+    assert seconds["disturbed"] <= 1.5 * seconds["undisturbed"], seconds
+
+
+async def test_a_server_that_fails_on_everything_uses_up_no_attempts(world: Any) -> None:
+    made = await in_rollout(world, *(f"question {number}" for number in range(12)))
+    engine = world.serve(Faults(error_rate=1.0))
+    with pytest.raises(UpstreamFailed, match="EngineCore"):
+        await world.roll_out(made)
+    assert await states(world) == {"pending": 12}
+    assert await world.value("SELECT max(num_attempts) FROM iteration_prompts") == 0
+    failing = await world.iteration(made)
+    assert (failing.state, failing.failing_since is not None) == ("running", True)
+    engine.faults = Faults()
+    await world.rows("UPDATE iteration_prompts SET not_before = NULL RETURNING 1")
+    await world.roll_out(made)
+    assert await states(world) == {"done": 12}
+
+
+async def test_a_server_that_is_away_uses_up_no_attempts(world: Any) -> None:
+    made = await in_rollout(world, *(f"question {number}" for number in range(12)))
+    for _ in range(4):
+        with pytest.raises(UpstreamUnavailable, match="does not answer"):
+            await world.roll_out(made)
+    assert await states(world) == {"pending": 12}
+    assert await world.value("SELECT max(num_attempts) FROM iteration_prompts") == 0
+
+
+@pytest.mark.parametrize("num_prompts", [1, 40])
+async def test_a_wrong_server_still_fails_the_iteration_at_once(
+    world: Any, num_prompts: int
+) -> None:
+    """A page for every request, whatever its prompt: the address is wrong."""
+    made = await in_rollout(world, *(f"question {number}" for number in range(num_prompts)))
+    sampled: list[Any] = []
+
+    async def page(self: GeneratorClient, path: str, body: Any) -> Any:
+        sampled.append(path)
+        raise rollout_page()
+
+    world.monkeypatch.setattr(GeneratorClient, "_post_once", page)
+    world.serve_judge()
+    with pytest.raises(UpstreamMismatch, match="something else than JSON"):
+        await world.roll_out(made)
+    failed = await world.iteration(made)
+    assert (failed.state, failed.error_kind) == ("failed", "upstream-mismatch")
+    assert "is this the address of the service that is wanted?" in failed.error
+    assert await dead(world, made) == []
+
+
+def rollout_page() -> Exception:
+    from rewardloop.errors import UnreadableAnswer
+
+    return UnreadableAnswer(
+        f"http://x answered /v1 with something else than JSON ({PAGE[:5]}); is this the address "
+        "of the service that is wanted?"
+    )
+
+
+async def test_one_page_of_a_proxy_is_no_wrong_server(world: Any) -> None:
+    made = await in_rollout(world, *(f"question {number}" for number in range(12)))
+    world.serve()
+    post_once = GeneratorClient._post_once
+    pages = iter(range(6))
+
+    async def odd(self: GeneratorClient, path: str, body: Any) -> Any:
+        if next(pages, None) is not None:
+            raise rollout_page()
+        return await post_once(self, path, body)
+
+    world.monkeypatch.setattr(GeneratorClient, "_post_once", odd)
+    await world.roll_out(made)
+    assert await states(world) == {"done": 12}
+
+
+async def test_a_prompt_that_ends_each_task_is_worked_on_alone_and_dies(world: Any) -> None:
+    """A task that ended without a word gave nothing back; its neighbours are not to blame."""
+    made = await in_rollout(world, *(f"question {number}" for number in range(4)))
+    world.serve()
+    num_leased: list[int] = []
+    for _ in range(SUSPECT_AFTER):
+        async with world.store.transaction() as session:
+            num_leased.append(len(await rollouts.lease(session, made, "lost", 4, -1)))
+            await rollouts.take_back_expired(session)
+    assert num_leased == [4] * SUSPECT_AFTER
+    async with world.store.transaction() as session:
+        assert await rollouts.lease(session, made, "careful", 4, 60) == []
+    taken: list[list[int]] = []
+    lease = rollouts.lease
+
+    async def noted(*args: Any, **kwargs: Any) -> Any:
+        found = await lease(*args, **kwargs)
+        if found:
+            taken.append([prompt.prompt_id for prompt in found])
+        return found
+
+    await world.rows("UPDATE iteration_prompts SET state = 'done' WHERE prompt_id < 3 RETURNING 1")
+    for _ in range(MAX_LOST_ALONE):
+        async with world.store.transaction() as session:
+            (lost,) = await rollouts.lease(session, made, "lost", 1, -1, suspects=True)
+            await rollouts.take_back_expired(session)
+        assert lost.prompt_id in (3, 4)
+        await world.rows(
+            "UPDATE iteration_prompts SET num_lost_leases = num_lost_leases + 10"
+            " WHERE prompt_id = 4 AND state = 'pending' AND num_lost_leases < 10 RETURNING 1"
+        )
+    (found,) = await dead(world, made)
+    assert (found.prompt_id, found.error_kind) == (3, "worker-lost")
+    assert "ended without a word" in found.error
+    world.monkeypatch.setattr(rollout.rollouts, "lease", noted)
+    await world.roll_out(made)
+    assert taken == [[4]]
+    assert await states(world) == {"done": 3, "dead": 1}
+
+
+async def test_suspects_are_worked_on_one_at_a_time(world: Any) -> None:
+    made = await in_rollout(world, *(f"question {number}" for number in range(5)))
+    engine = world.serve(Faults(latency_seconds=0.05))
+    await world.rows(
+        "UPDATE iteration_prompts SET num_lost_leases = 3 WHERE prompt_id <= 3 RETURNING 1"
+    )
+    at_once: list[int] = []
+    sample = GeneratorClient.sample
+
+    async def noted(self: GeneratorClient, *args: Any) -> Any:
+        at_once.append(engine._num_in_flight)
+        return await sample(self, *args)
+
+    world.monkeypatch.setattr(GeneratorClient, "sample", noted)
+    await world.roll_out(made)
+    assert await states(world) == {"done": 5}
+    assert len(at_once) == 5
+    assert at_once[2:] == [0, 0, 0]
+
+
+async def test_a_late_task_counts_no_failure(world: Any) -> None:
+    made = await in_rollout(world, "one")
+    async with world.store.transaction() as session:
+        (slow,) = await rollouts.lease(session, made, "slow", 1, -1)
+        await rollouts.take_back_expired(session)
+        await rollouts.lease(session, made, "other", 1, 60)
+    async with world.store.transaction() as session:
+        error = UpstreamFailed("late")
+        assert not await dead_prompts.note_failure(session, made, slow, error, 1, counts=True)
+    (row,) = await world.rows("SELECT state, num_attempts, last_error FROM iteration_prompts")
+    assert row == {"state": "leased", "num_attempts": 0, "last_error": None}
+
+
+async def test_a_pause_grows_and_an_error_is_stored_whatever_it_holds(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pauses, "FIRST_SECONDS", 2.0)
+    made = await in_rollout(world, "one")
+    left = []
+    for _ in range(2):
+        async with world.store.transaction() as session:
+            (prompt,) = await rollouts.lease(session, made, "task", 1, 60)
+            error = UpstreamFailed("a NUL \x00 and half a pair \ud800")
+            await dead_prompts.note_failure(session, made, prompt, error, 3, counts=True)
+            assert await rollouts.lease(session, made, "task", 1, 60) == []
+        left.append(await world.value("SELECT not_before - now() FROM iteration_prompts"))
+        await world.rows("UPDATE iteration_prompts SET not_before = now() RETURNING 1")
+    assert timedelta(seconds=1) < left[0] <= timedelta(seconds=2)
+    assert timedelta(seconds=9) < left[1] <= timedelta(seconds=10)
+    assert "\N{SYMBOL FOR NULL}" in await world.value("SELECT last_error FROM iteration_prompts")
+
+
+async def test_only_before_its_pairs_can_an_iteration_try_them_again(world: Any) -> None:
+    made = await in_rollout(world, "[poison 500]", *(f"question {n}" for n in range(5)))
+    world.serve(Faults(heeds_poison=True))
+    await world.roll_out(made)
+    assert (await world.advance(made)).phase == "train"
+    async with world.store.transaction() as session:
+        with pytest.raises(Conflict, match="has gone on without its dead prompts"):
+            await dead_prompts.retry(session, made)
