@@ -28,6 +28,7 @@ def left(written: str) -> list[str]:
         ("> Score: 3\nScore: 4", ["Score: 4"]),
         ("```\nScore: 3\n```\nScore: 4", ["Score: 4"]),
         ("````\nScore: 3\n```\nScore: 2\n````\nScore: 4", ["Score: 4"]),
+        ("```\n```\nScore: 4", ["Score: 4"]),
         ("~~~\nScore: 3", []),
         ("<response>\nScore: 3\n</response>\nScore: 4", ["<response>", "Score: 4"]),
         ("<response>\nScore: 3", ["<response>"]),

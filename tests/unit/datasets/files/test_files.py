@@ -264,3 +264,9 @@ def test_rows_of_another_width_are_no_split_table(tmp_path: Path, data: list[Any
     path = tmp_path / "a.json"
     path.write_text(json.dumps(held))
     assert list(read_items(path)) == [Item(1, held)]
+
+
+@pytest.mark.parametrize("held", [{"columns": ["a", "b"], "prompt": "Q"}, {"data": [["Q"]]}])
+def test_half_a_split_table_is_one_row(tmp_path: Path, held: dict[str, Any]) -> None:
+    path = written(tmp_path, "a.json", json.dumps(held).encode())
+    assert raws(path) == [held]
