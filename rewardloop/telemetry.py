@@ -85,8 +85,10 @@ STORED_NAMES = {
     "pairs": "rewardloop_stored_pairs",
     "dead_prompts": "rewardloop_stored_dead_prompts",
     "phase_seconds": "rewardloop_stored_phase_seconds",
+    "iterations": "rewardloop_stored_iterations",
 }
-"""Gauges of the API over the whole database; `phase_seconds` is labelled by phase."""
+"""Gauges of the API over the whole database; `phase_seconds` is labelled by phase, `iterations`
+by state."""
 
 
 @contextmanager

@@ -117,10 +117,13 @@ class Front:
     async def _checked(self, scope: Scope, body: Body) -> Receive:
         body.require_size()
         rule = self._limits.rule_for(scope["path"])
-        if scope["method"] not in WITH_BODY or body.is_whole or not rule.is_json:
+        if scope["method"] not in WITH_BODY or not rule.is_json:
             return body.receive
-        body.require_json_type()
+        if not body.is_whole:
+            body.require_json_type()
         read = await body.read()
+        if not read:
+            return replay(read, body.receive)
         if len(read) > MANY_BYTES:
             await asyncio.to_thread(require_sound_json, read)
         else:

@@ -60,11 +60,14 @@ class Body:
         self._size = 0
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.time() + rule.total_seconds
-        self.is_whole = not self._is_announced()
+        self._has_ended = False
 
-    def _is_announced(self) -> bool:
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing more is to come: the end was seen, or no body was ever announced."""
         length = self._headers.get(b"content-length", b"0").strip()
-        return b"transfer-encoding" in self._headers or length.strip(b"0") != b""
+        is_announced = b"transfer-encoding" in self._headers or length.strip(b"0") != b""
+        return self._has_ended or not is_announced
 
     def require_size(self) -> None:
         """
@@ -78,11 +81,11 @@ class Body:
     def require_json_type(self) -> None:
         """
         Raises:
-            UnsupportedMedia: the headers announce a body that is not JSON.
+            UnsupportedMedia: the headers announce something else than JSON.
         """
         kind = self._headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         is_json = kind == b"application/json" or kind.endswith(b"+json")
-        if not self.is_whole and not is_json:
+        if not is_json:
             raise UnsupportedMedia(
                 "this route reads JSON; send the header `content-type: application/json`"
             )
@@ -93,7 +96,7 @@ class Body:
         Raises:
             TooLarge, BodyTooSlow: the body breaks the rule.
         """
-        if self.is_whole:
+        if self._has_ended:
             return await self._receive()
         left = self._deadline - self._loop.time()
         try:
@@ -105,7 +108,7 @@ class Body:
             ) from error
         if message["type"] == "http.request":
             self._size += len(message.get("body", b""))
-            self.is_whole = not message.get("more_body", False)
+            self._has_ended = not message.get("more_body", False)
             if self._size > self._rule.max_bytes:
                 raise self._too_large()
         return message
@@ -118,7 +121,7 @@ class Body:
             UpstreamUnavailable: the client went away.
         """
         found = bytearray()
-        while not self.is_whole:
+        while not self._has_ended:
             message = await self.receive()
             if message["type"] == "http.disconnect":
                 raise UpstreamUnavailable("the client went away")

@@ -61,7 +61,8 @@ async def import_file(
         raise InvalidInput(f"{file}: no prompt is left. {_why_none(read.account, language)}")
     async with client(home) as api:
         added = await api.add_prompts(dataset, read.prompts)
-    told = f"{dataset}: {added['added']} prompts added, {added['known']} known already"
+    new = account.counted(added["added"], "prompt")
+    told = f"{dataset}: {new} added, {added['known']} known already"
     _tell(
         [
             f"{file}:",
@@ -89,7 +90,8 @@ async def import_ranked(
     read = read_ranked(file, format, strict=strict, language=language)
     async with client(home) as api:
         added = await api.add_ranked(dataset, read.prompts)
-    told = f"{dataset}: {added['added']} ranked prompts added, {added['known']} known already"
+    new = account.counted(added["added"], "ranked prompt")
+    told = f"{dataset}: {new} added, {added['known']} known already"
     _tell(
         [
             f"{file}:",
@@ -105,23 +107,26 @@ async def import_ranked(
 def _references(added: Imported) -> str:
     parts = []
     if added.get("references_added"):
-        parts.append(f", {added['references_added']} known prompts got a reference")
+        known = account.counted(added["references_added"], "known prompt")
+        parts.append(f", {known} got a reference")
     if added.get("references_kept"):
-        parts.append(
-            f", {added['references_kept']} prompts keep the reference that they have; the file "
-            "has another"
+        keep = (
+            "prompt keeps the reference that it has",
+            "prompts keep the reference that they have",
         )
+        kept = account.counted(added["references_kept"], *keep)
+        parts.append(f", {kept}; the file has another")
     return "".join(parts)
 
 
 def _responses(added: Imported) -> str:
     parts = []
     if added.get("extended"):
-        parts.append(
-            f", of which {added['extended']} got {added['responses_added']} more responses"
-        )
+        more = account.counted(added["responses_added"], "more response")
+        parts.append(f", of which {added['extended']} got {more}")
     for reason, count in added.get("unplaced", {}).items():
-        parts.append(f", {count} responses not added to known rankings ({reason})")
+        responses = account.counted(count, "response")
+        parts.append(f", {responses} not added to known rankings ({reason})")
     return "".join(parts)
 
 

@@ -51,7 +51,7 @@ class Rollout(Frozen):
         if not self.max_dead_share:
             return 0
         share = floor(self.max_dead_share * num_items + 1e-9)  # 0.07 * 100 is a bit over 7
-        return min(max(1, share), num_items - 1)
+        return max(0, min(max(1, share), num_items - 1))
 
 
 class Health(Frozen):

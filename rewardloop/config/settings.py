@@ -65,6 +65,8 @@ class Settings(BaseSettings):
     prompt_upstream_key: SecretStr | None = None
     checkpoint_root: Path
     """Where checkpoints are published; every replica and the trainer see it."""
+    swap_drain_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """So long a swap waits for requests in flight before it ends them (docs/decisions/0024)."""
     max_requests_in_flight: int = Field(default=8192, ge=1)
     """Requests that one key may have in flight at one service process; more get 429."""
     max_requests_per_second: float = Field(default=5000, gt=0)

@@ -94,6 +94,7 @@ class Gate:
             os.environ[INITIAL_VERSION],
             os.environ.get(INITIAL_MANIFEST) or None,
             os.environ.get(INITIAL_STATE),
+            self._settings.swap_drain_seconds,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

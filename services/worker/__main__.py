@@ -1,8 +1,8 @@
 """Start a worker: `python -m services.worker rollout` or `python -m services.worker controller`.
 
-`rollout` samples and judges; run as many as the engines can feed. `controller`
-advances iterations, runs evaluations, and carries the reconciler's clock, a thread of its
-own; run one (a second one does no harm: locks keep them apart).
+`rollout` samples and judges; run as many as the engines can feed. `controller` advances
+iterations, runs evaluations, and carries the reconciler's clock, a thread of its own; run one
+(a second one does no harm: locks keep them apart).
 
 Each is one process that runs one task at a time on one event loop (Celery's solo
 pool): docs/decisions/0003-solo-workers.md.

@@ -38,10 +38,16 @@ async def test_a_body_is_read_whole() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"content_length": "0"}, {"content_length": "00"}])
 async def test_a_request_without_a_body_has_it_whole_at_once(headers: dict[str, str]) -> None:
-    body, _ = body_of(**headers)
+    body, _ = body_of(b"", **headers)
     assert body.is_whole
-    body.require_json_type()
     assert await body.read() == b""
+
+
+async def test_a_body_that_nobody_announced_has_a_bound_too() -> None:
+    body, left = body_of(*[b"x" * 40] * 10, b"")
+    with pytest.raises(TooLarge):
+        await body.read()
+    assert len(left) == 11 - 3
 
 
 async def test_an_announced_size_is_refused_before_a_byte_is_read() -> None:

@@ -4,9 +4,11 @@ Nothing is started here. Names and ports are held against `Settings`, `services/
 and `telemetry`, so a renamed setting, module or metric breaks a test, not a box.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,11 @@ VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::([-?])((?:[^{}])*))?\}")
 
 
 def _yaml(path: str) -> Any:
+    return copy.deepcopy(_parsed(path))
+
+
+@cache
+def _parsed(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
 
 
