@@ -70,7 +70,7 @@ async def _take_one(store: Store, app: Celery, settings: Settings, owner: str) -
 
 def main() -> None:
     with known_errors_told():
-        settings = load_settings()
+        settings = load_settings("trainer")
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

@@ -14,16 +14,27 @@ Ends in one JSON object:
 import argparse
 import asyncio
 import json
+import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.chaos.cluster import Cluster, running
-from tests.chaos.scenarios import ALONE, STORMY, Size, Storm, recovery_seconds, undisturbed
-from tests.chaos.work import Work, prepare
+from tests.chaos.scenarios import (
+    ALONE,
+    SICK,
+    STORMY,
+    Size,
+    Storm,
+    recovery_seconds,
+    sick_contents,
+    sickness,
+    undisturbed,
+)
+from tests.chaos.work import Done, Work, prepare
 
 WHOLE = Size(
     num_prompts=1000,
@@ -33,6 +44,7 @@ WHOLE = Size(
     num_flushes=1,
     worker_kill_seconds=(5.0, 20.0),
 )
+PARTS = ("storm", "sickness", "recovery", "trainer")
 NUM_ALONE = 2000
 """More than a single worker does while each part is killed once."""
 SLOW = {"latency_seconds": 1.0, "latency_spread_seconds": 4.0}
@@ -50,13 +62,13 @@ async def prepared(
     """A cluster whose engine is slow but sound, with both datasets."""
     datasets = {
         STORMY: [f"Question {n} in the storm?" for n in range(size.num_prompts)],
+        SICK: sick_contents(size.num_prompts),
         ALONE: [f"Question {n} alone?" for n in range(NUM_ALONE)],
     }
-    quiet = {name: value for name, value in faults.items() if not name.endswith("_rate")}
     async with running(
         folder,
         num_workers=size.num_workers,
-        faults={**quiet, "seed": seed},
+        faults={**_quiet(faults), "seed": seed},
         prepare=lambda cluster: prepare(cluster, datasets),
     ) as cluster:
         work = Work(cluster)
@@ -66,27 +78,35 @@ async def prepared(
             await work.close()
 
 
-async def measure_storm(
-    folder: Path, size: Size, faults: dict[str, Any], seed: str
+def _quiet(faults: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in faults.items() if not name.endswith("_rate")}
+
+
+async def measure(
+    folder: Path, size: Size, faults: dict[str, Any], seed: str, parts: Collection[str]
 ) -> dict[str, Any]:
-    """An undisturbed iteration, and the same one under the storm."""
+    """An undisturbed iteration, and what `parts` names of the rest."""
+    faults = {**faults, "seed": seed}
+    found: dict[str, Any] = {}
     async with prepared(folder, size, faults, seed) as (cluster, work):
-        return await _storm(cluster, work, size, {**faults, "seed": seed})
-
-
-async def measure(folder: Path, size: Size, faults: dict[str, Any], seed: str) -> dict[str, Any]:
-    """All of it."""
-    async with prepared(folder, size, faults, seed) as (cluster, work):
-        found = await _storm(cluster, work, size, {**faults, "seed": seed})
-        recovered = await recovery_seconds(cluster, work, size, seed, tell)
-    return {**found, "recovery_seconds": recovered}
+        calm = await undisturbed(cluster, work, size)
+        tell(f"undisturbed: {calm.seconds:.0f} s")
+        if "storm" in parts:
+            found |= await _storm(cluster, work, size, faults, calm)
+        if "sickness" in parts:
+            found |= await _sickness(cluster, work, size, _quiet(faults), calm)
+        if "recovery" in parts:
+            cluster.faults = faults
+            await cluster.bounce("engine", 0.0)
+            found["recovery_seconds"] = await recovery_seconds(cluster, work, size, seed, tell)
+    if "trainer" in parts:
+        found["trainer_resumes_equal"] = _trainer_resumes_equal()
+    return found
 
 
 async def _storm(
-    cluster: Cluster, work: Work, size: Size, faults: dict[str, Any]
+    cluster: Cluster, work: Work, size: Size, faults: dict[str, Any], calm: Done
 ) -> dict[str, Any]:
-    calm = await undisturbed(cluster, work, size)
-    tell(f"undisturbed: {calm.seconds:.0f} s")
     cluster.faults = faults
     await cluster.bounce("engine", 0.0)
     storm = Storm(cluster, work, size, faults["seed"], tell)
@@ -101,14 +121,36 @@ async def _storm(
     }
 
 
+async def _sickness(
+    cluster: Cluster, work: Work, size: Size, quiet: dict[str, Any], calm: Done
+) -> dict[str, Any]:
+    sick = await sickness(cluster, work, size, quiet)
+    num_bad = sum("[poison" in content for content in sick_contents(size.num_prompts))
+    assert len(sick.listed) == num_bad, f"{num_bad} prompts are sick, listed: {sick.listed}"
+    assert sick.mended.num_responses == calm.num_responses, "a retry does not complete it"
+    assert sick.mended.num_judgements == calm.num_judgements, "a retry does not complete it"
+    tell(f"sick: good prompts after {sick.good_seconds:.0f} s, dead: {sick.listed}")
+    return {"dead_prompts_share_of_time": round(sick.good_seconds / calm.seconds, 2)}
+
+
+def _trainer_resumes_equal() -> bool:
+    """The end-to-end test of real trainings that are killed at five steps each."""
+    test = "tests/e2e/test_resume.py::test_five_kills_change_nothing"
+    command = [sys.executable, "-m", "pytest", "-q", test]
+    return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=WHOLE.num_prompts)
     parser.add_argument("--seed", default="0", help="everything random is drawn from it")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     size = Size(**{**WHOLE.__dict__, "num_prompts": options.prompts})
     with tempfile.TemporaryDirectory(prefix="rewardloop-chaos-") as folder:
-        found = asyncio.run(measure(Path(folder), size, {**SLOW, **FAULTS}, options.seed))
+        found = asyncio.run(
+            measure(Path(folder), size, {**SLOW, **FAULTS}, options.seed, options.parts)
+        )
     print(json.dumps(found))
 
 

@@ -15,8 +15,9 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.work import Done, Work
 
 LOOK_SECONDS = 0.2
-STORMY, ALONE = "stormy", "alone"
-"""Datasets: of the undisturbed iteration and the storm, and of one kill at a time."""
+STORMY, ALONE, SICK = "stormy", "alone", "sick"
+"""Datasets: of the undisturbed iteration and the storm, of one kill at a time, and of prompts
+among which some are poisoned."""
 Tell = Callable[[str], None]
 
 
@@ -161,3 +162,45 @@ async def _calls_after(cluster: Cluster, moment: float) -> float:
         assert time.monotonic() < deadline, "no calls for five minutes"
         await asyncio.sleep(LOOK_SECONDS)
     return round(seconds, 1)
+
+
+@dataclass(frozen=True)
+class Sick:
+    """What became of a dataset of which some prompts are always answered by 500 or never."""
+
+    good_seconds: float
+    """From the start until all but these were done."""
+    listed: dict[int, str]
+    """The dead prompts that the API lists, with the kinds of their errors."""
+    mended: Done
+    """After the engine was mended and the iteration was retried."""
+
+
+def sick_contents(num_prompts: int) -> list[str]:
+    """Questions of which 5 in 1,000 (at least one) are poisoned, and as many hang."""
+    num_each = max(1, num_prompts * 5 // 1000)
+    marks = ["[poison 500]"] * num_each + ["[poison hang]"] * num_each
+    at = {n * (num_prompts // len(marks)): mark for n, mark in enumerate(marks)}
+    return [f"Question {n} of the sick? {at.get(n, '')}" for n in range(num_prompts)]
+
+
+async def sickness(cluster: Cluster, work: Work, size: Size, quiet: dict[str, object]) -> Sick:
+    """Poisoned and hanging prompts among good ones; then the mend, and a retry."""
+    num_bad = sum("[poison" in content for content in sick_contents(size.num_prompts))
+    cluster.faults = {**quiet, "heeds_poison": True}
+    await cluster.bounce("engine", 0.0)
+    iteration_id = await work.begin(
+        SICK, num_tasks=size.num_workers, max_in_flight=size.max_in_flight, max_dead_share=0.0
+    )
+    started = time.monotonic()
+    while (await work.num_done(iteration_id) or 0) < size.num_prompts - num_bad:
+        assert time.monotonic() < started + size.within_seconds, "good prompts are not done"
+        await asyncio.sleep(LOOK_SECONDS)
+    good_seconds = time.monotonic() - started
+    await work.failed(iteration_id, "too-many-dead", within_seconds=size.within_seconds)
+    listed = await work.dead_prompts(iteration_id)
+    cluster.faults = quiet
+    await cluster.bounce("engine", 0.0)
+    await work.retry(iteration_id)
+    mended = await work.finished(iteration_id, within_seconds=size.within_seconds)
+    return Sick(good_seconds, listed, mended)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.__main__ import FAULTS, measure_storm
+from tests.chaos.__main__ import FAULTS, measure
 from tests.chaos.scenarios import Size
 
 SMALL = Size(
@@ -29,7 +29,7 @@ QUICK = {"latency_seconds": 0.1, "latency_spread_seconds": 0.4}
 
 @pytest.mark.timeout(900)  # a minute where both cores are free
 async def test_a_storm_loses_nothing_and_adds_nothing(tmp_path: Path) -> None:
-    found = await measure_storm(tmp_path, SMALL, {**QUICK, **FAULTS}, seed="small")
+    found = await measure(tmp_path, SMALL, {**QUICK, **FAULTS}, "small", ["storm"])
     share = found.pop("repeated_calls_share")
     assert found == {
         "responses": 60 * 4,

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from rewardloop import checkpoints
+from rewardloop.clients.http import call, connect
 from rewardloop.config import parse_run_config
 from rewardloop.errors import TrainingFailed, UpstreamUnavailable
 from rewardloop.records import PromptRecord
@@ -56,18 +57,28 @@ class Work:
 
     def __init__(self, cluster: Cluster) -> None:
         self._store = Store(cluster.database_url)
+        self._api = connect(
+            cluster.url("api"), cluster.home.credentials().api_key, timeout_seconds=60
+        )
 
     async def close(self) -> None:
+        await self._api.aclose()
         await self._store.close()
 
-    async def begin(self, dataset: str, *, num_tasks: int, max_in_flight: int) -> UUID:
+    async def begin(
+        self, dataset: str, *, num_tasks: int, max_in_flight: int, max_dead_share: float = 0.01
+    ) -> UUID:
         """Queue an iteration over a whole dataset."""
         config = parse_run_config(
             {
                 "prompts": {"dataset": dataset, "num_per_iteration": 1_000_000},
                 "sampling": {"num_samples": NUM_SAMPLES},
                 "judging": {"num_judgements": NUM_JUDGEMENTS},
-                "rollout": {"num_tasks": num_tasks, "max_prompts_in_flight": max_in_flight},
+                "rollout": {
+                    "num_tasks": num_tasks,
+                    "max_prompts_in_flight": max_in_flight,
+                    "max_dead_share": max_dead_share,
+                },
             }
         )
         async with self._store.transaction() as session:
@@ -102,6 +113,28 @@ class Work:
             assert phase is None or not phase.startswith("failed"), phase
             assert time.monotonic() < deadline, f"still in {phase}"
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def failed(self, iteration_id: UUID, kind: str, *, within_seconds: float) -> None:
+        """Wait until it failed for this reason."""
+        deadline = time.monotonic() + within_seconds
+        sql = "SELECT error_kind FROM iterations WHERE id = :i AND state = 'failed'"
+        while (found := await self.value(sql, i=iteration_id)) != kind:
+            assert found is None, found
+            assert time.monotonic() < deadline, "it has not failed"
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def dead_prompts(self, iteration_id: UUID) -> dict[int, str]:
+        """The kind of the error of each, as the API lists them."""
+        path = f"/v1/iterations/{iteration_id}/dead-prompts"
+        answer = await call(self._api, "GET", path, retry_seconds=60)
+        assert all(item["error"] for item in answer["items"])
+        return {item["prompt_id"]: item["error_kind"] for item in answer["items"]}
+
+    async def retry(self, iteration_id: UUID) -> None:
+        """All that is dead, and the iteration with it."""
+        await call(
+            self._api, "POST", f"/v1/iterations/{iteration_id}/dead-prompts/retry", retry_seconds=60
+        )
 
     async def finished(self, iteration_id: UUID, *, within_seconds: float) -> Done:
         """Wait until the pairs are made, end the iteration there, and count."""
