@@ -147,6 +147,9 @@ async def run(num_swaps: int) -> dict[str, Any]:
             try:
                 await server.wait_until(served.is_healthy, START_SECONDS)
                 return await _measure(served, num_swaps)
+            except Exception:
+                print(server.log.read_text()[-4000:], file=sys.stderr)
+                raise
             finally:
                 server.stop()
 
