@@ -74,7 +74,6 @@ async def ask_for_much(client: httpx.AsyncClient, *, stream: bool) -> httpx.Resp
         "messages": [{"role": "user", "content": "Count"}],
         "max_tokens": stepping_model.MAX_TOKENS - 500,
         "temperature": 0,
-        "n": 2,
         "stream": stream,
     }
     return await client.post("/v1/chat/completions", json=request)
