@@ -53,7 +53,7 @@ async def test_an_iteration_is_whole_after_its_dead_prompts_were_tried_again(
         assert rest["prompt_ids"] == [2, 3]
         assert (await api.post(path)).json()["prompt_ids"] == []
     stored = await world.rows("SELECT id FROM responses")
-    await goes_on(world, made)
+    assert (await world.advance(made)).state == "running"  # it was failed, and goes on
     await world.roll_out(made)
     after = await world.advance(made)
     assert (after.phase, "dead_prompts" in after.report) == ("train", False)
@@ -65,14 +65,6 @@ async def test_an_iteration_is_whole_after_its_dead_prompts_were_tried_again(
     async with world.api() as api:
         answer = await api.post(path)
     assert (answer.status_code, answer.json()["title"]) == (409, "conflict")
-
-
-async def goes_on(world: Any, iteration_id: UUID) -> None:
-    await world.rows(
-        "UPDATE iterations SET state = 'running', error = NULL, error_kind = NULL"
-        " WHERE id = :i RETURNING 1",
-        i=iteration_id,
-    )
 
 
 @pytest.mark.parametrize(
