@@ -116,11 +116,11 @@ async def test_too_many_of_them_fail_the_evaluation_and_say_why(ready: Any) -> N
 
 
 async def test_new_prompts_that_cannot_be_written_are_counted_as_failed(ready: Any) -> None:
-    """The poison is in a human shot, so whatever shows it fails."""
-    shots = [f"Tell me about {topic} in some detail please" for topic in TOPICS]
+    """The poison is in one of 43 human shots, of which each request shows 6."""
+    shots = [f"Tell me what {t} mean in chapter {n} please" for t in TOPICS for n in range(6)]
     await ready.add_prompts("Say [poison 500] and then stop", *shots, dataset="shots")
     (only,) = await ready.new_run(
-        prompts={"dataset": "shots", "num_per_iteration": 4, "self_instruct": {"max_words": 40}}
+        prompts={"dataset": "shots", "num_per_iteration": 12, "self_instruct": {"max_words": 40}}
     )
     ready.serve(POISONED)
     await ready.advance(only)
@@ -128,7 +128,7 @@ async def test_new_prompts_that_cannot_be_written_are_counted_as_failed(ready: A
     after = await ready.advance(only)
     assert after.phase == "rollout"
     found = after.report["prompts"]
-    assert found["num_accepted"] == 4
+    assert found["num_accepted"] == 12
     assert found["rejected"].get("failed", 0) > 0
     rows = await ready.rows("SELECT detail FROM candidate_prompts WHERE reason = 'failed'")
     assert all("EngineCore" in row["detail"] for row in rows)
