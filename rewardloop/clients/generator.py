@@ -1,33 +1,34 @@
 """Asks generator replicas for samples."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any, Self
 
+import httpx
+
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
-from rewardloop.clients.http import attempts, call_once, connect
+from rewardloop.clients.http import call_once
+from rewardloop.clients.server import Server, asked_again
 from rewardloop.config import Sampling, SelfInstruct
-from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
+from rewardloop.errors import UpstreamMismatch
 from rewardloop.records import Message, Sample
 
-REQUEST_SECONDS = 240.0
 RETRY_SECONDS = 60.0
-REST_SECONDS = 5.0
-"""A replica that did not answer is left alone for so long, where there are others."""
 
 
 class GeneratorClient:
     """Sends each request to the replica with the fewest requests of ours in flight. Where one
-    does not answer, the next try goes to another one."""
+    does not answer, or not in time, the next try goes to another one.
+
+    Requests may have a `key`: a replica of ours gives whoever asks again under the same key the
+    same answer, also one that is still being made.
+    """
 
     def __init__(
         self, urls: Sequence[str], key: str, *, model: str = "policy", ours: bool = True
     ) -> None:
         """`ours` are servers behind our gate, which knows a field that others may refuse."""
-        self._replicas = [connect(url, key, timeout_seconds=REQUEST_SECONDS) for url in urls]
-        self._in_flight = [0] * len(urls)
-        self._rests_until = [0.0] * len(urls)
+        self._servers = [Server(url, key, probe=self._probe) for url in urls]
         self._model = model
         self._plain_text = {"split_special_tokens": True} if ours else {}
 
@@ -35,10 +36,15 @@ class GeneratorClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(replica.aclose() for replica in self._replicas))
+        await asyncio.gather(*(server.aclose() for server in self._servers))
 
     async def sample(
-        self, messages: Sequence[Message], sampling: Sampling, count: int
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        count: int,
+        *,
+        key: str | None = None,
     ) -> list[Sample]:
         """`count` answers to one conversation.
 
@@ -57,6 +63,7 @@ class GeneratorClient:
                 "top_p": sampling.top_p,
                 "max_tokens": sampling.max_tokens,
             },
+            key,
         )
         return _samples(answer, count)
 
@@ -76,7 +83,7 @@ class GeneratorClient:
         return found
 
     async def complete(
-        self, text: str, how: SelfInstruct, stop: Sequence[str]
+        self, text: str, how: SelfInstruct, stop: Sequence[str], *, key: str | None = None
     ) -> tuple[str, str | None]:
         """The model's continuation of a plain text, up to a stop string, and its finish reason:
         "length" where `max_tokens` cut it off, None where a foreign engine gives none.
@@ -96,31 +103,22 @@ class GeneratorClient:
                 "top_p": how.top_p,
                 "max_tokens": how.max_tokens,
             },
+            key,
         )
         (choice,) = choices_of(answer, 1, "the prompt model")
         return text_of(choice), choice.get("finish_reason")
 
-    async def _post(self, path: str, body: dict[str, Any]) -> Any:
-        async for attempt in attempts(RETRY_SECONDS):
-            with attempt:
-                return await self._post_once(path, {"model": self._model, **body})
-        raise AssertionError("unreachable: tenacity re-raises")
+    async def _post(self, path: str, body: dict[str, Any], key: str | None = None) -> Any:
+        async def ask(anew: bool) -> Any:
+            server = min(self._servers, key=lambda server: server.reluctance)
+            return await server.post(path, {"model": self._model, **body}, key=key, anew=anew)
 
-    async def _post_once(self, path: str, body: dict[str, Any]) -> Any:
-        chosen = min(range(len(self._replicas)), key=self._reluctance)
-        self._in_flight[chosen] += 1
-        try:
-            return await call_once(self._replicas[chosen], "POST", path, json=body)
-        except UpstreamUnavailable:
-            self._rests_until[chosen] = time.monotonic() + REST_SECONDS
-            raise
-        finally:
-            self._in_flight[chosen] -= 1
+        return await asked_again(ask, RETRY_SECONDS)
 
-    def _reluctance(self, replica: int) -> tuple[float, int]:
-        """Where all rest, the one that began first is asked."""
-        rests = max(0.0, self._rests_until[replica] - time.monotonic())
-        return rests, self._in_flight[replica]
+    async def _probe(self, client: httpx.AsyncClient) -> None:
+        """One token."""
+        body = {"model": self._model, "prompt": "Hi", "max_tokens": 1}
+        await call_once(client, "POST", "/v1/completions", json=body)
 
 
 def _samples(answer: dict[str, Any], count: int) -> list[Sample]:

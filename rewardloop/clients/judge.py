@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
-from rewardloop.clients.generator import REQUEST_SECONDS, RETRY_SECONDS
-from rewardloop.clients.http import call, connect
+from rewardloop.clients.generator import RETRY_SECONDS
+from rewardloop.clients.server import Server, asked_again
 from rewardloop.config import Judging
 from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
 from rewardloop.method.comparison import COMPARISON_VERSION
@@ -24,16 +24,22 @@ from rewardloop.records import (
 
 class JudgeClient:
     def __init__(self, url: str, key: str) -> None:
-        self._client = connect(url, key, timeout_seconds=REQUEST_SECONDS)
+        self._server = Server(url, key)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.aclose()
+        await self._server.aclose()
 
     async def judge(
-        self, prompt: Sequence[Message], response: str, judging: Judging, count: int
+        self,
+        prompt: Sequence[Message],
+        response: str,
+        judging: Judging,
+        count: int,
+        *,
+        key: str | None = None,
     ) -> list[WrittenJudgement]:
         """`count` judgements of one response.
 
@@ -48,6 +54,7 @@ class JudgeClient:
             answer = await self._ask(
                 prompt,
                 response,
+                key,
                 n=count,
                 temperature=judging.temperature,
                 top_p=judging.top_p,
@@ -68,6 +75,7 @@ class JudgeClient:
         mode: JudgementMode,
         max_tokens: int,
         temperature: float = 0.0,
+        key: str | None = None,
     ) -> WrittenComparison:
         """One comparison of two responses, in the order given.
 
@@ -80,6 +88,7 @@ class JudgeClient:
             answer = await self._ask(
                 prompt,
                 first,
+                key,
                 compare_with=second,
                 n=1,
                 temperature=temperature,
@@ -93,16 +102,19 @@ class JudgeClient:
         (choice,) = choices_of(answer, 1, "the judge")
         return _comparison(choice)
 
-    async def _ask(self, prompt: Sequence[Message], response: str, **fields: Any) -> dict[str, Any]:
+    async def _ask(
+        self, prompt: Sequence[Message], response: str, key: str | None, **fields: Any
+    ) -> dict[str, Any]:
         answer_turn: Message = {"role": "assistant", "content": response}
-        answer: dict[str, Any] = await call(
-            self._client,
-            "POST",
-            "/v1/chat/completions",
-            retry_seconds=RETRY_SECONDS,
-            json={"model": "judge", "messages": [*prompt, answer_turn], **fields},
-        )
-        return answer
+        body = {"model": "judge", "messages": [*prompt, answer_turn], **fields}
+
+        async def ask(anew: bool) -> dict[str, Any]:
+            answer: dict[str, Any] = await self._server.post(
+                "/v1/chat/completions", body, key=key, anew=anew
+            )
+            return answer
+
+        return await asked_again(ask, RETRY_SECONDS)
 
 
 def _rubric_field(judging: Judging) -> dict[str, Any]:

@@ -98,13 +98,13 @@ def dsn(port: int, password: str) -> str:
     return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"
 
 
-async def start(home: Home) -> tuple[Process, int]:
-    """Start the home's Postgres and return it with its port."""
+async def start(home: Home, port: int | None = None) -> tuple[Process, int]:
+    """Start the home's Postgres and return it with its port, any free one unless told."""
     password = home.credentials().database_password
     if not (home.postgres / "PG_VERSION").exists():
         shutil.rmtree(home.postgres, ignore_errors=True)
         _create_cluster(home.postgres, password)
-    port = free_port()
+    port = port or free_port()
     command = [_binary("postgres"), "-D", str(home.postgres), "-p", str(port)]
     settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": ""}
     for name, value in settings.items():

@@ -43,6 +43,10 @@ class Process:
     def pid(self) -> int:
         return self._popen.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._popen.poll() is not None
+
     def require_alive(self) -> None:
         """
         Raises:

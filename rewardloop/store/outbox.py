@@ -12,7 +12,6 @@ from rewardloop.store.models import OutboxMessage
 
 ROLLOUT = "rewardloop.rollout"
 ADVANCE = "rewardloop.advance"
-RECONCILE = "rewardloop.reconcile"
 PROMPTS = "rewardloop.prompts"
 ASSESS = "rewardloop.assess"
 EVALUATE = "rewardloop.evaluate"

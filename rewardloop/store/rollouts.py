@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from rewardloop.records import IterationState, Message, PromptState, Sample, WrittenJudgement
 from rewardloop.store import events
 from rewardloop.store.models import Iteration, IterationPrompt, Judgement, Prompt, Response
+from rewardloop.store.sessions import has_no_living_owner
 from rewardloop.texts import storable
 
 SUSPECT_AFTER = 3
@@ -195,6 +196,11 @@ async def take_back_all(session: AsyncSession, iteration_id: UUID) -> None:
 async def take_back_expired(session: AsyncSession) -> int:
     """Make prompts whose lease ran out pending again; returns how many."""
     return await take_back(session, IterationPrompt.lease_expires_at < func.now())
+
+
+async def take_back_orphans(session: AsyncSession) -> int:
+    """Make prompts whose task no longer holds its session lock pending again; returns how many."""
+    return await take_back(session, has_no_living_owner(IterationPrompt.lease_owner))
 
 
 async def take_back(session: AsyncSession, *lost: Any) -> int:

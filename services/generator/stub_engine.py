@@ -1,6 +1,7 @@
 """An engine that computes nothing: it serves tests of scale and of faults, and nothing else.
 
     python -m services.generator.stub_engine --port 8001 [--die-after NUM_REQUESTS]
+        [--faults '{"latency_seconds": 1, "hang_rate": 0.02}'] [--calls FILE]
 
 It stands where vLLM stands, behind the real gate, and speaks as much of vLLM's
 OpenAI routes as the gate, the judge and the clients use. Tokens are words. What it
@@ -16,7 +17,6 @@ import asyncio
 import hashlib
 import json
 import os
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,12 +33,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rewardloop import checkpoints
+from rewardloop import checkpoints, telemetry
 from rewardloop.config import load_settings
 from rewardloop.method import comparison, rubric
 from services.generator import gate
 from services.generator.chat_request import text_of
 from services.generator.launch import initial_checkpoint
+from services.generator.stub_faults import (
+    NEVER_SECONDS,
+    CallLog,
+    CutResponse,
+    Fate,
+    Faults,
+    poison_of,
+    poisoned,
+)
 
 JUDGE_PROMPT_END = "Score: <total>"
 """How the rubric's prompt ends; an answer to it ends in a score."""
@@ -48,41 +57,7 @@ PATTERNS = {
     rubric.CONSTRAINED_PATTERN: JUDGE_PROMPT_END,
     comparison.CONSTRAINED_PATTERN: COMPARISON_PROMPT_END,
 }
-POISON = re.compile(r"\[poison (?P<judge>judge )?(?P<kind>\w+)\]")
-PAGE = "<html><body><h1>We will be back soon</h1></body></html>"
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "kettle"]
-
-
-@dataclass(frozen=True)
-class Faults:
-    """What goes wrong. By default nothing does.
-
-    Rates and counts are over requests that ask for text, not over canaries.
-    """
-
-    latency_seconds: float = 0.0
-    """Time that each request takes."""
-    die_after: int | None = None
-    """Answer so many requests; the next one ends the process."""
-    stale_after_reload: bool = False
-    """A reload succeeds and changes nothing (vllm issue 32718)."""
-    logprob_error: float = 0.0
-    """Nats by which log-probabilities are off once weights were reloaded."""
-    error_rate: float = 0.0
-    """Share of requests answered with status 500; which ones follows from their number."""
-    unscored_rate: float = 0.0
-    """Share of judgements and comparisons in free mode that end without their last line."""
-    fixed_score: int | None = None
-    """Every judgement gives this score, so that all responses are tied."""
-    writes_nul: bool = False
-    """Every text holds a NUL, which Postgres does not store."""
-    repeats_itself: bool = False
-    """Whatever is asked, the words are the same."""
-    heeds_poison: bool = False
-    """A prompt that holds `[poison KIND]` meets that fault each time; one that holds
-    `[poison judge KIND]` when what it asks for is a judgement. The kinds: a status of 500 and
-    above, `hang`, `cut` (half of the JSON, of a body that ends properly), `html` (a page with
-    status 200), `empty` (no choices), `few` (one choice too few)."""
 
 
 class Refused(Exception):
@@ -98,9 +73,15 @@ class StubEngine:
     """Holds one checkpoint's folder. The first six methods are those that the gate calls."""
 
     def __init__(
-        self, folder: Path, *, faults: Faults | None = None, max_model_len: int = 2048
+        self,
+        folder: Path,
+        *,
+        faults: Faults | None = None,
+        max_model_len: int = 2048,
+        calls: CallLog | None = None,
     ) -> None:
         self.faults = faults or Faults()
+        self.calls = calls or CallLog()
         self.max_model_len = max_model_len
         self.num_requests = 0
         self._folder = folder
@@ -143,17 +124,20 @@ class StubEngine:
         return [{"model.safetensors": digest.hexdigest()}]
 
     @asynccontextmanager
-    async def request(self, num_words: int, *, faulty: bool = True) -> AsyncIterator[None]:
-        """Admit a request whose prompt has `num_words` words, with the faults that befall it."""
+    async def request(
+        self, num_words: int, *, asked: str = "", faulty: bool = True
+    ) -> AsyncIterator[Fate]:
+        """Admit a request whose prompt has `num_words` words, with the faults that befall it.
+
+        `asked` is all that the answer depends on.
+        """
         await self._running.wait()
         if num_words > self.max_model_len:
             raise Refused(400, "BadRequestError", self._too_long(num_words))
         self._num_in_flight += 1
         self._idle.clear()
         try:
-            if faulty:
-                await self._befall()
-            yield
+            yield await self._befall(asked) if faulty else Fate.ANSWER
         finally:
             self._num_in_flight -= 1
             if not self._num_in_flight:
@@ -167,13 +151,22 @@ class StubEngine:
             f"(parameter=input_tokens, value={num_words})"
         )
 
-    async def _befall(self) -> None:
+    async def _befall(self, asked: str) -> Fate:
         self.num_requests += 1
-        if self.faults.die_after is not None and self.num_requests > self.faults.die_after:
+        number, faults = self.num_requests, self.faults
+        if faults.die_after is not None and number > faults.die_after:
             os._exit(1)
-        await asyncio.sleep(self.faults.latency_seconds)
-        if Random(f"error {self.num_requests}").random() < self.faults.error_rate:
+        fate = faults.fate(number)
+        self.calls.begun(number, asked, fate)
+        try:
+            await asyncio.sleep(faults.seconds(number, fate))
+        except asyncio.CancelledError:
+            self.calls.ended(number, answered=False)
+            raise
+        self.calls.ended(number, answered=fate is Fate.ANSWER)
+        if fate is Fate.ERROR:
             raise Refused(500, "InternalServerError", "EngineCore encountered an issue.")
+        return fate
 
     def write(self, prompt: str, index: int, *, pattern: str | None = None) -> str:
         """The text of sample `index` of `prompt`, in the form of `pattern` if one is given.
@@ -319,11 +312,11 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         answer["choices"][0]["prompt_logprobs"] = logprobs
         return JSONResponse(answer)
     pattern = _pattern(body)
-    poison = _poison_of(prompt) if engine.faults.heeds_poison else None
-    async with engine.request(num_words):
+    poison = poison_of(prompt, JUDGE_PROMPT_END) if engine.faults.heeds_poison else None
+    num = body.get("n") or 1
+    async with engine.request(num_words, asked=f"{prompt}\0{num}\0{pattern}") as fate:
         if poison is not None:
             await _suffer(poison)
-        num = body.get("n") or 1
         whole = [engine.write(prompt, index, pattern=pattern) for index in range(num)]
     texts = [_stopped(text, body.get("stop")) for text in whole]
     asked = body.get("max_tokens") or body.get("max_completion_tokens") or engine.max_model_len
@@ -332,39 +325,25 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
     if body.get("stream"):
         with_usage = (body.get("stream_options") or {}).get("include_usage", False)
         return StreamingResponse(written.stream(with_usage), media_type="text/event-stream")
-    return _poisoned(written.body(), poison)
-
-
-def _poison_of(prompt: str) -> str | None:
-    found = POISON.search(prompt)
-    if found is None or (found["judge"] and not prompt.rstrip().endswith(JUDGE_PROMPT_END)):
-        return None
-    return found["kind"]
+    return CutResponse(written.body()) if fate is Fate.CUT else poisoned(written.body(), poison)
 
 
 async def _suffer(poison: str) -> None:
     """What comes instead of an answer."""
     if poison == "hang":
-        await asyncio.sleep(3600)
+        await asyncio.sleep(NEVER_SECONDS)
     if poison.isdecimal():
         raise Refused(int(poison), "InternalServerError", "EngineCore encountered an issue.")
 
 
-def _poisoned(body: dict[str, Any], poison: str | None) -> Response:
-    """The answer, as odd as the poison makes it."""
-    if poison == "html":
-        return Response(PAGE, media_type="text/html")
-    if poison == "cut":
-        whole = json.dumps(body)
-        return Response(whole[: len(whole) // 2], media_type="application/json")
-    if poison in ("empty", "few"):
-        body["choices"] = body["choices"][1:] if poison == "few" else []
-    return JSONResponse(body)
-
-
 def _prompt(body: dict[str, Any]) -> str:
     if "messages" in body:
-        return "\n".join(_content(message["content"]) for message in body["messages"])
+        try:
+            return "\n".join(_content(message["content"]) for message in body["messages"])
+        except (TypeError, KeyError) as error:
+            raise Refused(400, "BadRequestError", f"messages: {error!r}") from error
+    if "prompt" not in body:
+        raise Refused(400, "BadRequestError", "there are no messages and no prompt")
     prompt = body["prompt"]
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
@@ -400,10 +379,16 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8001)
     parser.add_argument("--die-after", type=int)
+    parser.add_argument("--faults", type=json.loads, default={}, help="fields of Faults, as JSON")
+    parser.add_argument("--calls", type=Path, help="file to which each call is appended")
     options = parser.parse_args()
-    folder = initial_checkpoint(load_settings())
-    engine = StubEngine(folder, faults=Faults(die_after=options.die_after))
-    uvicorn.run(make_app(engine), host=options.host, port=options.port, log_level="warning")
+    telemetry.log_json()
+    faults = Faults(**{"die_after": options.die_after, **options.faults})
+    folder = initial_checkpoint(load_settings("generator"))
+    engine = StubEngine(folder, faults=faults, calls=CallLog(options.calls))
+    uvicorn.run(
+        make_app(engine), host=options.host, port=options.port, log_config=None, access_log=False
+    )
 
 
 if __name__ == "__main__":

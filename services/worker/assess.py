@@ -12,6 +12,7 @@ from celery import Celery
 
 from rewardloop import telemetry
 from rewardloop.clients.judge import JudgeClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import Judging, RunConfig, Settings
 from rewardloop.queue import relay
 from rewardloop.records import JudgementMode, Phase, Purpose
@@ -79,8 +80,10 @@ class Assessing:
         judging = judging_of(self.config, assessment)
 
         async def judge(item: Unjudged) -> None:
+            key = request_key("assess", assessment.id, item.ranked_response_id, item.missing)
             written = await self._servers.asked(
-                JUDGE, self.judge.judge(item.messages, item.text, judging, len(item.missing))
+                JUDGE,
+                self.judge.judge(item.messages, item.text, judging, len(item.missing), key=key),
             )
             async with self.store.transaction() as session:
                 await iterations.require_unchanged(session, self.iteration)

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.config import Rollout, Sampling, Settings
 from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable, recordable
@@ -126,16 +127,19 @@ class Evaluating:
             max_tokens=self.config.max_tokens,
         )
 
-        async def ask(messages: Sequence[Message], sampling: Sampling) -> str:
-            (sample,) = await generator.sample(messages, sampling, 1)
+        async def ask(
+            messages: Sequence[Message], sampling: Sampling, key: str | None = None
+        ) -> str:
+            (sample,) = await generator.sample(messages, sampling, 1, key=key)
             _require_from(version, sample)
             return sample.text
 
         async def answer(item: Unanswered) -> None:
             prompt_id, messages = item
             text, reason = None, None
+            key = request_key("answer", self.evaluation.id, version, prompt_id)
             try:
-                text = await servers.asked(GENERATOR, ask(messages, sampling))
+                text = await servers.asked(GENERATOR, ask(messages, sampling, key))
             except (InvalidInput, UpstreamRejected) as error:
                 reason = error.message
             async with self.store.transaction() as session:
@@ -186,6 +190,7 @@ class Evaluating:
                 item.second,
                 mode=self.config.mode,
                 max_tokens=self.config.judge_max_tokens,
+                key=request_key("compare", self.evaluation.id, item.prompt_id, item.first),
             )
             written = await servers.asked(JUDGE, request)
             async with self.store.transaction() as session:

@@ -16,6 +16,7 @@ from celery import Celery
 
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import RunConfig, SelfInstruct, Settings
 from rewardloop.errors import InvalidInput, TooFewPrompts, UpstreamRejected
 from rewardloop.method.self_instruct import (
@@ -161,9 +162,10 @@ class Writing:
         """What the prompt model writes, not filtered yet."""
         seed = (self.config.seed + self.iteration.index) * 1_000_003 + attempt
         shots = choose_shots(self.human, self.generated, self.how, seed)
+        key = request_key("prompt", self.iteration.id, attempt)
         try:
             completion, finish_reason = await self._servers.asked(
-                PROMPT_MODEL, self.model.complete(few_shot_prompt(shots), self.how, STOP)
+                PROMPT_MODEL, self.model.complete(few_shot_prompt(shots), self.how, STOP, key=key)
             )
         except (InvalidInput, UpstreamRejected) as error:  # the shots are too long, say
             return Candidate(attempt, "", "refused", error.message)

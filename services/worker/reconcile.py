@@ -1,18 +1,18 @@
 """Brings back what was lost: messages, leases, work whose process died.
 
-Runs every few seconds, one at a time in the whole cluster. Losing every message
-in the broker costs at most RECONCILE_SECONDS.
+The controller's clock runs it every two seconds, one at a time in the whole cluster. It needs
+no message: losing every one in the broker costs at most that time, and so does a worker that
+died, whose session lock is free by then.
 """
 
 import logging
-from datetime import UTC, datetime
 
 from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.queue import relay
 from rewardloop.records import Phase
-from rewardloop.store import Store, engines, iterations, outbox, rollouts, runs
+from rewardloop.store import Store, engines, iterations, outbox, rollouts, runs, training
 from rewardloop.store.models import Iteration
 from services.worker import assess, evaluate, prompts
 
@@ -24,7 +24,9 @@ async def run(store: Store, app: Celery) -> None:
         if not held:
             return
         async with store.transaction() as session:
+            num_orphans = await rollouts.take_back_orphans(session)
             num_expired = await rollouts.take_back_expired(session)
+            await training.stop_abandoned(session)
             for iteration_id in await engines.due_iterations(session):
                 outbox.add(session, outbox.ADVANCE, iteration_id)
                 iteration = await iterations.get(session, iteration_id)
@@ -32,13 +34,17 @@ async def run(store: Store, app: Celery) -> None:
             due = await engines.due_evaluation(session)
             if due is not None and await _is_free(store, evaluate.lock_name(due)):
                 outbox.add(session, outbox.EVALUATE, due)
-        if num_expired:
-            logger.warning("took back %d expired leases at %s", num_expired, datetime.now(UTC))
+        if num_orphans or num_expired:
+            logger.warning(
+                "took back %d leases whose task is gone and %d that ran out",
+                num_orphans,
+                num_expired,
+            )
         await relay(store, app)
 
 
 async def _remind_workers(store: Store, session: AsyncSession, iteration: Iteration) -> None:
-    """Where a phase is nobody's work any more, send for a worker again."""
+    """Where no running task holds a phase, send for a worker again."""
     if iteration.phase == Phase.ROLLOUT:
         if await rollouts.has_pending(session, iteration.id):
             run = await runs.get(session, iteration.run_id)

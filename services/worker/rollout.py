@@ -19,7 +19,9 @@ from celery import Celery
 
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
+from rewardloop.clients.http import attempts
 from rewardloop.clients.judge import JudgeClient
+from rewardloop.clients.server import request_key
 from rewardloop.config import RunConfig, Settings
 from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected, UpstreamUnavailable
 from rewardloop.queue import relay
@@ -36,6 +38,7 @@ logger = logging.getLogger("rewardloop.worker")
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
+RELEASE_SECONDS = 20.0
 
 
 async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID) -> None:
@@ -85,14 +88,25 @@ class Rollout:
 
     async def run(self) -> None:
         """Lease and process prompts; on an error, give back what is still leased."""
+        async with self.store.working(self.owner):
+            await self._work()
+
+    async def _work(self) -> None:
         keeper = asyncio.create_task(self._keep_leases())
         try:
             limit = self.config.rollout.max_prompts_in_flight
             await work_through(self, self._servers, self.permit, limit=limit, seconds=WORK_SECONDS)
         finally:
             keeper.cancel()
-            async with self.store.transaction() as session:
-                await rollouts.release(session, self.iteration_id, self.owner)
+            await self._release()
+
+    async def _release(self) -> None:
+        """Not only once: a database that was away for a moment is why many a task ends, and a
+        lease that is not given back counts against its prompt."""
+        async for attempt in attempts(RELEASE_SECONDS):
+            with attempt:
+                async with self.store.transaction() as session:
+                    await rollouts.release(session, self.iteration_id, self.owner)
 
     async def _keep_leases(self) -> None:
         while True:
@@ -164,8 +178,9 @@ class Rollout:
         stored = await self._stored(prompt)
         missing = sorted(set(range(sampling.num_samples)) - set(stored))
         if missing:
+            key = request_key("sample", self.iteration_id, prompt.prompt_id, missing)
             samples = await self._servers.asked(
-                GENERATOR, self.generator.sample(prompt.messages, sampling, len(missing))
+                GENERATOR, self.generator.sample(prompt.messages, sampling, len(missing), key=key)
             )
             await self._store_samples(prompt, list(zip(missing, samples, strict=True)))
             stored = await self._stored(prompt)
@@ -188,9 +203,12 @@ class Rollout:
 
     async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
         missing = response.missing_judgements
+        key = request_key("judge", response.response_id, missing)
         written = await self._servers.asked(
             JUDGE,
-            self.judge.judge(prompt.messages, response.text, self.config.judging, len(missing)),
+            self.judge.judge(
+                prompt.messages, response.text, self.config.judging, len(missing), key=key
+            ),
         )
         async with self.store.transaction() as session:
             await rollouts.add_judgements(

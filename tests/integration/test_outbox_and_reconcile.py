@@ -146,17 +146,18 @@ async def test_the_reconciler_brings_a_rollout_back_to_its_number_of_tasks(ready
     await ready.lose_messages()
     await reconcile.run(ready.store, ready.celery)
     assert ready.messages("rollout") == 3
-    async with ready.store.transaction() as session:
-        await rollouts.lease(session, only, "busy", 1, 60)
-        await rollouts.lease(session, only, "dead", 1, -1)
-    await ready.lose_messages()
-    await reconcile.run(ready.store, ready.celery)
-    assert ready.messages("rollout") == 2
-    async with ready.store.transaction() as session:
-        await rollouts.lease(session, only, "busy", 9, 60)
-    await ready.lose_messages()
-    await reconcile.run(ready.store, ready.celery)
-    assert ready.messages("rollout") == 0  # nothing is pending
+    async with ready.store.working("busy"):
+        async with ready.store.transaction() as session:
+            await rollouts.lease(session, only, "busy", 1, 60)
+            await rollouts.lease(session, only, "dead", 1, -1)
+        await ready.lose_messages()
+        await reconcile.run(ready.store, ready.celery)
+        assert ready.messages("rollout") == 2
+        async with ready.store.transaction() as session:
+            await rollouts.lease(session, only, "busy", 9, 60)
+        await ready.lose_messages()
+        await reconcile.run(ready.store, ready.celery)
+        assert ready.messages("rollout") == 0  # nothing is pending
 
 
 async def test_the_reconciler_reminds_only_what_can_go_on(ready: Any) -> None:
@@ -191,8 +192,8 @@ async def test_the_next_evaluation_is_the_oldest_one(ready: Any) -> None:
     for evaluation_id in made:
         await ready.lose_messages()
         await reconcile.run(ready.store, ready.celery)
-        assert taken(ready, "rollout") == (outbox.EVALUATE, str(evaluation_id))
-        assert taken(ready, "rollout") is None
+        assert taken(ready, "control") == (outbox.EVALUATE, str(evaluation_id))
+        assert taken(ready, "control") is None
         async with ready.store.transaction() as session:
             assert await evaluations.try_start(session, evaluation_id)
             await evaluations.note_failure(session, evaluation_id, NotFound("for this test"))
@@ -201,10 +202,11 @@ async def test_the_next_evaluation_is_the_oldest_one(ready: Any) -> None:
 async def test_the_reconciler_leaves_a_rollout_alone_that_somebody_works_on(ready: Any) -> None:
     (only,) = await ready.new_run()
     await ready.in_rollout(only)
-    async with ready.store.transaction() as session:
-        await rollouts.lease(session, only, "busy", 2, 60)
-    ready.broker.flushall()
-    await reconcile.run(ready.store, ready.celery)
+    async with ready.store.working("busy"):
+        async with ready.store.transaction() as session:
+            await rollouts.lease(session, only, "busy", 2, 60)
+        ready.broker.flushall()
+        await reconcile.run(ready.store, ready.celery)
     assert ready.messages("rollout") == 0
     tokens = await ready.rows("SELECT lease_owner FROM iteration_prompts")
     assert sorted(row["lease_owner"] or "nobody" for row in tokens) == ["busy", "busy", "nobody"]
@@ -248,7 +250,7 @@ async def test_the_reconciler_brings_a_phases_task_back_unless_one_works(
     async with ready.store.advisory_lock(lock_name(subject)) as held:
         assert held
         await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") is None
+    assert taken(ready, "control") is None
     assert taken(ready, "control") == (outbox.ADVANCE, str(subject))
     await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") == (task, str(subject))
@@ -269,7 +271,7 @@ async def test_the_reconciler_brings_an_evaluation_back_unless_a_task_works_on_i
         await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") is None
     await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") == (outbox.EVALUATE, str(made.id))
+    assert taken(ready, "control") == (outbox.EVALUATE, str(made.id))
 
 
 async def test_the_reconciler_leaves_what_is_over_alone(ready: Any) -> None:

@@ -311,13 +311,13 @@ async def test_a_dead_replica_holds_no_request_up(serve: Serve) -> None:
 async def test_a_replica_that_does_not_answer_is_left_alone_for_a_while(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rewardloop.clients.generator.REST_SECONDS", 600.0)
+    monkeypatch.setattr("rewardloop.clients.breaker.REST_SECONDS", 600.0)
     busy, ready = Script(BUSY), Script((200, completion("a")))
     async with GeneratorClient([await serve(busy), await serve(ready)], KEY) as client:
         for _ in range(3):
             await client.sample([HI], Sampling(), 1)
         assert (len(busy.requests), len(ready.requests)) == (1, 3)
-        client._rests_until = [0.0, 0.0]  # the while is over
+        client._servers[0].breaker.succeeded()  # the while is over
         busy.answers = [(200, completion("b"))]
         assert [s.text for s in await client.sample([HI], Sampling(), 1)] == ["b"]
 
@@ -572,6 +572,22 @@ async def test_prompts_are_sent_in_chunks(serve: Serve, monkeypatch: pytest.Monk
     assert [path for _, path, _ in script.requests] == ["/v1/datasets/my set/prompts"] * 2
     sent = [[row["source"] for row in body["prompts"]] for _, _, body in script.requests]
     assert sent == [["seed:0", "seed:1"], ["seed:2"]]
+
+
+async def test_long_prompts_are_sent_in_smaller_chunks(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request's body has a bound. One that passes it alone is sent alone, for the API to say."""
+    monkeypatch.setattr("rewardloop.clients.api._BYTES_PER_REQUEST", 1000)
+    script = Script((200, {"added": 1, "known": 0}))
+    sizes = [300, 300, 300, 300, 5000, 10]
+    prompts = [
+        PromptRecord(({"role": "user", "content": "x" * size},), None, str(size)) for size in sizes
+    ]
+    async with ApiClient(await serve(script), KEY) as api:
+        await api.add_prompts("mine", prompts)
+    sent = [[row["source"] for row in body["prompts"]] for _, _, body in script.requests]
+    assert sent == [["300", "300"], ["300", "300"], ["5000"], ["10"]]
 
 
 async def test_pairs_are_read_page_by_page(serve: Serve) -> None:

@@ -42,7 +42,7 @@ def test_every_task_has_a_name_that_is_known_and_a_queue(app: Celery) -> None:
     known = {
         value for name, value in vars(outbox).items() if isinstance(value, str) and name.isupper()
     }
-    assert ours == known == set(QUEUES) == {*tasks.WORK, outbox.RECONCILE}
+    assert ours == known == set(QUEUES) == {*tasks.WORK}
     assert set(QUEUES.values()) == {"rollout", "control"}  # what the two roles of a worker take
 
 

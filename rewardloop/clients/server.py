@@ -1,0 +1,225 @@
+"""One server that is asked for text: its connection, its latency, its breaker.
+
+A call past its deadline is broken off as Overdue. One that is late by the finished calls alone
+lets the server be asked for a single token: a server that does not even give that is no longer
+trusted, whatever its `/health` says, and what is late there is overdue at once.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import httpx
+
+from rewardloop import telemetry
+from rewardloop.clients.breaker import Breaker
+from rewardloop.clients.http import attempts, call_once, connect
+from rewardloop.clients.latency import Latency
+from rewardloop.errors import Overdue, RewardloopError, UpstreamUnavailable
+
+logger = logging.getLogger("rewardloop.clients")
+
+REQUEST_SECONDS = 240.0
+"""No call takes longer."""
+PROBE_SECONDS = 10.0
+PROBE_AGAIN_SECONDS = 10.0
+LOOK_SECONDS = 0.5
+"""How often a call in flight looks whether it is late."""
+
+KEY_HEADER = "x-request-key"
+ANEW_HEADER = "x-request-anew"
+"""Any value but an empty one: do not wait for an answer that is already being made."""
+AGAIN_HEADER = "x-rewardloop-given-again"
+"""Our gate and our judge set it where an answer cost no call: it says nothing of their speed."""
+
+Probe = Callable[[httpx.AsyncClient], Awaitable[object]]
+T = TypeVar("T")
+
+
+def request_key(*parts: object) -> str:
+    """The key under which an answer is kept: by what it is for, so that whoever asks for the
+    same samples again names the same key."""
+    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
+
+
+async def asked_again(ask: Callable[[bool], Awaitable[T]], retry_seconds: float) -> T:
+    """Ask for `retry_seconds` while it fails transiently; once more, `anew`, where it is overdue.
+
+    Raises:
+        RewardloopError: what `ask` raised last.
+    """
+
+    async def tried(anew: bool) -> T:
+        async for attempt in attempts(retry_seconds):
+            with attempt:
+                return await ask(anew)
+        raise AssertionError("unreachable: tenacity re-raises")
+
+    try:
+        return await tried(False)
+    except Overdue as error:
+        logger.warning("%s; asking again", error.message)
+        return await tried(True)
+
+
+@dataclass(eq=False)
+class _Call:
+    begun: float = field(default_factory=time.monotonic)
+    given_again: bool = False
+    is_lost: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+
+class Server:
+    def __init__(self, url: str, key: str, *, probe: Probe | None = None) -> None:
+        """`probe` asks for one token. Without it, the first call after a pause is the trial."""
+        self._client = connect(url, key, timeout_seconds=REQUEST_SECONDS)
+        self._client.event_hooks = {"response": [_look_at_headers]}
+        self._probe = probe
+        self._probing: asyncio.Task[None] | None = None
+        self._probed_at = 0.0
+        self._latency = Latency(REQUEST_SECONDS)
+        self._in_flight: set[_Call] = set()
+        self.breaker = Breaker()
+
+    async def aclose(self) -> None:
+        if self._probing is not None:
+            self._probing.cancel()
+            await asyncio.gather(self._probing, return_exceptions=True)
+        await self._client.aclose()
+
+    @property
+    def reluctance(self) -> tuple[float, int]:
+        """The server with the least is asked first: it does not rest, and has little to do."""
+        return self.breaker.rest(time.monotonic()), len(self._in_flight)
+
+    async def post(
+        self, path: str, body: dict[str, Any], *, key: str | None = None, anew: bool = False
+    ) -> Any:
+        """
+        Raises:
+            Overdue: no answer within the deadline.
+            RewardloopError: as for `call_once`; UpstreamUnavailable while the breaker is open.
+        """
+        await self._require_trusted()
+        # With the body in it, a key never stands for two questions.
+        headers = {KEY_HEADER: request_key(key, path, body)} if key else {}
+        if key and anew:
+            headers[ANEW_HEADER] = "1"
+        call = _Call()
+        asked = call_once(
+            self._client, "POST", path, json=body, headers=headers, extensions={"call": call}
+        )
+        try:
+            answer = await self._in_time(call, asked)
+        except UpstreamUnavailable:
+            self._failed()
+            raise
+        except RewardloopError:
+            self.breaker.succeeded()  # a refusal is an answer too
+            raise
+        except asyncio.CancelledError:
+            self.breaker.undecided()
+            raise
+        self.breaker.succeeded()
+        if not call.given_again:
+            self._latency.note(call.seconds)
+        return answer
+
+    async def _in_time(self, call: _Call, answer: Awaitable[T]) -> T:
+        asked = asyncio.ensure_future(answer)
+        self._in_flight.add(call)
+        try:
+            while not asked.done():
+                await asyncio.wait({asked}, timeout=LOOK_SECONDS)
+                if not asked.done():
+                    self._look_after(call)
+            return asked.result()
+        finally:
+            self._in_flight.discard(call)
+            if not asked.done():
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+
+    def _look_after(self, call: _Call) -> None:
+        """
+        Raises:
+            Overdue: the call has had its time, or the server gives nothing to anybody.
+        """
+        others = (other.seconds for other in self._in_flight if other is not call)
+        if call.is_lost or call.seconds > self._latency.deadline(others):
+            telemetry.OVERDUE_CALLS.labels(str(self._client.base_url)).inc()
+            raise Overdue(
+                f"{self._client.base_url} gave no answer within {call.seconds:.0f} s, far longer "
+                "than its others take"
+            )
+        is_due = time.monotonic() - self._probed_at > PROBE_AGAIN_SECONDS
+        if self._probe is not None and is_due and call.seconds > self._latency.silence():
+            self._probed_at = time.monotonic()
+            self._probing = asyncio.create_task(self._look_whether_it_is_there())
+
+    async def _look_whether_it_is_there(self) -> None:
+        try:
+            await self._ask_for_a_token()
+        except UpstreamUnavailable as error:
+            logger.warning("%s", error.message)
+            for call in self._in_flight:
+                call.is_lost = call.seconds > self._latency.silence()
+
+    async def _require_trusted(self) -> None:
+        """
+        Raises:
+            UpstreamUnavailable: the breaker is open, and no trial is due or it failed.
+        """
+        if not self.breaker.is_open:
+            return
+        if not self.breaker.may_try(time.monotonic()):
+            raise UpstreamUnavailable(
+                f"{self._client.base_url} has failed several times in a row; it is tried again soon"
+            )
+        if self._probe is not None:
+            await self._ask_for_a_token()
+
+    async def _ask_for_a_token(self) -> None:
+        """
+        Raises:
+            UpstreamUnavailable: it gave none.
+        """
+        assert self._probe is not None
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self._probe(self._client)
+        except (TimeoutError, UpstreamUnavailable) as error:
+            self._failed(trip=True)
+            raise UpstreamUnavailable(
+                f"{self._client.base_url} does not give a single token"
+            ) from error
+        except RewardloopError:
+            self.breaker.succeeded()  # what is wrong with it, the calls will tell
+        except asyncio.CancelledError:
+            self.breaker.undecided()
+            raise
+        self.breaker.succeeded()
+
+    def _failed(self, *, trip: bool = False) -> None:
+        was_open = self.breaker.is_open
+        if trip:
+            self.breaker.trip(time.monotonic())
+        else:
+            self.breaker.failed(time.monotonic())
+        if self.breaker.is_open and not was_open:
+            telemetry.BREAKERS_OPENED.labels(str(self._client.base_url)).inc()
+
+
+async def _look_at_headers(answer: httpx.Response) -> None:
+    call = answer.request.extensions.get("call")
+    if call is not None:
+        call.given_again = AGAIN_HEADER in answer.headers
