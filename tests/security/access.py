@@ -78,7 +78,7 @@ def _scoped(client: httpx.Client, services: Services) -> tuple[int, list[str]]:
 def _new_key(client: httpx.Client, services: Services, scope: Scope) -> str:
     answer = client.post(
         f"{services.api.url}/v1/keys",
-        json={"name": f"only {scope}", "scopes": [scope]},
+        json={"name": f"only-{scope}", "scopes": [scope]},
         headers={"authorization": f"Bearer {services.api_key}"},
     )
     assert answer.status_code == 201, answer.text
