@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -127,6 +128,8 @@ class States:
             (self.folder / STOP).touch()
         else:
             (self.folder / STOP).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.rmdir()  # where nothing was saved yet
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -299,4 +299,11 @@ async def test_the_job_of_a_trainer_that_was_killed_is_free_before_its_lease_run
     assert again.num_attempts == job.num_attempts + 2
     assert died_at < expired_at
     assert await world.value("SELECT now()") < expired_at
-    assert not psutil.pid_exists(child)
+
+    async def has_ended() -> bool:
+        try:
+            return psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    await once(has_ended)

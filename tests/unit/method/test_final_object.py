@@ -26,6 +26,7 @@ def found(written: str) -> list[tuple[float, int]]:
         'It is clear.\n~~~\n{"score": 4.0}\n~~~\n',
         '```\nprint(1)\n```\nSo:\n```json\n{"score": 4}\n```',
         '{"draft": 1}\n{"score": 4}',
+        'The response says that snow is white.\n{"score": 4}',
         '{"a": 1}\n{"b": 1}\n{"c": 1}\n{"d": 1}\n{"score": 4}',
     ],
 )

@@ -158,6 +158,14 @@ def test_the_first_claim_has_nothing_to_tell_and_keeps_a_wish_to_stop(tmp_path: 
     assert states.stop_wanted
     states.ask_to_stop(False)
     assert not states.stop_wanted
+    assert states.folder.exists()
+
+
+def test_a_stop_before_anything_was_saved_leaves_nothing(tmp_path: Path) -> None:
+    states = States(tmp_path / ".m2.state")
+    states.ask_to_stop(True)
+    states.ask_to_stop(False)
+    assert not states.folder.exists()
 
 
 def test_states_lie_beside_the_checkpoints_and_are_none(tmp_path: Path) -> None:
