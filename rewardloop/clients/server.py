@@ -82,7 +82,8 @@ class Server:
     def __init__(self, url: str, key: str, *, probe: Probe | None = None) -> None:
         """`probe` asks for one token. Without it, the first call after a pause is the trial."""
         self._client = connect(url, key, timeout_seconds=REQUEST_SECONDS)
-        self._client.event_hooks = {"response": [_look_at_headers]}
+        hooks = self._client.event_hooks
+        self._client.event_hooks = {**hooks, "response": [_look_at_headers]}
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
         self._probed_at = 0.0
