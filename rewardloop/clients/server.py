@@ -79,16 +79,24 @@ class _Call:
 
 
 class Server:
-    def __init__(self, url: str, key: str, *, probe: Probe | None = None) -> None:
-        """`probe` asks for one token. Without it, the first call after a pause is the trial."""
-        self._client = connect(url, key, timeout_seconds=REQUEST_SECONDS)
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        probe: Probe | None = None,
+        ceiling_seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        """`probe` asks for one token. Without it the breaker holds nothing back."""
+        self._client = connect(url, key, timeout_seconds=ceiling_seconds)
         self._client.event_hooks = {"response": [_look_at_headers]}
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
         self._probed_at = 0.0
-        self._latency = Latency(REQUEST_SECONDS)
+        self._latency = Latency(ceiling_seconds)
         self._in_flight: set[_Call] = set()
         self.breaker = Breaker()
+        self._trial = asyncio.Lock()
 
     async def aclose(self) -> None:
         if self._probing is not None:
@@ -121,13 +129,10 @@ class Server:
         try:
             answer = await self._in_time(call, asked)
         except UpstreamUnavailable:
-            self._failed()
+            self._count_opening(self.breaker.failed)
             raise
         except RewardloopError:
             self.breaker.succeeded()  # a refusal is an answer too
-            raise
-        except asyncio.CancelledError:
-            self.breaker.undecided()
             raise
         self.breaker.succeeded()
         if not call.given_again:
@@ -179,13 +184,16 @@ class Server:
         Raises:
             UpstreamUnavailable: the breaker is open, and no trial is due or it failed.
         """
-        if not self.breaker.is_open:
+        if self._probe is None or not self.breaker.is_open:
             return
-        if not self.breaker.may_try(time.monotonic()):
-            raise UpstreamUnavailable(
-                f"{self._client.base_url} has failed several times in a row; it is tried again soon"
-            )
-        if self._probe is not None:
+        async with self._trial:
+            if not self.breaker.is_open:
+                return
+            if not self.breaker.trial_is_due(time.monotonic()):
+                raise UpstreamUnavailable(
+                    f"{self._client.base_url} has failed several times in a row; it is tried "
+                    "again soon"
+                )
             await self._ask_for_a_token()
 
     async def _ask_for_a_token(self) -> None:
@@ -198,23 +206,17 @@ class Server:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self._probe(self._client)
         except (TimeoutError, UpstreamUnavailable) as error:
-            self._failed(trip=True)
+            self._count_opening(self.breaker.trial_failed)
             raise UpstreamUnavailable(
                 f"{self._client.base_url} does not give a single token"
             ) from error
         except RewardloopError:
-            self.breaker.succeeded()  # what is wrong with it, the calls will tell
-        except asyncio.CancelledError:
-            self.breaker.undecided()
-            raise
+            pass  # what is wrong with it, the calls will tell
         self.breaker.succeeded()
 
-    def _failed(self, *, trip: bool = False) -> None:
+    def _count_opening(self, happened: Callable[[float], None]) -> None:
         was_open = self.breaker.is_open
-        if trip:
-            self.breaker.trip(time.monotonic())
-        else:
-            self.breaker.failed(time.monotonic())
+        happened(time.monotonic())
         if self.breaker.is_open and not was_open:
             telemetry.BREAKERS_OPENED.labels(str(self._client.base_url)).inc()
 
