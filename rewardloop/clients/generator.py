@@ -112,10 +112,15 @@ class GeneratorClient:
 
     async def _post(self, path: str, body: dict[str, Any], key: str | None = None) -> Any:
         async def ask(anew: bool) -> Any:
-            server = min(self._servers, key=lambda server: server.reluctance)
-            return await server.post(path, {"model": self._model, **body}, key=key, anew=anew)
+            return await self._post_once(path, {"model": self._model, **body}, key=key, anew=anew)
 
         return await asked_again(ask, RETRY_SECONDS)
+
+    async def _post_once(
+        self, path: str, body: dict[str, Any], *, key: str | None, anew: bool
+    ) -> Any:
+        server = min(self._servers, key=lambda server: server.reluctance)
+        return await server.post(path, body, key=key, anew=anew)
 
     async def _probe(self, client: httpx.AsyncClient) -> None:
         """One token."""

@@ -20,7 +20,7 @@ from rewardloop import telemetry
 from rewardloop.clients.breaker import Breaker
 from rewardloop.clients.http import attempts, call_once, connect
 from rewardloop.clients.latency import Latency
-from rewardloop.errors import Overdue, RewardloopError, UpstreamUnavailable
+from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
 
 logger = logging.getLogger("rewardloop.clients")
 
@@ -97,6 +97,7 @@ class Server:
         self._in_flight: set[_Call] = set()
         self.breaker = Breaker()
         self._trial = asyncio.Lock()
+        self._why = UpstreamUnavailable(f"{url} has failed several times in a row")
 
     async def aclose(self) -> None:
         if self._probing is not None:
@@ -190,10 +191,7 @@ class Server:
             if not self.breaker.is_open:
                 return
             if not self.breaker.trial_is_due(time.monotonic()):
-                raise UpstreamUnavailable(
-                    f"{self._client.base_url} has failed several times in a row; it is tried "
-                    "again soon"
-                )
+                raise type(self._why)(self._why.message)
             await self._ask_for_a_token()
 
     async def _ask_for_a_token(self) -> None:
@@ -207,12 +205,16 @@ class Server:
                 await self._probe(self._client)
         except (TimeoutError, UpstreamUnavailable) as error:
             self._count_opening(self.breaker.trial_failed)
-            raise UpstreamUnavailable(
-                f"{self._client.base_url} does not give a single token"
-            ) from error
+            self._why = self._as_told(error)
+            raise self._why from error
         except RewardloopError:
             pass  # what is wrong with it, the calls will tell
         self.breaker.succeeded()
+
+    def _as_told(self, error: TimeoutError | UpstreamUnavailable) -> UpstreamUnavailable:
+        if isinstance(error, TimeoutError):
+            return UpstreamFailed(f"{self._client.base_url} does not give a single token in time")
+        return type(error)(f"{error.message}; asked for a single token")
 
     def _count_opening(self, happened: Callable[[float], None]) -> None:
         was_open = self.breaker.is_open
