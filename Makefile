@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats clean
+.PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats security clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -55,6 +55,9 @@ bench-filter: setup  ## The cost of filtering 100,000 new prompts
 
 formats: setup  ## Is each published dataset format read as its authors meant it?
 	$(RUN)/python -m benchmarks.formats
+
+security: setup  ## Attacks on the services: floods, keys, and 500 fuzzed requests an operation
+	$(RUN)/python -m tests.security $(SECURITY_OPTIONS)
 
 clean:  ## Remove what was built (not your home folder's data)
 	rm -rf $(VENV) build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -146,7 +146,7 @@ class Experiment:
         set_taste(self.judge, self.results, arm, seed)
         run_id = self.results.runs.get(name) or await self._start(base, name, seed)
         views = await follow(self.api, run_id, console, self.stack.require_alive)
-        failed = [view["error"] for view in views if view["state"] == "failed"]
+        failed = [view["error"] or view["state"] for view in views if view["state"] != "succeeded"]
         if failed:
             self.results.forget_run(name)
             raise TrainingFailed(f"{name}: {failed[0]}")

@@ -39,7 +39,7 @@ def over_seeds(num_experiments: int) -> Iterator[Row]:
         gains = random.normal(0.7, 0.4, (num_experiments, num_seeds))
         shares = gains, np.ones_like(gains)
         coverage = covered(*intervals.student(gains), 0.7)
-        yield "mean over seeds", num_seeds, coverage, covered(*_percentile(*shares), 0.7), True
+        yield "mean over seeds", num_seeds, coverage, _covered(_percentile(*shares), 0.7), True
 
 
 def of_head_to_heads(num_experiments: int) -> Iterator[Row]:
@@ -55,7 +55,7 @@ def of_head_to_heads(num_experiments: int) -> Iterator[Row]:
                 num_prompts, drawn / num_prompts, (NUM_RESAMPLES, len(drawn))
             )
             nets = (again[..., 0] - again[..., 1]) / num_prompts
-            old = covered(*np.percentile(nets, [2.5, 97.5], axis=0), truth)
+            old = _covered(np.percentile(nets, [2.5, 97.5], axis=0), truth)
             what = f"net win rate, ties {low:.0%} to {high:.0%}"
             yield what, num_prompts, found, old, high <= 0.85
 
@@ -72,7 +72,7 @@ def of_judges(num_experiments: int) -> Iterator[Row]:
             for figure, values in found.correlations.items():
                 truth = every.correlations[figure].sum() / every.varies.sum()
                 coverage = covered(*intervals.correlation(values, found.varies), truth)
-                old = covered(*_percentile(values, found.varies), truth)
+                old = _covered(_percentile(values, found.varies), truth)
                 yield f"{figure}, {name}", num_prompts, coverage, old, True
 
 
@@ -86,12 +86,17 @@ def _of_share(
     if shown.sum() < len(shown) / 2:
         return None
     parts, wholes = parts[shown], wholes[shown]
-    old = covered(*_percentile(parts, wholes), truth)
+    old = _covered(_percentile(parts, wholes), truth)
     if figure == "exact_order":
         ends = intervals.wilson(parts.sum(-1), wholes.sum(-1))
     else:
         ends = intervals.ratio((parts, wholes))
     return covered(*ends, truth), old, figure == "pairwise_accuracy_ties_half"
+
+
+def _covered(ends: Any, truth: Any) -> float:
+    low, high = ends
+    return covered(low, high, truth)
 
 
 def _percentile(parts: Any, wholes: Any) -> Any:

@@ -129,7 +129,8 @@ class Writer:
             return self._name()
         if kind < 0.07:
             return str(self._random.randrange(10_000))
-        return self._random.choices(self._words, cum_weights=self._cumulative)[0]
+        word: str = self._random.choices(self._words, cum_weights=self._cumulative)[0]
+        return word
 
     def _name(self) -> str:
         return "".join(self._random.choices(SYLLABLES, k=self._random.randint(2, 4))).capitalize()

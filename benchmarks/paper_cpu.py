@@ -165,9 +165,10 @@ def outcome(report: dict[str, Any]) -> None:
     mode = report["run"]["config"]["judging"]["mode"]
     free = judges(report, "free").get("m1", {}).get("parse_rate")
     print(json.dumps({"m1_free_parse_rate": free, "judge": judges(report, mode)}))
-    failed = [one for one in report["iterations"] if one["state"] == "failed"]
-    if failed:
-        raise TrainingFailed(f"iteration {failed[0]['index']} failed: {failed[0]['error']}")
+    for one in report["iterations"]:
+        if one["state"] in ("failed", "cancelled"):
+            why = one["error"] or "it was cancelled"
+            raise TrainingFailed(f"iteration {one['index']} {one['state']}: {why}")
 
 
 def main() -> None:

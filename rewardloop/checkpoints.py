@@ -115,8 +115,7 @@ def disk_full(root: Path, needed: int | None = None) -> DiskFull:
     needs = "" if needed is None else f" of {needed / 2**20:.0f} MiB"
     return DiskFull(
         f"no room for a checkpoint{needs} under {root} ({free / 2**20:.0f} MiB free); free some "
-        "space or set REWARDLOOP_CHECKPOINT_ROOT to a larger disk, then start a new run with the "
-        "iteration's base_version"
+        "space or set REWARDLOOP_CHECKPOINT_ROOT to a larger disk, then retry the iteration"
     )
 
 

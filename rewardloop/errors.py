@@ -2,10 +2,13 @@
 
 Every error carries an HTTP status, a stable `kind`, and typed context, so that
 a service can answer it as RFC 9457 problem details and a client can rebuild it.
-A message names the thing that is wrong and what mends it.
+A message names the thing that is wrong and what mends it. It never holds a secret: what
+quotes an address with a password is masked when the error is made.
 """
 
 from typing import Any, ClassVar
+
+from rewardloop.redaction import redacted
 
 _MEMBERS = {"type", "title", "status", "detail", "error"}
 """What every answered error holds; its other members are its context."""
@@ -20,8 +23,8 @@ class RewardloopError(Exception):
     """Whether the same call may succeed later without anybody's help."""
 
     def __init__(self, message: str, **context: Any) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = redacted(message)
+        super().__init__(self.message)
         self.context = context
 
     def problem(self) -> dict[str, Any]:
@@ -88,6 +91,43 @@ class Unauthorized(RewardloopError):
 
     status = 401
     kind = "unauthorized"
+
+
+class Forbidden(RewardloopError):
+    """The key is right and lacks the scope that the route needs."""
+
+    status = 403
+    kind = "forbidden"
+
+
+class MethodNotAllowed(RewardloopError):
+    """The path exists, and not for this method; context `allowed` lists those that it has."""
+
+    status = 405
+    kind = "method-not-allowed"
+
+
+class BodyTooSlow(RewardloopError):
+    """A request's body did not come in time."""
+
+    status = 408
+    kind = "body-too-slow"
+    transient = True
+
+
+class UnsupportedMedia(RewardloopError):
+    """The body is of another media type than the route reads."""
+
+    status = 415
+    kind = "unsupported-media-type"
+
+
+class TooManyRequests(RewardloopError):
+    """One key has more requests in flight, or sends more in a second, than it may."""
+
+    status = 429
+    kind = "too-many-requests"
+    transient = True
 
 
 class UpstreamUnavailable(RewardloopError):

@@ -20,8 +20,10 @@ from rewardloop.store import Store, outbox
 from rewardloop.store.outbox import ADVANCE, ASSESS, EVALUATE, PROMPTS, ROLLOUT
 
 QUEUES = {
-    **dict.fromkeys((ROLLOUT, PROMPTS, ASSESS, EVALUATE), "rollout"),
-    ADVANCE: "control",
+    **dict.fromkeys((ROLLOUT, PROMPTS, ASSESS), "rollout"),
+    # An evaluation brings the replicas to one version after the other, which is the controller's
+    # to do; meanwhile no iteration runs that it would have to advance.
+    **dict.fromkeys((ADVANCE, EVALUATE), "control"),
 }
 RECONNECT_SECONDS = 2.0
 """The longest pause between two tries of a worker to reach a broker that is away."""

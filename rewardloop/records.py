@@ -56,6 +56,19 @@ class RankedPrompt:
     """At least two."""
 
 
+class Scope(StrEnum):
+    """What an API key may do."""
+
+    READ = "read"
+    """See state, counts, scores and reports."""
+    RUN = "run"
+    """Start and change runs and evaluations, import prompts."""
+    EXPORT = "export"
+    """Take preference data and answers out."""
+    ADMIN = "admin"
+    """Make, list and revoke keys."""
+
+
 class IterationKind(StrEnum):
     BOOTSTRAP = "bootstrap"
     """Index 0: from a pretrained M0 to M1 (IFT and EFT)."""

@@ -3,17 +3,28 @@
 Each process registers these in prometheus_client's default registry and serves
 them at `/metrics`. Counters count what *this process* did; the API's
 `rewardloop_stored_*` gauges say what is in Postgres.
+
+A log line is one JSON object. One that is written inside `work_fields` names the work that it
+is about (iteration, run, version); the names go along to other services in the header `baggage`
+(W3C) and to child processes in an environment variable. No line holds a secret: see `redaction`.
 """
 
 import json
 import logging
+import os
+import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType, TracebackType
 from typing import Any
+from urllib.parse import quote, unquote
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from rewardloop.redaction import redacted
 
 SAMPLES = Counter("rewardloop_samples", "Responses sampled.")
 JUDGEMENTS = Counter("rewardloop_judgements", "Judgements settled.", ["outcome"])
@@ -74,8 +85,10 @@ STORED_NAMES = {
     "pairs": "rewardloop_stored_pairs",
     "dead_prompts": "rewardloop_stored_dead_prompts",
     "phase_seconds": "rewardloop_stored_phase_seconds",
+    "iterations": "rewardloop_stored_iterations",
 }
-"""Gauges of the API over the whole database; `phase_seconds` is labelled by phase."""
+"""Gauges of the API over the whole database; `phase_seconds` is labelled by phase, `iterations`
+by state."""
 
 
 @contextmanager
@@ -88,23 +101,104 @@ def phase_timer(phase: str) -> Iterator[None]:
         PHASE_SECONDS.labels(phase).observe(time.monotonic() - started)
 
 
-class _JsonFormatter(logging.Formatter):
+WORK_NAMES = ("iteration", "run", "version", "evaluation")
+"""What a log line may say of the work that it belongs to."""
+WORK_HEADER = "baggage"
+WORK_VARIABLE = "REWARDLOOP_WORK"
+"""Environment variable by which a child process learns its parent's work fields."""
+_WORK_VALUE = re.compile(r"[\w.:-]{1,200}", re.ASCII)
+_work: ContextVar[Mapping[str, str]] = ContextVar("work", default=MappingProxyType({}))
+
+
+@contextmanager
+def work_fields(**fields: object) -> Iterator[None]:
+    """Every line that is logged in the `with` block carries these ids; None is left out."""
+    token = _work.set({**_work.get(), **_texts(fields)})
+    try:
+        yield
+    finally:
+        _work.reset(token)
+
+
+def add_work(**fields: object) -> None:
+    """As `work_fields`, to the end of the current asyncio task or of the block around it."""
+    _work.set({**_work.get(), **_texts(fields)})
+
+
+def name_work(fields: Mapping[str, str]) -> None:
+    """Lines carry these, and no other ids, to the end of the current asyncio task."""
+    _work.set(dict(fields))
+
+
+def _texts(fields: Mapping[str, object]) -> dict[str, str]:
+    return {name: str(value) for name, value in fields.items() if value is not None}
+
+
+def current_work() -> dict[str, str]:
+    return dict(_work.get())
+
+
+def work_header() -> str:
+    """The current work fields as a `baggage` header (or `WORK_VARIABLE`) carries them."""
+    return ",".join(f"{name}={quote(value, safe='')}" for name, value in _work.get().items())
+
+
+def work_of(header: str) -> dict[str, str]:
+    """The work fields in a header from elsewhere; what is not of their form is left out."""
+    pairs = (item.partition(";")[0].partition("=") for item in header.split(",")[:64])
+    found = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+    return {
+        name: value
+        for name, value in found.items()
+        if name in WORK_NAMES and _WORK_VALUE.fullmatch(value)
+    }
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the current work fields and without secrets."""
+
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **_work.get(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        return json.dumps(fields, default=str)
+        if record.stack_info:
+            fields["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(_clean(fields), default=lambda value: redacted(str(value)))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {redacted(str(key)): _clean(inner) for key, inner in value.items()}
+    return [_clean(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def log_json() -> None:
-    """Send this process's log to stderr, one JSON object a line."""
+    """Send this process's log to stderr, one JSON object a line: warnings and the traceback that
+    ends the process too."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    sys.excepthook = _log_uncaught
+    name_work(work_of(os.environ.get(WORK_VARIABLE, "")))
+
+
+def _log_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+        return
+    logging.getLogger("rewardloop").critical(
+        "the process ends: %s", error, exc_info=(kind, error, trace)
+    )

@@ -4,38 +4,54 @@ vLLM's server is not ours, so the generator's gate has its own.
 """
 
 import argparse
-import hmac
+import json
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
+from fastapi.dependencies.utils import get_flat_dependant
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.responses import PlainTextResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from rewardloop import telemetry
 from rewardloop.config import Settings, load_settings
-from rewardloop.config.files import KeyGivenTwice, parse_json
-from rewardloop.errors import InvalidInput, NotFound, RewardloopError, Unauthorized
+from rewardloop.errors import (
+    InvalidInput,
+    MethodNotAllowed,
+    NotFound,
+    RewardloopError,
+    Unexpected,
+)
 from rewardloop.process.exits import known_errors_told
-from rewardloop.texts import storable
+from services import contract
+from services.front import Authenticate, ErrorForm, Front, Limits, error_headers
+from services.headers import HEADERS
+from services.slow_headers import close_slow_ones
 
-_bearer = HTTPBearer(auto_error=False)
-Guard = Callable[..., Awaitable[None]]
+logger = logging.getLogger("rewardloop.web")
+
+key_wanted = HTTPBearer(auto_error=False, description="The API key.")
+"""A dependency that tells OpenAPI that a route wants a key; `Front` looks at it."""
+OPEN_PATHS = frozenset({"/health", "/", "/openapi.json"})
 
 
-def serve(make_app: Callable[[Settings], FastAPI], about: str, *, default_port: int) -> None:
+def serve(
+    make_app: Callable[[Settings], FastAPI], about: str, *, service: str, default_port: int
+) -> None:
     """Run a service as a process: its options, its settings, its log."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=default_port)
     options = parser.parse_args()
     with known_errors_told():
-        app = make_app(load_settings())
+        app = make_app(load_settings(service))
     telemetry.log_json()
+    close_slow_ones()
     uvicorn.run(
         app,
         host=options.host,
@@ -45,34 +61,34 @@ def serve(make_app: Callable[[Settings], FastAPI], about: str, *, default_port: 
     )
 
 
-def key_guard(key: str) -> Guard:
-    """A dependency that lets a request pass only with `Authorization: Bearer key`."""
+def stand_in_front(
+    app: FastAPI, authenticate: Authenticate, limits: Limits, *, openai: bool = False
+) -> None:
+    """What every service of ours has: the layer in front, one form of errors (problem details,
+    or with `openai` the OpenAI way beside them), and a contract that declares them."""
+    form = ErrorForm(RewardloopError.openai if openai else RewardloopError.problem)
+    _add_error_handlers(app, form)
+    app.add_middleware(
+        Front, authenticate=authenticate, limits=limits, form=form, open_paths=OPEN_PATHS
+    )
+    contract.declare(app, openai=openai)
 
-    async def guard(given: HTTPAuthorizationCredentials | None = Depends(_bearer)) -> None:
-        if given is None or not hmac.compare_digest(given.credentials.encode(), key.encode()):
-            raise Unauthorized("send this service's key as `Authorization: Bearer <key>`")
 
-    return guard
-
-
-async def keys_given_once(request: Request) -> None:
-    """A dependency that refuses a JSON body in which an object has a name twice. (FastAPI has
-    parsed the body by then, and Python's parser takes the last of the two without a word.)
+async def known_parameters(request: Request) -> None:
+    """A dependency that refuses a query parameter that the route does not have.
 
     Raises:
-        InvalidInput: naming the key.
+        InvalidInput: naming it.
     """
-    body = await request.body() if request.method in ("POST", "PUT", "PATCH") else b""
-    try:
-        parse_json(body)
-    except KeyGivenTwice as error:
-        raise InvalidInput(f"body: {error}") from error
-    except (ValueError, RecursionError):
-        pass  # no JSON: what the route says of that stands
+    dependant = get_flat_dependant(request.scope["route"].dependant)
+    known = {field.alias for field in dependant.query_params}
+    if unknown := sorted(request.query_params.keys() - known):
+        told = f"this route has {', '.join(sorted(known))}" if known else "this route has none"
+        raise InvalidInput(f"query: there is no parameter {unknown[0][:100]!r}; {told}")
 
 
 def add_common_routes(
-    app: FastAPI, guard: Guard, refresh_metrics: Callable[[], Awaitable[None]] | None = None
+    app: FastAPI, refresh_metrics: Callable[[], Awaitable[None]] | None = None
 ) -> None:
     """`GET /health`, open, and `GET /metrics`, with the key."""
 
@@ -80,26 +96,30 @@ def add_common_routes(
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/metrics", tags=["operations"], dependencies=[Depends(guard)])
+    @app.get(
+        "/metrics",
+        tags=["operations"],
+        dependencies=[Depends(key_wanted)],
+        response_class=PlainTextResponse,
+    )
     async def metrics() -> Response:
         if refresh_metrics is not None:
             await refresh_metrics()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
 
-def add_error_handlers(app: FastAPI, body_of: Callable[[RewardloopError], dict[str, Any]]) -> None:
-    """Answer every error with `body_of(error)`, as problem details or the OpenAI way."""
-
-    async def answer(request: Request, error: Exception) -> JSONResponse:
+def _add_error_handlers(app: FastAPI, form: ErrorForm) -> None:
+    async def answer(request: Request, error: Exception) -> Response:
         ours = _ours(request, error)
-        return JSONResponse(
-            body_of(ours),
-            ours.status,
-            headers={"retry-after": "2"} if ours.transient else None,
-            media_type="application/problem+json",
-        )
+        if ours.status >= 500:
+            where = f"{request.method} {request.url.path}"
+            logger.warning("%s answered %d: %s", where, ours.status, ours.message)
+        body = json.dumps(form.body_of(ours))  # ASCII: a message may quote half a surrogate pair
+        # What nobody foresaw is answered outside of every middleware.
+        headers = {**HEADERS, **error_headers(ours)}
+        return Response(body, ours.status, headers=headers, media_type=form.media_type)
 
-    for kind in (RewardloopError, RequestValidationError, HTTPException):
+    for kind in (RewardloopError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)
 
 
@@ -108,9 +128,27 @@ def _ours(request: Request, error: Exception) -> RewardloopError:
         return error
     if isinstance(error, RequestValidationError):
         told = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        return InvalidInput(storable("; ".join(told)))  # a key may hold half a surrogate pair
-    assert isinstance(error, HTTPException)
+        return InvalidInput("; ".join(told))
+    if isinstance(error, HTTPException):
+        return _of_the_router(request, error)
+    return Unexpected("an error that no code foresaw; this service's log has it")
+
+
+def _of_the_router(request: Request, error: HTTPException) -> RewardloopError:
     where = f"{request.method} {request.url.path}"
-    if error.status_code in (404, 405):
+    if error.status_code == 404:
         return NotFound(f"{where} is not served here")
+    if error.status_code == 405:
+        allowed = _methods_at(request)
+        told = " and ".join(allowed)
+        return MethodNotAllowed(f"{where} is not served here; use {told}", allowed=allowed)
     return InvalidInput(f"{where}: {error.detail}")
+
+
+def _methods_at(request: Request) -> list[str]:
+    """Of every route at this path: the router itself names those of the first alone."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods
+    return sorted(found)

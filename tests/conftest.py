@@ -2,8 +2,11 @@
 
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
+
+from rewardloop import redaction
 
 pytest.register_assert_rewrite("tests.conformance")
 
@@ -29,3 +32,12 @@ def pytest_terminal_summary(
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _SUMMARY in config.stash:
         print(json.dumps(config.stash[_SUMMARY]))
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_is_remembered() -> Iterator[None]:
+    """A process keeps the secrets that it reads out of its messages; a test reads its own."""
+    before = set(redaction._known)
+    yield
+    redaction._known.clear()
+    redaction._known.update(before)

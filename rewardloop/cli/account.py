@@ -12,22 +12,29 @@ _LONGEST = 160
 """Characters of a turn in an example."""
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """As in "1 prompt" and "2 prompts"; `more` is how `one` is said of several."""
+    return f"{number} {one if number == 1 else more or f'{one}s'}"
+
+
 def account_lines(account: Mapping[str, Any], unit: str = "line") -> list[str]:
     """What a file held, and what was not read of it."""
     lines = [
-        f"{account['num_rows']} rows, read as {_named(account['formats']) or 'nothing'}",
-        f"{account['num_prompts']} prompts: {account['num_references']} with a reference, "
-        f"{account['num_ranked']} with answers in order",
+        f"{counted(account['num_rows'], 'row')}, read as {_named(account['formats']) or 'nothing'}",
+        f"{counted(account['num_prompts'], 'prompt')}: {account['num_references']} with a "
+        f"reference, {account['num_ranked']} with answers in order",
         *_columns("columns read", account["columns_used"]),
         *_columns("columns not needed", account["columns_passed_over"]),
         *_columns("columns that no reader knows, NOT read", account["columns_unknown"]),
     ]
     if account["duplicates"]:
-        lines.append(f"{account['duplicates']} rows repeat a prompt and its answers")
+        repeat = counted(account["duplicates"], "row repeats", "rows repeat")
+        lines.append(f"{repeat} a prompt and its answers")
     if account["later_turns"]:
-        lines.append(f"{account['later_turns']} turns after an answer are not read")
+        later = ("turn after an answer is", "turns after an answer are")
+        lines.append(f"{counted(account['later_turns'], *later)} not read")
     if account["cut_sources"]:
-        lines.append(f"{account['cut_sources']} ids are cut to 500 characters")
+        lines.append(f"{counted(account['cut_sources'], 'id is', 'ids are')} cut to 500 characters")
     lines += account["notes"]
     return [*lines, *left_out_lines(account["left_out"], unit)]
 
@@ -72,8 +79,8 @@ def _ranked_lines(ranked: Mapping[str, Any] | None, unit: str) -> list[str]:
     if ranked is None:
         return ["import-ranked would take nothing: no prompt has two answers in order"]
     return [
-        f"import-ranked would take {ranked['num_prompts']} prompts with "
-        f"{ranked['num_responses']} answers",
+        f"import-ranked would take {counted(ranked['num_prompts'], 'prompt')} with "
+        f"{counted(ranked['num_responses'], 'answer')}",
         *(f"  {line}" for line in left_out_lines(ranked["left_out"], unit)),
     ]
 
@@ -89,14 +96,16 @@ def _length_lines(lengths: Mapping[str, Any], limits: Mapping[str, Any] | None) 
     if limits is None:
         return lines
     if limits["prompts_over_context"] is not None:
+        leave = counted(limits["prompts_over_context"], "prompt leaves", "prompts leave")
         lines.append(
-            f"{limits['prompts_over_context']} prompts leave no room for {limits['max_tokens']} "
-            f"tokens of answer in the engine's context of {limits['context']}"
+            f"{leave} no room for {limits['max_tokens']} tokens of answer in the engine's context "
+            f"of {limits['context']}"
         )
+    exceed = ("answer with its prompt exceeds", "answers with their prompt exceed")
     return [
         *lines,
-        f"{limits['answers_over_max_length']} answers with their prompt exceed "
-        f"{limits['max_length']} tokens, which is what training takes unless told otherwise",
+        f"{counted(limits['answers_over_max_length'], *exceed)} {limits['max_length']} tokens, "
+        "which is what training takes unless told otherwise",
     ]
 
 
@@ -104,7 +113,8 @@ def stored_lines(stored: Mapping[str, Any] | None) -> list[str]:
     """How the prompts stand to the datasets."""
     if stored is None:
         return []
-    lines = [f"{stored['known']} prompts are in {stored['dataset']!r} already"]
+    known = counted(stored["known"], "prompt is", "prompts are")
+    lines = [f"{known} in {stored['dataset']!r} already"]
     return lines + overlap_lines(stored)
 
 
@@ -119,7 +129,8 @@ def overlap_lines(found: Mapping[str, Any]) -> list[str]:
             "with, and says how many it leaves out"
         )
     if found.get("held_out"):
-        lines.append(f"{found['held_out']} questions are held out by a run to measure its judges")
+        held_out = counted(found["held_out"], "question is", "questions are")
+        lines.append(f"{held_out} held out by a run to measure its judges")
     return lines
 
 

@@ -3,14 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from rich.console import Console
-
 from rewardloop.cli.remote import client
+from rewardloop.cli.terminal import Console
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput
 from rewardloop.lifecycle import Ask
 
-console = Console(markup=False)
+console = Console()
 
 
 async def ask(home: Home, iteration: str, what: Ask) -> None:
@@ -25,7 +24,6 @@ async def ask(home: Home, iteration: str, what: Ask) -> None:
         view = await api.post(f"/v1/iterations/{iteration_id}/{what}", None)
     console.print(
         f"iteration {view['index']} of run {view['run_id']}: {told(view)}",
-        highlight=False,
         soft_wrap=True,
     )
 

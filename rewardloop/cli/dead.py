@@ -3,15 +3,15 @@
 from typing import Any
 from uuid import UUID
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from rewardloop.cli.remote import client
+from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput, NotFound
 
-console = Console(markup=False, highlight=False)
+console = Console()
 
 PROMPT_WIDTH = 40
 ERROR_WIDTH = 70

@@ -7,21 +7,22 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow, has_stopped
 from rewardloop.cli.remote import client
+from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
 from rewardloop.datasets import read_prompts, read_ranked
 from rewardloop.embedded.home import Home, write_private
 from rewardloop.embedded.stack import Stack, running
 from rewardloop.embedded.upstreams import read_upstreams
 from rewardloop.errors import TrainingFailed
+from rewardloop.texts import spelled_out
 
-console = Console(markup=False)
+console = Console()
 
 SEEDS = {"seed": "prompts", "evaluation": "evaluation", "validation": "validation"}
 """The prompt datasets that ship with the project, and their files."""
@@ -42,7 +43,7 @@ async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
         write_private(home.summary, json.dumps(summary(created["id"], views), indent=1) + "\n")
         await _show(api, created["id"], views)
         require_succeeded(views)
-        console.print(f"summary: {home.summary}", highlight=False, soft_wrap=True)
+        console.print(f"summary: {home.summary}", soft_wrap=True)
         if keep:
             _tell("the stack stays up until Ctrl-C")
             await _until_stopped(stack)
@@ -77,12 +78,12 @@ async def up(home: Home, port: int, env_file: Path | None = None) -> None:
             "logs": home.logs,
         }
         for name, value in shown.items():
-            console.print(f"{name:<10} {value}", highlight=False, soft_wrap=True)
+            console.print(f"{name:<10} {value}", soft_wrap=True)
         await _until_stopped(stack)
 
 
 def _tell(message: str) -> None:
-    console.print(message, style="dim", highlight=False, soft_wrap=True)
+    console.print(message, style="dim", soft_wrap=True)
 
 
 def _dashboard(stack: Stack) -> str:
@@ -191,5 +192,5 @@ async def _show_examples(api: ApiClient, run_id: str) -> None:
 
 
 def _short(text: str, limit: int = 240) -> str:
-    line = " ".join(text.split())
+    line = spelled_out(" ".join(text.split()))
     return line if len(line) <= limit else line[:limit] + "…"

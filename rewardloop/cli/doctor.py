@@ -7,10 +7,11 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
+from rewardloop.cli.terminal import Console
 from rewardloop.embedded.home import Home
+from rewardloop.texts import spelled_out
 
 console = Console()
 
@@ -110,5 +111,5 @@ def run(home: Home) -> int:
         wrong = check(home)
         failed += wrong is not None
         mark = ("ok", "green") if wrong is None else ("wrong", "red")
-        console.print(Text.assemble(mark, f" {name}", f": {wrong}" if wrong else ""))
+        console.print(Text.assemble(mark, f" {name}", spelled_out(f": {wrong}") if wrong else ""))
     return failed

@@ -1,15 +1,12 @@
 """`inspect`, `import` and `import-ranked`: what a file holds, before and after it is stored."""
 
-import json
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from rewardloop.cli import account
 from rewardloop.cli.remote import client
+from rewardloop.cli.terminal import Console, shown_json
 from rewardloop.clients.api import Imported
 from rewardloop.datasets import Format, inspection, read_prompts, read_ranked
 from rewardloop.datasets.account import Account
@@ -19,7 +16,7 @@ from rewardloop.datasets.names import check_dataset_name
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
 
-console = Console(markup=False)
+console = Console()
 
 
 async def inspect(
@@ -37,7 +34,7 @@ async def inspect(
     measured = await _measured(home, found, dataset)
     report = inspection.report(found, dataset, measured)
     if as_json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
+        print(shown_json(report, indent=1, ensure_ascii=False))
     else:
         _tell([f"{file}:", *account.inspection_lines(report, unit_of(file))])
 
@@ -51,9 +48,7 @@ async def _measured(home: Home, found: Inspected, dataset: str) -> Measured:
         async with client(home) as api:
             return Measured(**await api.compare(dataset, rows))
     except (NotFound, UpstreamUnavailable) as error:
-        Console(stderr=True, markup=False, highlight=False).print(
-            f"note: no stack was asked ({error.message})", soft_wrap=True
-        )
+        Console(stderr=True).print(f"note: no stack was asked ({error.message})", soft_wrap=True)
         return inspection.in_characters(found.items)
 
 
@@ -66,7 +61,8 @@ async def import_file(
         raise InvalidInput(f"{file}: no prompt is left. {_why_none(read.account, language)}")
     async with client(home) as api:
         added = await api.add_prompts(dataset, read.prompts)
-    told = f"{dataset}: {added['added']} prompts added, {added['known']} known already"
+    new = account.counted(added["added"], "prompt")
+    told = f"{dataset}: {new} added, {added['known']} known already"
     _tell(
         [
             f"{file}:",
@@ -94,7 +90,8 @@ async def import_ranked(
     read = read_ranked(file, format, strict=strict, language=language)
     async with client(home) as api:
         added = await api.add_ranked(dataset, read.prompts)
-    told = f"{dataset}: {added['added']} ranked prompts added, {added['known']} known already"
+    new = account.counted(added["added"], "ranked prompt")
+    told = f"{dataset}: {new} added, {added['known']} known already"
     _tell(
         [
             f"{file}:",
@@ -110,23 +107,26 @@ async def import_ranked(
 def _references(added: Imported) -> str:
     parts = []
     if added.get("references_added"):
-        parts.append(f", {added['references_added']} known prompts got a reference")
+        known = account.counted(added["references_added"], "known prompt")
+        parts.append(f", {known} got a reference")
     if added.get("references_kept"):
-        parts.append(
-            f", {added['references_kept']} prompts keep the reference that they have; the file "
-            "has another"
+        keep = (
+            "prompt keeps the reference that it has",
+            "prompts keep the reference that they have",
         )
+        kept = account.counted(added["references_kept"], *keep)
+        parts.append(f", {kept}; the file has another")
     return "".join(parts)
 
 
 def _responses(added: Imported) -> str:
     parts = []
     if added.get("extended"):
-        parts.append(
-            f", of which {added['extended']} got {added['responses_added']} more responses"
-        )
+        more = account.counted(added["responses_added"], "more response")
+        parts.append(f", of which {added['extended']} got {more}")
     for reason, count in added.get("unplaced", {}).items():
-        parts.append(f", {count} responses not added to known rankings ({reason})")
+        responses = account.counted(count, "response")
+        parts.append(f", {responses} not added to known rankings ({reason})")
     return "".join(parts)
 
 
@@ -138,9 +138,5 @@ def _refused(added: Imported) -> list[str]:
 
 def _tell(lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(_visible(line), highlight=False, soft_wrap=True)
-
-
-def _visible(line: str) -> str:
-    """A file's texts must not steer the terminal: control characters are spelled out."""
-    return "".join(f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" else c for c in line)
+        # A text's line feed must not begin a line that looks like ours.
+        console.print(line.replace("\n", "\\x0a").replace("\t", "\\x09"), soft_wrap=True)

@@ -2,17 +2,16 @@
 
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
 from rewardloop.cli.control import told
 from rewardloop.cli.progress import iterations_of
 from rewardloop.cli.remote import chosen_run, client
+from rewardloop.cli.terminal import Console
 from rewardloop.embedded.home import Home
 
-console = Console(markup=False)
+console = Console()
 
 NUM_RUNS = 20
 """More would scroll away; `GET /v1/runs` lists them all."""
@@ -25,7 +24,7 @@ async def list_runs(home: Home) -> None:
         for run in (await api.get("/v1/runs", limit=NUM_RUNS))["items"]:
             states = Counter(view["state"] for view in await iterations_of(api, run["id"]))
             told = ", ".join(f"{num} {state}" for state, num in states.items()) or "none"
-            table.add_row(run["id"], run["name"], _minute(run), told)
+            table.add_row(run["id"], run["name"], minute(run["created_at"]), told)
     console.print(table if table.rows else "no run yet; start one with `rewardloop start`")
 
 
@@ -48,11 +47,15 @@ async def list_models(home: Home) -> None:
         for model in (await api.get("/v1/models"))["items"]:
             serving = "yes" if model["serving"] else ""
             table.add_row(
-                model["id"], model["kind"], model["parent"] or "-", serving, _minute(model)
+                model["id"],
+                model["kind"],
+                model["parent"] or "-",
+                serving,
+                minute(model["created_at"]),
             )
     console.print(table)
 
 
-def _minute(item: dict[str, Any]) -> str:
-    created = datetime.fromisoformat(item["created_at"]).astimezone(UTC)
-    return f"{created:%Y-%m-%d %H:%M}"
+def minute(moment: str) -> str:
+    """An instant of the API, as a table shows it."""
+    return f"{datetime.fromisoformat(moment).astimezone(UTC):%Y-%m-%d %H:%M}"

@@ -1,8 +1,8 @@
 """The commands and how errors look in a terminal."""
 
 import asyncio
-import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +13,15 @@ from rewardloop.cli import control, importing, listing, remote
 from rewardloop.cli import dead as dead_command
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
+from rewardloop.cli import keys as keys_command
+from rewardloop.cli.terminal import print_traceback, shown_json
 from rewardloop.config import load_settings
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import DEFAULT, Home
-from rewardloop.errors import EvaluationFailed
+from rewardloop.errors import EvaluationFailed, RewardloopError
 from rewardloop.lifecycle import Ask
 from rewardloop.process.exits import known_errors_told
-from rewardloop.records import JudgementMode
+from rewardloop.records import JudgementMode, Scope
 from rewardloop.store import Store
 
 app = typer.Typer(
@@ -247,7 +249,7 @@ def evaluate(
     found = asyncio.run(remote.evaluate(Home(home), version_a, version_b, config))
     if found["result"] is None:
         raise EvaluationFailed(found["error"] or "the evaluation was cancelled")
-    print(json.dumps(found["result"], indent=1))
+    print(shown_json(found["result"], indent=1))
 
 
 @app.command()
@@ -294,6 +296,36 @@ def policies(
     asyncio.run(remote.compare_policies(Home(home), run, min_margin))
 
 
+keys_app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command(name="create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Whom or what the key is for.")],
+    scope: Annotated[
+        list[Scope], typer.Option(help="What the key may do; give the option once for each.")
+    ],
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Make a key and print it; it cannot be shown again."""
+    asyncio.run(keys_command.create(Home(home), name, scope))
+
+
+@keys_app.command(name="list")
+def list_keys(home: HomeOption = DEFAULT) -> None:
+    """List the keys, what they may do and when they were used last."""
+    asyncio.run(keys_command.list_all(Home(home)))
+
+
+@keys_app.command(name="revoke")
+def revoke_key(
+    name: Annotated[str, typer.Argument(help="The key's name.")], home: HomeOption = DEFAULT
+) -> None:
+    """Let a key open nothing any more."""
+    asyncio.run(keys_command.revoke(Home(home), name))
+
+
 @app.command()
 def dsn(home: HomeOption = DEFAULT) -> None:
     """Print a libpq address of the database."""
@@ -309,11 +341,17 @@ def doctor(home: HomeOption = DEFAULT) -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database in REWARDLOOP_DATABASE_URL to this version's schema."""
-    asyncio.run(Store(load_settings().database_url.get_secret_value()).migrate())
+    asyncio.run(Store(load_settings("migrate").database_url.get_secret_value()).migrate())
 
 
 def main() -> None:
     """The console script."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with known_errors_told():
-        app()
+        try:
+            app()
+        except RewardloopError:
+            raise
+        except Exception:
+            print_traceback()
+            sys.exit(1)

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,8 +14,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
 from rewardloop.lifecycle import ENDED
+from rewardloop.texts import spelled_out
 
 POLL_SECONDS = 0.5
 _BARS = {
@@ -69,7 +70,8 @@ def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, An
     if (view["id"], view["phase"] + state) not in told:
         told.add((view["id"], view["phase"] + state))
         where = f"{state} in {view['phase']}" if state else view["phase"]
-        console.print(f"iteration {view['index']}: {where}", highlight=False)
+        told_now = spelled_out(f"iteration {view['index']}: {where}")
+        console.print(told_now, highlight=False)
 
 
 def has_stopped(views: list[dict[str, Any]]) -> bool:

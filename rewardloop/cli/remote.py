@@ -1,7 +1,6 @@
 """Commands that speak to a running stack over the API."""
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,13 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
 from rewardloop import presets
 from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.cli.rubric_file import with_rubric_text
+from rewardloop.cli.terminal import Console, shown_json
 from rewardloop.clients.api import ApiClient
 from rewardloop.config.files import read_mapping
 from rewardloop.datasets.writer import write_alpaca_eval, write_preference_jsonl, write_text
@@ -24,8 +23,9 @@ from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput, NotFound, UpstreamUnavailable
 from rewardloop.lifecycle import ENDED
 from rewardloop.method.enclosure import transcript
+from rewardloop.texts import spelled_out
 
-console = Console(markup=False)
+console = Console()
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ async def start(home: Home, preset: str | None, config: Path | None, iterations:
     """Prints the run's id, and beside it, for people, what the run begins with."""
     async with client(home) as api:
         run = await api.post("/v1/runs", resolved_config(preset, config), iterations=iterations)
-    told = Console(stderr=True, markup=False, highlight=False)
+    told = Console(stderr=True)
     told.print(beginning(run, iterations), soft_wrap=True)
     if preset is None and config is None:
         told.print(
@@ -75,7 +75,7 @@ async def start(home: Home, preset: str | None, config: Path | None, iterations:
         )
     for note in run.get("notes", []):
         told.print(f"note: {note}", soft_wrap=True)
-    print(run["id"])
+    print(spelled_out(run["id"]))
 
 
 def beginning(run: dict[str, Any], iterations: int) -> str:
@@ -104,7 +104,7 @@ async def watch(home: Home, run_id: str | None) -> None:
             shown = {key: view[key] for key in ("index", "state", "new_version", "error")}
             if view["state"] == "queued":
                 shown["waits_for"] = view["waits_for"]
-            print(json.dumps(shown))
+            print(shown_json(shown))
 
 
 async def export(home: Home, run_id: str, output: Path) -> None:
@@ -127,7 +127,7 @@ async def evaluate(
     async with client(home) as api:
         asked = {"version_a": version_a, "version_b": version_b, "config": config}
         created = await api.post("/v1/evaluations", asked)
-        with console.status(Text(f"{version_a} against {version_b}")):
+        with console.status(Text(spelled_out(f"{version_a} against {version_b}"))):
             while True:
                 found: dict[str, Any] = await api.get(f"/v1/evaluations/{created['id']}")
                 if found["state"] in ENDED:

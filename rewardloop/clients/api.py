@@ -1,6 +1,7 @@
 """The API's routes, for the command line."""
 
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, Self
 
 from rewardloop.clients.http import call, connect
@@ -8,6 +9,8 @@ from rewardloop.records import PromptRecord, RankedPrompt, RankedText
 
 _PROMPTS_PER_REQUEST = 10_000
 _RANKED_PER_REQUEST = 1_000
+_BYTES_PER_REQUEST = 16 * 2**20
+"""The API takes 64 MiB; a request of a quarter is answered well within the timeout."""
 
 Imported = dict[str, Any]
 """What an import's route answers: `added`, `known`, and more counts, by name or nested."""
@@ -29,6 +32,9 @@ class ApiClient:
     async def post(self, path: str, body: Any, **params: Any) -> Any:
         return await call(self._client, "POST", path, json=body, params=params)
 
+    async def delete(self, path: str) -> Any:
+        return await call(self._client, "DELETE", path)
+
     async def add_prompts(self, dataset: str, prompts: Sequence[PromptRecord]) -> Imported:
         """Returns what became of them: the route's counts, summed over the requests."""
         rows = [_prompt_row(prompt) for prompt in prompts]
@@ -47,17 +53,15 @@ class ApiClient:
 
     async def _add(self, path: str, rows: Sequence[Any], per_request: int) -> Imported:
         total: Imported = {"added": 0, "known": 0}
-        for start in range(0, len(rows), per_request):
-            answer = await self.post(path, {"prompts": rows[start : start + per_request]})
-            total = _sum(total, answer)
+        for batch in _batches(rows, per_request):
+            total = _sum(total, await self.post(path, {"prompts": batch}))
         return total
 
     async def compare(self, dataset: str, rows: Sequence[Any]) -> dict[str, Any]:
         """How prompts stand to what is stored, and how long they are; stores nothing."""
         total: dict[str, Any] = {}
-        for start in range(0, len(rows), _RANKED_PER_REQUEST):
-            chunk = {"prompts": rows[start : start + _RANKED_PER_REQUEST]}
-            answer = await self.post(f"/v1/datasets/{dataset}/compare", chunk)
+        for batch in _batches(rows, _RANKED_PER_REQUEST):
+            answer = await self.post(f"/v1/datasets/{dataset}/compare", {"prompts": batch})
             told = {name: answer.pop(name) for name in ("unit", "version", "context")}
             total = {**_sum(total, answer), **told}
         return total
@@ -70,6 +74,21 @@ class ApiClient:
             for item in page["items"]:
                 yield item
             after = page["next_after"]
+
+
+def _batches(rows: Sequence[Any], per_request: int) -> Iterator[list[Any]]:
+    """So many rows at a time, fewer where they are long: a request's body has a bound."""
+    batch: list[Any] = []
+    size = 0
+    for row in rows:
+        row_size = len(json.dumps(row))
+        if batch and (len(batch) == per_request or size + row_size > _BYTES_PER_REQUEST):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += row_size
+    if batch:
+        yield batch
 
 
 def _prompt_row(prompt: PromptRecord) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from rewardloop import telemetry
 from rewardloop.errors import (
+    Forbidden,
     Overdue,
     PromptTooLong,
     RewardloopError,
@@ -28,6 +30,8 @@ from rewardloop.errors import (
 )
 
 MAX_CONNECTIONS = 1024
+FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
+"""Our own API's word that a key lacks a scope; other servers' 403 says that they refuse it."""
 MAX_FAILED_TRIES = 3
 """Of one call that its server took and did not answer well. A server that is away or busy is
 asked for longer, since that is nothing that the request could have caused."""
@@ -46,6 +50,7 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
         transport=AiohttpTransport(
             verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
         ),
+        event_hooks={"request": [_name_work]},
     )
 
 
@@ -53,6 +58,12 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
 def _certificates() -> ssl.SSLContext:
     """Read once for a process: it takes longer than many a request."""
     return httpx.create_ssl_context()
+
+
+async def _name_work(request: httpx.Request) -> None:
+    """The server's log lines carry the same ids as ours."""
+    if work := telemetry.work_header():
+        request.headers[telemetry.WORK_HEADER] = work
 
 
 async def call(
@@ -133,12 +144,12 @@ def _unanswered(client: httpx.AsyncClient, error: httpx.TransportError) -> Upstr
 def error_of(answer: httpx.Response) -> RewardloopError:
     """What a failed answer, already read, means: our own problem details or the OpenAI form."""
     where = f"{answer.request.method} {answer.request.url}"
-    if answer.status_code in (401, 403):
+    body = _body_of(answer, where)
+    if answer.status_code in (401, 403) and body.get("type") != FORBIDDEN:
         return Unauthorized(
             f"{where} refused the key; check REWARDLOOP_API_KEY, or on the embedded stack "
             "credentials.json of its home"
         )
-    body = _body_of(answer, where)
     error = body.get("error")
     if isinstance(error, dict) and "type" not in body:
         message = str(error.get("message", body))

@@ -25,7 +25,7 @@ from rewardloop.config.run import (
     parse_run_config,
     stored_run_config,
 )
-from rewardloop.config.settings import Settings, load_settings
+from rewardloop.config.settings import NEEDS, SECRETS, Settings, load_settings
 from rewardloop.config.training import (
     DpoLoss,
     DpoWithLikelihood,
@@ -40,6 +40,8 @@ from rewardloop.config.training import (
 
 __all__ = [
     "LANGUAGES",
+    "NEEDS",
+    "SECRETS",
     "Anchored",
     "BestWorst",
     "Bootstrap",

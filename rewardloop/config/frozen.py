@@ -35,8 +35,16 @@ class StrictNumbers(BaseModel):
         return schema
 
 
+def _kind_is_required(schema: dict[str, Any]) -> None:
+    """In data a `kind` must be said, though in code it is the class's own."""
+    if "kind" in schema.get("properties", {}):
+        schema["required"] = ["kind", *schema.get("required", [])]
+
+
 class Frozen(StrictNumbers):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, json_schema_extra=_kind_is_required
+    )
 
     @field_validator("*")
     @classmethod

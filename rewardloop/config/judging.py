@@ -1,9 +1,11 @@
 """How the model answers, how answers are judged, and when a judge is no longer believed."""
 
 from math import floor
+from typing import Annotated
 
 from pydantic import Field
 
+from rewardloop.config.bounds import LONG, AtMost
 from rewardloop.config.frozen import Frozen
 from rewardloop.config.rubrics import Rubric
 from rewardloop.records import JudgementMode
@@ -15,7 +17,7 @@ class Sampling(Frozen):
     num_samples: int = Field(default=4, ge=2, le=64)
     temperature: float = Field(default=0.7, ge=0, le=2)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    max_tokens: int = Field(default=512, ge=1)
+    max_tokens: Annotated[int, AtMost(LONG)] = Field(default=512, ge=1)
 
 
 class Judging(Frozen):
@@ -36,7 +38,7 @@ class Judging(Frozen):
 class Rollout(Frozen):
     num_tasks: int = Field(default=1, ge=1, le=1024)
     """Roll-out tasks that run side by side, each in a worker process of its own."""
-    max_prompts_in_flight: int = Field(default=32, ge=1)
+    max_prompts_in_flight: Annotated[int, AtMost(4096)] = Field(default=32, ge=1)
     """Prompts that one task samples and judges at once."""
     max_attempts: int = Field(default=3, ge=1, le=100)
     """A prompt that failed so often while others succeeded is dead: it is left out, and listed."""
@@ -49,7 +51,7 @@ class Rollout(Frozen):
         if not self.max_dead_share:
             return 0
         share = floor(self.max_dead_share * num_items + 1e-9)  # 0.07 * 100 is a bit over 7
-        return min(max(1, share), num_items - 1)
+        return max(0, min(max(1, share), num_items - 1))
 
 
 class Health(Frozen):

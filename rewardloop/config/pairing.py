@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from rewardloop.config.bounds import AtMost
 from rewardloop.config.frozen import Frozen
 
 
@@ -26,7 +27,7 @@ class SeveralPairs(Frozen):
     """The pairs of a prompt with the widest margins."""
 
     kind: Literal["several"] = "several"
-    max_pairs_per_prompt: int = Field(default=3, ge=1)
+    max_pairs_per_prompt: Annotated[int, AtMost(10_000)] = Field(default=3, ge=1)
 
 
 class Consistency(Frozen):

@@ -3,11 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
 from pydantic import Field, ValidationError, ValidationInfo, model_validator
 
+from rewardloop.config.bounds import LONG, MANY, STORED, AtMost
 from rewardloop.config.explain import explain
 from rewardloop.config.frozen import Frozen
 from rewardloop.config.judging import Health, Judging, Rollout, Sampling
@@ -17,7 +18,6 @@ from rewardloop.config.training import SupervisedTraining, Training
 from rewardloop.errors import InvalidInput
 from rewardloop.records import JudgementMode
 
-_STORED = {"is_stored": True}
 _BEFORE_THE_KEY = {
     "bootstrap": {"share_rankings": True},
     "prompts": {"allow_evaluation_prompts": True},
@@ -36,7 +36,7 @@ class Eft(Frozen):
     max_score_share: float = Field(default=0.4, gt=0, le=1)
     """The most frequent score is thinned out until it is at most this part, or no more
     frequent than the next one: two scores that have half each stay so."""
-    max_examples: int = Field(default=1630, ge=1)
+    max_examples: Annotated[int, AtMost(MANY)] = Field(default=1630, ge=1)
     """Paper: 1,630 or 1,775 (two readings)."""
 
 
@@ -50,7 +50,7 @@ class Bootstrap(Frozen):
     """Whether a ranked prompt may be an IFT example and give judge tasks too. The paper keeps
     the two apart; then of the ranked prompts to learn from at most half are left to IFT, as
     many as it lacks, and the others are judged for EFT."""
-    max_ift_examples: int = Field(default=3200, ge=1)
+    max_ift_examples: Annotated[int, AtMost(MANY)] = Field(default=3200, ge=1)
     ift: SupervisedTraining = SupervisedTraining()
     """Trains the SFT baseline, on IFT alone."""
     eft: Eft = Eft()
@@ -63,10 +63,10 @@ class Evaluation(Frozen):
     orders disagree (paper: 256 prompts)."""
 
     dataset: str = "evaluation"
-    num_prompts: int = Field(default=256, ge=1)
+    num_prompts: Annotated[int, AtMost(MANY)] = Field(default=256, ge=1)
     temperature: float = Field(default=0.7, ge=0, le=2)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    max_tokens: int = Field(default=512, ge=1)
+    max_tokens: Annotated[int, AtMost(LONG)] = Field(default=512, ge=1)
     mode: JudgementMode = JudgementMode.FREE
     judge_max_tokens: int = Field(default=256, ge=8, le=8192)
     judge_version: str | None = None
@@ -112,7 +112,7 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self, info: ValidationInfo) -> Self:
-        if info.context != _STORED:
+        if info.context != STORED:
             self._require_sense()
         return self
 
@@ -159,4 +159,4 @@ def stored_run_config(data: Mapping[str, Any]) -> RunConfig:
         for part, before in _BEFORE_THE_KEY.items()
         if data.get(part) is not None
     }
-    return RunConfig.model_validate({**data, **older}, context=_STORED)
+    return RunConfig.model_validate({**data, **older}, context=STORED)

@@ -1,12 +1,33 @@
-"""`Settings`: where things are and the secrets, from the environment (`REWARDLOOP_*`)."""
+"""`Settings`: where things are and the secrets, from the environment (`REWARDLOOP_*`).
 
+Invariant: a service reads the secrets that `NEEDS` names for it, and no others. One that it was
+not given raises where it is used, so that a service that begins to need more is noticed in tests.
+"""
+
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from rewardloop.errors import InvalidInput
+from rewardloop.redaction import keep_out
+
+NEEDS: dict[str, frozenset[str]] = {
+    service: frozenset(needs.split())
+    for service, needs in {
+        "api": "database_url broker_url api_key checkpoint_root",
+        "controller": "database_url broker_url api_key admin_key",
+        "worker": "database_url broker_url api_key prompt_upstream_key",
+        "trainer": "database_url broker_url api_key checkpoint_root",
+        "judge": "api_key judge_upstream_key",
+        "generator": "database_url api_key admin_key checkpoint_root",
+        "import_base": "database_url checkpoint_root",
+        "migrate": "database_url",
+    }.items()
+}
+"""The secrets of each service, and whether it needs the checkpoints' folder."""
 
 
 class Settings(BaseSettings):
@@ -44,19 +65,41 @@ class Settings(BaseSettings):
     prompt_upstream_key: SecretStr | None = None
     checkpoint_root: Path
     """Where checkpoints are published; every replica and the trainer see it."""
+    swap_drain_seconds: float = Field(default=60.0, gt=0, le=3600)
+    """So long a swap waits for requests in flight before it ends them (docs/decisions/0024)."""
+    max_requests_in_flight: int = Field(default=8192, ge=1)
+    """Requests that one key may have in flight at one service process; more get 429."""
+    max_requests_per_second: float = Field(default=5000, gt=0)
+    """Requests that one key may send to one service process in a second, with as many at once."""
     metrics_port: int = 0
     """Port of a worker's or the trainer's `/metrics`; 0 serves none."""
 
 
-def load_settings() -> Settings:
-    """Read the environment.
+_REQUIRED = ("database_url", "broker_url", "api_key", "admin_key")
+_OPTIONAL = ("judge_upstream_key", "prompt_upstream_key")
+SECRETS = frozenset((*_REQUIRED, *_OPTIONAL))
+
+
+class NotGiven(SecretStr):
+    """Stands where a service holds no secret."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is not given to this service")
+
+    def get_secret_value(self) -> NoReturn:
+        raise LookupError(
+            f"{self._secret_value}; a service that needs it names it in rewardloop.config.NEEDS"
+        )
+
+
+def load_settings(service: str | None = None) -> Settings:
+    """Read the environment: what `service` needs of the secrets, or all where it is None.
 
     Raises:
         InvalidInput: naming every variable that is missing or wrong, never its value.
     """
-    nothing: dict[str, Any] = {}
     try:
-        return Settings(**nothing)
+        settings = Settings(**_not_read(service))
     except ValidationError as error:
         wrong = [f"REWARDLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors()]
         raise InvalidInput("set in the environment: " + "; ".join(wrong)) from None
@@ -65,3 +108,26 @@ def load_settings() -> Settings:
             f"set in the environment, with lists as JSON (REWARDLOOP_GENERATOR_URLS="
             f"'[\"http://host:8001\"]'): {error}"
         ) from None
+    keep_out(*_secrets(settings))
+    return settings
+
+
+def _not_read(service: str | None) -> dict[str, Any]:
+    """What stands in for the variables that the service does not need."""
+    if service is None:
+        return {}
+    stand_ins: dict[str, Any] = {
+        **{name: NotGiven(name) for name in _REQUIRED},
+        **dict.fromkeys(_OPTIONAL),
+        "checkpoint_root": Path(os.devnull),  # no folder: using it fails
+    }
+    return {name: stand_in for name, stand_in in stand_ins.items() if name not in NEEDS[service]}
+
+
+def _secrets(settings: Settings) -> list[str]:
+    held: list[SecretStr | None] = [getattr(settings, name) for name in SECRETS]
+    return [
+        secret.get_secret_value()
+        for secret in held
+        if secret is not None and not isinstance(secret, NotGiven)
+    ]

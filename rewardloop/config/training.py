@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from rewardloop.config.bounds import LONG, MANY, AtMost
 from rewardloop.config.frozen import Frozen
 from rewardloop.records import JudgementMode
 
@@ -16,29 +17,29 @@ class Lora(Frozen):
     """Low-rank adapters, merged into the weights when the checkpoint is published."""
 
     kind: Literal["lora"] = "lora"
-    rank: int = Field(default=16, ge=1)
-    alpha: int = Field(default=32, ge=1)
+    rank: Annotated[int, AtMost(4096)] = Field(default=16, ge=1)
+    alpha: Annotated[int, AtMost(65_536)] = Field(default=32, ge=1)
 
 
 class Optimisation(Frozen):
     """What supervised training and DPO have in common."""
 
     weights: Annotated[FullWeights | Lora, Field(discriminator="kind")] = FullWeights()
-    learning_rate: float = Field(gt=0)
-    learning_rate_floor: float = Field(ge=0)
+    learning_rate: Annotated[float, AtMost(1)] = Field(gt=0)
+    learning_rate_floor: Annotated[float, AtMost(1)] = Field(ge=0)
     """Where the decay ends."""
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: Annotated[int, AtMost(65_536)] = Field(default=16, ge=1)
     """Examples, or pairs, per optimizer step."""
-    micro_batch_size: int = Field(default=4, ge=1)
+    micro_batch_size: Annotated[int, AtMost(65_536)] = Field(default=4, ge=1)
     """Examples, or pairs, per forward pass; must divide `batch_size`."""
-    num_epochs: float = Field(default=1.0, gt=0)
+    num_epochs: Annotated[float, AtMost(1000)] = Field(default=1.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    max_gradient_norm: float | None = Field(default=1.0, gt=0)
+    max_gradient_norm: Annotated[float, AtMost(1e6)] | None = Field(default=1.0, gt=0)
     """A step's gradient is scaled down to this L2 norm where it is longer; None scales none.
     The paper gives none; 1.0 is TRL's."""
-    max_length: int = Field(default=1024, ge=16)
+    max_length: Annotated[int, AtMost(LONG)] = Field(default=1024, ge=16)
     """Tokens of prompt and response together; longer ones are cut."""
-    save_every_steps: int | None = Field(default=50, ge=1)
+    save_every_steps: Annotated[int, AtMost(MANY)] | None = Field(default=50, ge=1)
     """A state from which a stopped training goes on is saved every so many optimizer steps and
     at the end; None saves one only where training is paused or cancelled."""
 
@@ -61,8 +62,8 @@ class SupervisedTraining(Optimisation):
     """SFT, with the loss on the response only (paper: lr 5.5e-6 decaying to 1.1e-6 by a
     cosine, batch 16, dropout 0.1; the number of epochs is not given)."""
 
-    learning_rate: float = Field(default=5.5e-6, gt=0)
-    learning_rate_floor: float = Field(default=1.1e-6, ge=0)
+    learning_rate: Annotated[float, AtMost(1)] = Field(default=5.5e-6, gt=0)
+    learning_rate_floor: Annotated[float, AtMost(1)] = Field(default=1.1e-6, ge=0)
 
 
 class DpoLoss(Frozen):
@@ -76,7 +77,7 @@ class DpoWithLikelihood(Frozen):
     2404.19733, equation 1)."""
 
     kind: Literal["dpo_likelihood"] = "dpo_likelihood"
-    weight: float = Field(default=1.0, gt=0)
+    weight: Annotated[float, AtMost(1000)] = Field(default=1.0, gt=0)
     """alpha of the likelihood term."""
 
 
@@ -91,10 +92,10 @@ class EarlyStopping(Frozen):
     check before (paper: 200 steps, 253 prompts, pairwise). Training ends once the newer
     ones do not win more often than they lose, and the check before is published."""
 
-    every_num_steps: int = Field(default=200, ge=1)
+    every_num_steps: Annotated[int, AtMost(MANY)] = Field(default=200, ge=1)
     dataset: str = "validation"
-    num_prompts: int = Field(default=253, ge=1)
-    max_tokens: int = Field(default=512, ge=1)
+    num_prompts: Annotated[int, AtMost(MANY)] = Field(default=253, ge=1)
+    max_tokens: Annotated[int, AtMost(LONG)] = Field(default=512, ge=1)
     mode: JudgementMode = JudgementMode.FREE
     """How comparisons are written. EFT teaches scoring, not comparing, so a small model may
     need `constrained` here even where it judges freely."""
@@ -104,9 +105,9 @@ class EarlyStopping(Frozen):
 class Training(Optimisation):
     """DPO (paper: lr 1e-6 decaying to 1e-7, batch 16, dropout 0.1, beta 0.1)."""
 
-    learning_rate: float = Field(default=1e-6, gt=0)
-    learning_rate_floor: float = Field(default=1e-7, ge=0)
-    beta: float = Field(default=0.1, gt=0)
+    learning_rate: Annotated[float, AtMost(1)] = Field(default=1e-6, gt=0)
+    learning_rate_floor: Annotated[float, AtMost(1)] = Field(default=1e-7, ge=0)
+    beta: Annotated[float, AtMost(1000)] = Field(default=0.1, gt=0)
     loss: Annotated[DpoLoss | DpoWithLikelihood | WinnersOnly, Field(discriminator="kind")] = (
         DpoLoss()
     )

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from rewardloop.config import Settings
+from rewardloop.config import NEEDS, SECRETS, Settings
 from rewardloop.embedded import postgres, valkey
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.embedded.process import Process, free_port, require_free
@@ -130,23 +130,45 @@ def _service(stack: Stack, module: str, *arguments: str, name: str | None = None
     process = Process(
         name,
         [sys.executable, "-m", f"services.{module}", *arguments],
-        {**environment(stack.home, stack.addresses), **stack.settings},
+        _environment_of(stack, SERVICE_OF.get(name, name)),
         stack.home.logs / f"{name}.log",
     )
     stack.processes.append(process)
     return process
 
 
-def environment(home: Home, addresses: Addresses) -> dict[str, str]:
-    """The settings of every service of this stack, and none of what the user's shell may
-    say of another deployment: empty is unset."""
-    secrets = home.credentials()
+SERVICE_OF = {"generator.stub_engine": "generator"}
+"""Modules that stand in for a service."""
+
+
+def _environment_of(stack: Stack, service: str) -> dict[str, str]:
+    """The user's settings win over the stack's own; a secret reaches those who need it."""
+    theirs = {
+        name: value
+        for name, value in stack.settings.items()
+        if _field(name) not in SECRETS or _field(name) in NEEDS[service]
+    }
+    return {**environment(stack.home, stack.addresses, service), **theirs}
+
+
+def _field(variable: str) -> str:
+    return variable.removeprefix("REWARDLOOP_").lower()
+
+
+def environment(home: Home, addresses: Addresses, service: str | None = None) -> dict[str, str]:
+    """The settings of this stack with the secrets that `service` needs (all of them where it is
+    None), and none of what the user's shell may say of another deployment: empty is unset."""
+    made = home.credentials()
+    secrets = {
+        "database_url": _sqlalchemy_url(addresses.database),
+        "broker_url": addresses.broker,
+        "api_key": made.api_key,
+        "admin_key": made.admin_key,
+    }
+    needs = secrets.keys() if service is None else NEEDS[service]
     return {
         **{f"REWARDLOOP_{name.upper()}": "" for name in Settings.model_fields},
-        "REWARDLOOP_DATABASE_URL": _sqlalchemy_url(addresses.database),
-        "REWARDLOOP_BROKER_URL": addresses.broker,
-        "REWARDLOOP_API_KEY": secrets.api_key,
-        "REWARDLOOP_ADMIN_KEY": secrets.admin_key,
+        **{f"REWARDLOOP_{name.upper()}": secrets[name] for name in secrets.keys() & needs},
         "REWARDLOOP_GENERATOR_URLS": f'["{addresses.generator}"]',
         "REWARDLOOP_JUDGE_URL": addresses.judge,
         "REWARDLOOP_JUDGE_UPSTREAM_URL": addresses.generator,
@@ -190,7 +212,7 @@ async def _import_base(stack: Stack) -> None:
             "services.trainer.import_base",
             stdout=output,
             stderr=output,
-            env={**os.environ, **environment(stack.home, stack.addresses)},
+            env={**os.environ, **environment(stack.home, stack.addresses, "import_base")},
             preexec_fn=dying_with_parent(signal.SIGTERM),
         )
         status = await child.wait()

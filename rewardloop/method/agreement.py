@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from rewardloop.method import intervals
 from rewardloop.method.intervals import Interval
-from rewardloop.method.rubric import MAX_SCORE
+from rewardloop.method.score_form import MAX_SCORE
 
 VISIBLE_DIFFERENCE = 0.05
 """Points of pairwise accuracy that `num_pairs_needed` is about, as a share."""

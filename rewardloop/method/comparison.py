@@ -14,7 +14,8 @@ import re
 from collections.abc import Sequence
 
 from rewardloop.method.enclosure import escaping, material
-from rewardloop.method.verdict import PICTURES, REPORTS, Form, read
+from rewardloop.method.verdict import read
+from rewardloop.method.verdict_form import PICTURES, REPORTS, Form
 from rewardloop.records import JudgementMode, Message, Preference, UnscoredReason
 
 TEMPLATE = """\
@@ -50,24 +51,39 @@ sentence, then the preference."""
 
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
 _escaped = escaping("request", "first_response", "second_response")
-# Possessive quantifiers keep these linear in what a judge wrote; ASCII, since other
+# How a preference is spelled. The patterns are verbose: a blank of the text is `[ ]`.
+# Possessive quantifiers keep them linear in what a judge wrote; ASCII, since other
 # alphabets have letters that count as ours when case is ignored.
-_BETTER_IS = (
-    r"(?P<final>(?:final|overall)[ \t]++)?+(?:the[ \t]++)?+better"
-    r"(?:[ \t]++(?:response|answer|one))?+"
-    r"[ \t*_`\"']*+(?:[:=]|[-–—](?=[ \t]))(?:<which>|[\s*_`\"'<\[({])*+(?:the |a )?+"
-    r"(?P<which>first|second|tie)\b"
-)
-_AFTER = (
-    r"(?:</which>)?+[>\])}\"'`*_ \t]*+(?:(?:response|answer|one)\b)?+[>\])}\"'`*_ \t]*+"
-    r"(?:\((?![^()\n]{0,300}\b(?:first|second|tie)\b)[^()\n]{0,300}\)"
-)
-_END = rf")?+[. \t\r*_!`\"')\]>{PICTURES}]*+$"
-_REST = _AFTER + _END
-_EXPLAINED = (
-    rf"{_AFTER}|(?:[-–—.,;:][*_ \t]++|(?<!\w)(?=(?:because|since) \S))"
-    rf"(?![^\n]{{0,300}}\b(?:first|second|tie|or|{REPORTS})\b)[^\n]{{1,300}}{_END}"
-)
+
+_BETTER_IS = r"""
+(?P<final> (?:final|overall) [ \t]++ )?+ (?: the [ \t]++ )?+ better
+(?: [ \t]++ (?:response|answer|one) )?+
+[ \t*_`"']*+ (?: [:=] | [-–—](?=[ \t]) )
+(?: <which> | [\s*_`"'<\[({] )*+ (?: the[ ] | a[ ] )?+
+(?P<which> first|second|tie )\b
+"""
+
+_AFTER_WORD = r"""
+(?: </which> )?+
+[>\])}"'`*_ \t]*+ (?: (?:response|answer|one)\b )?+ [>\])}"'`*_ \t]*+
+"""
+
+_IN_BRACKETS = r"\( (?! [^()\n]{0,300} \b(?:first|second|tie)\b ) [^()\n]{0,300} \)"
+
+_REASON = rf"""
+(?: [-–—.,;:] [*_ \t]++                        # "Better: first. It is clear."
+  | (?<!\w) (?=(?:because|since)[ ]\S) )       # "Better: first because it is clear"
+(?! [^\n]{{0,300}} \b(?:first|second|tie|or|{REPORTS})\b )    # which would be undecided
+[^\n]{{1,300}}
+"""
+
+
+def _to_line_end(*explanations: str) -> str:
+    """The rest of the line after a preference, with one of these explanations or none."""
+    explained = " | ".join(explanations)
+    return rf"{_AFTER_WORD} (?: {explained} )?+ [. \t\r*_!`\"')\]>{PICTURES}]*+ $"
+
+
 _WORDS = {preference.value: preference for preference in Preference}
 
 
@@ -77,20 +93,31 @@ def _preference(match: re.Match[str]) -> Preference:
     return _WORDS[next(groups[name] for name in names if groups.get(name)).lower()]
 
 
-_FLAGS = re.IGNORECASE | re.ASCII
+_FLAGS = re.IGNORECASE | re.ASCII | re.VERBOSE
 FORM = Form(
     line=re.compile(
-        rf"^(?!    |\t)[ *_#{PICTURES}-]*+{_BETTER_IS}{_EXPLAINED}", _FLAGS | re.MULTILINE
+        rf"""
+        ^(?! [ ]{{4}} | \t)    # indented text is quoted
+        [ *_#{PICTURES}-]*+ {_BETTER_IS} {_to_line_end(_IN_BRACKETS, _REASON)}
+        """,
+        _FLAGS | re.MULTILINE,
     ),
     whole_last_line=re.compile(
-        r"[\s*_#-]*+<better>\s*+(?P<tagged>first|second|tie)\s*+</better>\s*+"
-        r"|(?:[\s*_#-]*+\[\[(?P<listed>first|second|tie)\]\]"
-        rf"|[\s*_#\"'`(\[-]*+{_BETTER_IS}){_REST}",
+        rf"""
+        [\s*_#-]*+ <better>\s*+ (?P<tagged> first|second|tie ) \s*+</better> \s*+
+      | (?: [\s*_#-]*+ \[\[ (?P<listed> first|second|tie ) \]\]
+          | [\s*_#"'`(\[-]*+ {_BETTER_IS}
+        ) {_to_line_end(_IN_BRACKETS)}
+        """,
         _FLAGS,
     ),
     sentence_end=re.compile(
-        rf"(?<![\w/])(?:{_BETTER_IS}"
-        rf"|\[RESULT\][\s:*_(<\[]*+(?P<result>first|second|tie)\b){_REST}",
+        rf"""
+        (?<![\w/])
+        (?: {_BETTER_IS}
+          | \[RESULT\] [\s:*_(<\[]*+ (?P<result> first|second|tie )\b    # as Prometheus writes
+        ) {_to_line_end(_IN_BRACKETS)}
+        """,
         _FLAGS,
     ),
     keys=frozenset(["better", "better_response", "preference", "winner", "which", "verdict"]),
@@ -100,8 +127,10 @@ FORM = Form(
     is_bare=lambda match: False,
     # No word of ours begins another one, but an explanation may follow it.
     may_go_on=re.compile(
-        r"better\W{1,9}(?:the |a )?(?:first|second|tie)\b(?! (?:response|answer|one)\Z)"
-        r"[^\n]*[a-z,;:]\Z",
+        r"""
+        better \W{1,9} (?: the[ ] | a[ ] )? (?:first|second|tie)\b
+        (?! [ ](?:response|answer|one)\Z ) [^\n]* [a-z,;:] \Z
+        """,
         _FLAGS,
     ),
 )

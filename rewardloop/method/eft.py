@@ -16,7 +16,7 @@ from math import inf
 from random import Random
 
 from rewardloop.config import Eft
-from rewardloop.method.rubric import MAX_SCORE
+from rewardloop.method.score_form import MAX_SCORE
 from rewardloop.records import UnscoredReason
 
 

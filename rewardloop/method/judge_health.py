@@ -19,7 +19,7 @@ from statistics import fmean, stdev
 
 from rewardloop.config import Health
 from rewardloop.method.agreement import Agreement, rank_correlation
-from rewardloop.method.rubric import MAX_SCORE
+from rewardloop.method.score_form import MAX_SCORE
 from rewardloop.records import ScoredResponse
 
 _BETTER_JUDGE = "start from a base_version that judges better, or train it on more EFT examples"

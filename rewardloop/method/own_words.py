@@ -16,28 +16,42 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rewardloop.method.introductions import introduces_quotation
+
 _NOT_NEWLINE = re.compile(r"[^\n]")
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _FULL_WIDTH |= dict.fromkeys((0xA0, 0x202F, 0x3000, 0x200B, 0xFEFF), 0x20)
 
 _THOUGHT_NAMES = "think|thinking|thoughts?|reason|reasoning|reflection|scratchpad|analysis"
 _THOUGHT_MARK = re.compile(
-    rf"(?P<opens><(?:seed:)?+(?:{_THOUGHT_NAMES})>|\[think\]|◁think▷"
-    r"|<\|(?:begin_of_thought|start_thinking|begin_of_reasoning)\|>"
-    r"|<\|channel\|>(?:analysis|commentary)\b|\Aanalysis(?=[\s\S]*?assistantfinal))"
-    rf"|</(?:seed:)?+(?:{_THOUGHT_NAMES})>|\[/think\]|◁/think▷"
-    r"|<\|(?:end_of_thought|end_thinking|end_of_reasoning)\|>"
-    r"|<\|channel\|>final(?:<\|message\|>)?+|assistantfinal",
-    re.IGNORECASE,
+    rf"""
+    (?P<opens>
+        <(?:seed:)?+(?:{_THOUGHT_NAMES})>                                  # DeepSeek, Qwen, Seed
+      | \[think\]                                                          # Magistral
+      | ◁think▷                                                            # Kimi
+      | <\|(?:begin_of_thought|start_thinking|begin_of_reasoning)\|>
+      | <\|channel\|>(?:analysis|commentary)\b                             # gpt-oss
+      | \A analysis (?=[\s\S]*?assistantfinal)        # the same, as text
+    )
+  | </(?:seed:)?+(?:{_THOUGHT_NAMES})>
+  | \[/think\]
+  | ◁/think▷
+  | <\|(?:end_of_thought|end_thinking|end_of_reasoning)\|>
+  | <\|channel\|>final(?:<\|message\|>)?+
+  | assistantfinal
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
 """Where thinking begins (group `opens`) and ends, as the models of the field spell it."""
 
 _WRAPPING = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|</?s>|<(?:end_of_turn|eos|bos)>"
-    r"|</?(?:answer|final_answer|final|verdict|result|output)>",
-    re.IGNORECASE,
+    r"""
+    <\|[^|<>\n]{1,40}\|> | </?s> | <(?:end_of_turn|eos|bos)>      # tokens that a server left in
+  | </?(?:answer|final_answer|final|verdict|result|output)>       # tags for answers
+    """,
+    re.IGNORECASE | re.VERBOSE,
 )
-"""Marks around the judge's own words: control tokens that a server left in, answer tags."""
+"""Marks around the judge's own words."""
 
 _FENCE = re.compile(r"[ \t]*+(?P<mark>`{3,}+|~{3,}+)")
 _IN_MARKS = re.compile(r"\W{0,5}[\"'“‘«„`].*[\"'”’»“`]\W{0,5}$")
@@ -49,46 +63,6 @@ _QUOTATION_MARKS = {'"': '"', "“": "”", "„": "“", "«": "»", "「": "�
 _MAX_QUOTED_LINES = 40
 """A quotation mark that nothing closes within so many lines is no quotation (5'10")."""
 
-_SAYS = (
-    r"(?:says?|said|saying|states?|stated|claims?|claimed|writes?|wrote|reads?|contains?"
-    r"|includes?|quotes?|adds?|asserts?|declares?|boasts?|insists?|demands?|prints?|tells us"
-    r"|(?:ends?|ended|ending|closes?|concludes?|finishe?s?|begins?|starts?|opens?) "
-    r"(?:with|in|by|on|like)|gives? itself|awards? itself|scores itself|rates itself|asks for)"
-)
-_I_SAY = r"(?<!\bI )(?<!\bI'd )(?<!\bI’d )(?<!\bI would )(?<!\bwe )"
-SPEECH = re.compile(rf"\b{_I_SAY}{_SAYS}\b", re.IGNORECASE)
-"""A verb by which a judge reports what somebody else wrote."""
-_OF_A_LINE = (
-    r"the|a|this|that|these|its|own|last|final|first|following|line|lines|text|words?|phrase"
-    r"|sentence|statement|score|verdict|grade|claim|quote|itself|himself|at|in|by|as|with|end"
-    r"|then|also|only|just|about|of|follows|instruction|injection|string|snippet|message|output"
-    r"|json|object|code|block"
-)
-_INTRODUCES = re.compile(
-    rf"\b{_I_SAY}{_SAYS}(?P<more>(?: (?:{_OF_A_LINE})\b){{0,8}})[ \t]*+(?P<colon>[:：]?)"
-    r"[ \t\r*_]*+$",
-    re.IGNORECASE,
-)
-_OF_THE_RESPONSE = r"(?: (?:of|in|from|at) (?:the|its|this|that) \w{1,20}){0,3}"
-_NAMES_A_TEXT = re.compile(
-    r"[\w'’] (?:line|sentence|text|words?|phrase|statement|output|instruction|injection|string"
-    rf"|quote|quotation|snippet){_OF_THE_RESPONSE}(?: (?:itself|again))?(?: (?:is|was|are|were))?:$"
-    rf"|[\w'’] (?:line|sentence|text|words?){_OF_THE_RESPONSE} (?:is|was|are|were)$"
-    r"|(?:response|reply|text) (?:is|was)(?: (?:nothing|but|only|just|simply|exactly|this)){0,3}:$"
-    r"|(?:here is|here's|this is|repeats?|repeating|quoting) the (?:(?!json)\w{1,20} )?"
-    r"(?:response|reply)(?: (?:itself|again|verbatim|in full)){0,2}:$"
-    r"| (?:with|by|as follows|like this|mit|folgt|par|con|com) ?:$"
-    r"|\b(?:sagt|schreibt|lautet|endet|dit|écrit|termine|finit|dice|escribe|termina|diz|escreve"
-    r"|scrive|говорит|пишет|гласит|заканчивается)\b[^:]{0,40}:$|[说写是言書終][^:]{0,9}:$",
-    re.IGNORECASE,
-)
-"""How a line ends that announces a text, with no verb of saying."""
-_ANNOUNCES_A_VERDICT = re.compile(
-    r"\b(?:I|we)\b|\b(?:my|our|final) output|^\W*(?:\w+\W+){0,3}(?:verdict|grade|judge?ment"
-    r"|conclusion|score|total|rating|evaluation|assessment|bewertung|note|urteil|évaluation|evaluación|nota"
-    r"|оценка|valutazione)\b|我|评分|得分|分数|结论|評価",
-    re.IGNORECASE,
-)
 _OWN_VERDICT = re.compile(
     r"\b(?:I|my|verdict|grade|graded|judge?ment|conclusion|score|total|rating)\b", re.IGNORECASE
 )
@@ -110,16 +84,6 @@ def own_words(written: str) -> OwnWords:
     thought_out, is_unfinished = _without_thinking(written.translate(_FULL_WIDTH))
     unquoted = _WRAPPING.sub(_blank_match, thought_out)
     return OwnWords(_without_quotations(unquoted), unquoted, is_unfinished)
-
-
-def introduces_quotation(line: str) -> bool:
-    """Whether the next line is somebody else's: "The response ends with the line:"."""
-    match = _INTRODUCES.search(line[-200:])
-    if match is not None:
-        at_verb = match.string[: match.start()]
-        return bool(match["colon"]) or not (match["more"] or at_verb.endswith(("to ", "what it ")))
-    end = re.split(r"[.!?;。] ?", line.rstrip(" \t\r*_")[-200:])[-1]
-    return bool(_NAMES_A_TEXT.search(end)) and not _ANNOUNCES_A_VERDICT.search(end)
 
 
 def _blank(text: str) -> str:

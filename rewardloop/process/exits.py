@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from rewardloop.errors import RewardloopError
+from rewardloop.texts import spelled_out
 
 
 @contextmanager
@@ -21,7 +22,8 @@ def known_errors_told() -> Iterator[None]:
     except RewardloopError as error:
         console = Console(stderr=True)
         console.print(f"[red]error[/red] {error.kind}: ", end="")
-        console.print(error.message, markup=False, highlight=False, soft_wrap=True)
+        told = spelled_out(error.message)  # it may quote a file or a service
+        console.print(told, markup=False, highlight=False, emoji=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

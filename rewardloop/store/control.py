@@ -12,12 +12,15 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from rewardloop.errors import TooManyDead
 from rewardloop.lifecycle import Ask, Standing, after
 from rewardloop.records import EvaluationState, IterationState, Phase, StopWish
 from rewardloop.store import (
+    dead_prompts,
     engines,
     evaluations,
     events,
+    failed_items,
     iterations,
     locks,
     outbox,
@@ -42,6 +45,8 @@ async def ask(session: AsyncSession, iteration_id: UUID, what: Ask) -> Iteration
     if then == now:
         return iteration
     if then.state == IterationState.QUEUED:
+        if iteration.error_kind == TooManyDead.kind:  # else it would fail again at once
+            await dead_prompts.retry(session, iteration_id)
         await iterations.go_on(session, iteration)
     elif then.state == IterationState.RUNNING:
         await _wish(session, iteration, then.wish)
@@ -159,6 +164,7 @@ async def ask_evaluation(session: AsyncSession, evaluation_id: UUID, what: Ask) 
     if then == now:
         return evaluation
     if then.state == EvaluationState.QUEUED:
+        await failed_items.retry(session, evaluation_id)
         evaluations.go_on(session, evaluation)
     else:
         evaluation.wish = then.wish if then.state == EvaluationState.RUNNING else None

@@ -118,13 +118,12 @@ async def lease(
 
 
 async def seconds_until_due(session: AsyncSession, iteration_id: UUID) -> float | None:
-    """Until the next pause of a pending prompt is over; None where none has one."""
-    pause = func.min(IterationPrompt.not_before) - func.now()
+    """Until a pending prompt's pause is over; None where no prompt is pending."""
+    due = func.min(func.coalesce(IterationPrompt.not_before, func.now()))
     seconds = await session.scalar(
-        select(func.extract("epoch", pause)).where(
+        select(func.extract("epoch", due - func.now())).where(
             IterationPrompt.iteration_id == iteration_id,
             IterationPrompt.state == PromptState.PENDING,
-            IterationPrompt.not_before > func.now(),
         )
     )
     return None if seconds is None else float(seconds)

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.records import PromptState
 from rewardloop.store.models import (
+    Iteration,
     IterationPrompt,
     Judgement,
     PhaseSpan,
@@ -24,6 +25,8 @@ class Totals:
     pairs: int
     dead_prompts: int
     phase_seconds: dict[str, float]
+    iterations: dict[str, int]
+    """By state; one that none is in has no entry."""
 
 
 async def totals(session: AsyncSession) -> Totals:
@@ -46,6 +49,7 @@ async def totals(session: AsyncSession) -> Totals:
     last = func.coalesce(PhaseSpan.ended_at, func.clock_timestamp()) - PhaseSpan.started_at
     spent = func.sum(PhaseSpan.earlier_seconds + func.extract("epoch", last))
     phases = await session.execute(select(PhaseSpan.phase, spent).group_by(PhaseSpan.phase))
+    states = await session.execute(select(Iteration.state, func.count()).group_by(Iteration.state))
     return Totals(
         samples=samples,
         judgements=judgements,
@@ -53,4 +57,5 @@ async def totals(session: AsyncSession) -> Totals:
         pairs=num_pairs or 0,
         dead_prompts=num_dead or 0,
         phase_seconds={phase: float(seconds) for phase, seconds in phases},
+        iterations=dict(states.all()),
     )

@@ -3,6 +3,9 @@
 Whoever wants a training to stop writes the wish into its row (`ask_to_stop`); the trainer that
 holds the job sees it and ends the job as `paused` or `cancelled` (`end_stopped`). A job that
 no trainer holds is stopped by the wish itself.
+
+A trainer holds its job by a lease, and by a session lock under the lease owner's name, if that
+begins with LOCKED: the job of a trainer that died is free as soon as Postgres frees the lock.
 """
 
 import math
@@ -10,15 +13,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, func, literal, not_, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import errors
 from rewardloop.errors import RewardloopError, TrainingFailed
 from rewardloop.records import JobState, Stage, StopWish
-from rewardloop.store import iterations, outbox
+from rewardloop.store import iterations, outbox, sessions
 from rewardloop.store.models import Iteration, TrainingJob, TrainingMetric
+
+LOCKED = "session:"
 
 
 async def add(session: AsyncSession, iteration_id: UUID, stage: Stage) -> None:
@@ -42,16 +47,12 @@ async def lease(session: AsyncSession, owner: str, seconds: float) -> TrainingJo
 
     One whose trainer died after it was asked to stop is stopped instead.
     """
-    await _stop_abandoned(session)
+    await stop_abandoned(session)
     job = await session.scalar(
         select(TrainingJob)
         .where(
             TrainingJob.stop_wanted.is_(None),
-            or_(
-                TrainingJob.state == JobState.QUEUED,
-                (TrainingJob.state == JobState.RUNNING)
-                & (TrainingJob.lease_expires_at < func.now()),
-            ),
+            or_(TrainingJob.state == JobState.QUEUED, _is_abandoned()),
         )
         .order_by(TrainingJob.id)
         .limit(1)
@@ -173,7 +174,7 @@ async def ask_to_stop(session: AsyncSession, iteration_id: UUID, how: StopWish) 
         )
         .values(stop_wanted=how)
     )
-    await _stop_abandoned(session)
+    await stop_abandoned(session)
 
 
 async def ask_to_go_on(session: AsyncSession, iteration_id: UUID) -> None:
@@ -195,7 +196,7 @@ async def is_held(session: AsyncSession, iteration_id: UUID) -> bool:
         select(TrainingJob.id).where(
             TrainingJob.iteration_id == iteration_id,
             TrainingJob.state == JobState.RUNNING,
-            TrainingJob.lease_expires_at >= func.now(),
+            not_(_is_abandoned()),
         )
     )
     return job is not None
@@ -217,15 +218,14 @@ async def end_stopped(session: AsyncSession, job: TrainingJob) -> None:
     outbox.add(session, outbox.ADVANCE, job.iteration_id)
 
 
-async def _stop_abandoned(session: AsyncSession) -> None:
+async def stop_abandoned(session: AsyncSession) -> None:
     """Jobs that are to stop and that no trainer holds are stopped."""
     waits = TrainingJob.state.in_([JobState.QUEUED, JobState.PAUSED])
-    left = (TrainingJob.state == JobState.RUNNING) & (TrainingJob.lease_expires_at < func.now())
     stopped = await session.scalars(
         update(TrainingJob)
         .where(
             TrainingJob.stop_wanted.is_not(None),
-            or_(waits, left),
+            or_(waits, _is_abandoned()),
             TrainingJob.state != _state_after_stop(),
         )
         .values(_stopped())
@@ -233,6 +233,18 @@ async def _stop_abandoned(session: AsyncSession) -> None:
     )
     for iteration_id in stopped:
         outbox.add(session, outbox.ADVANCE, iteration_id)
+
+
+def _is_abandoned() -> ColumnElement[bool]:
+    """The job is running for a trainer that let its lease run out, or that died."""
+    has_died = and_(
+        TrainingJob.lease_owner.startswith(LOCKED),
+        sessions.has_no_living_owner(TrainingJob.lease_owner),
+    )
+    return and_(
+        TrainingJob.state == JobState.RUNNING,
+        or_(TrainingJob.lease_expires_at < func.now(), has_died),
+    )
 
 
 def _stopped() -> dict[str, Any]:

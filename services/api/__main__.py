@@ -4,4 +4,4 @@ from services.api.app import make_app
 from services.web import serve
 
 if __name__ == "__main__":
-    serve(make_app, __doc__, default_port=8000)
+    serve(make_app, __doc__, service="api", default_port=8000)

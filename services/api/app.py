@@ -1,5 +1,6 @@
 """The FastAPI application: wiring only. Routes live in a file per noun."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,7 +10,6 @@ from fastapi.responses import FileResponse
 
 from rewardloop import __version__
 from rewardloop.config import Settings
-from rewardloop.errors import RewardloopError
 from rewardloop.queue import make_app as make_celery
 from rewardloop.store import Store
 from services.api import (
@@ -18,15 +18,25 @@ from services.api import (
     evaluations,
     inspection,
     iterations,
+    keys,
     models,
     prompts,
     reports,
     runs,
 )
+from services.api.access import Access
 from services.api.context import Context
 from services.api.stored_metrics import refresh
-from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
+from services.front import Limits
+from services.headers import SafeHeaders, page_policy
+from services.named import NamesWork
+from services.request_body import BodyRule
+from services.web import add_common_routes, key_wanted, known_parameters, stand_in_front
 
+BODY = BodyRule(2**20)
+IMPORTS = re.compile(r"/v1/datasets/[^/]+/(prompts|ranked|compare)")
+IMPORTED = BodyRule(64 * 2**20, total_seconds=600, idle_seconds=30)
+INSPECT = re.compile(r"/v1/datasets/inspect")
 DASHBOARD = Path(__file__).parent / "static" / "index.html"
 
 
@@ -46,16 +56,22 @@ def make_app(settings: Settings) -> FastAPI:
         title="Rewardloop",
         version=__version__,
         lifespan=lifespan,
-        dependencies=[Depends(keys_given_once)],
+        dependencies=[Depends(known_parameters)],
+        redirect_slashes=False,
+        # Their pages run scripts from elsewhere beside the dashboard, which holds a key.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.context = context
-    guard = key_guard(settings.api_key.get_secret_value())
+    app.state.access = Access(context.store, settings.api_key.get_secret_value())
+    stand_in_front(app, app.state.access.authenticate, _limits(settings))
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(NamesWork)
 
     async def refresh_metrics() -> None:
         await refresh(context.store)
 
-    add_common_routes(app, guard, refresh_metrics)
-    add_error_handlers(app, RewardloopError.problem)
+    add_common_routes(app, refresh_metrics)
     rooms = (
         runs,
         iterations,
@@ -66,12 +82,25 @@ def make_app(settings: Settings) -> FastAPI:
         models,
         evaluations,
         reports,
+        keys,
     )
     for room in rooms:
-        app.include_router(room.router, prefix="/v1", dependencies=[Depends(guard)])
+        app.include_router(room.router, prefix="/v1", dependencies=[Depends(key_wanted)])
+
+    policy = page_policy(DASHBOARD.read_text(encoding="utf-8"))
 
     @app.get("/", include_in_schema=False)
     async def dashboard() -> FileResponse:
-        return FileResponse(DASHBOARD, headers={"cache-control": "no-cache"})
+        headers = {"cache-control": "no-cache", "content-security-policy": policy}
+        return FileResponse(DASHBOARD, headers=headers)
 
     return app
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_requests_in_flight,
+        settings.max_requests_per_second,
+        BODY,
+        by_path={IMPORTS: IMPORTED, INSPECT: inspection.FILE},
+    )

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from celery import Celery
 from fastapi import Depends, Path, Request
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from rewardloop.config import Settings
 from rewardloop.datasets.names import DATASET_NAME
@@ -42,6 +42,8 @@ def _context(request: Request) -> Context:
 
 
 Ctx = Annotated[Context, Depends(_context)]
-Storable = Annotated[str, AfterValidator(check_storable)]
+Storable = Annotated[
+    str, AfterValidator(check_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+]
 """A text that Postgres can hold; another one is answered with 422."""
 DatasetName = Annotated[str, Path(pattern=DATASET_NAME)]

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.method.head_to_head import with_intervals
@@ -18,8 +18,8 @@ router = APIRouter(tags=["evaluations"])
 
 class EvaluationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    version_a: Storable
-    version_b: Storable
+    version_a: Annotated[Storable, Field(min_length=1)]
+    version_b: Annotated[Storable, Field(min_length=1)]
     config: EvaluationConfig = EvaluationConfig()
     run_id: UUID | None = None
 

@@ -7,21 +7,28 @@ from pathlib import Path, PurePath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
 from rewardloop.datasets import Format, inspection
 from rewardloop.datasets.inspection import Item, Measured
 from rewardloop.datasets.names import DATASET_NAME
-from rewardloop.errors import InvalidInput, RewardloopError, TooLarge
+from rewardloop.errors import InvalidInput, RewardloopError
 from rewardloop.records import Message, PromptRecord
 from rewardloop.store import overlap, versions
 from rewardloop.texts import check_storable
 from services.api import token_lengths
 from services.api.context import Context, Ctx, DatasetName, Storable
+from services.request_body import BodyRule
 
 router = APIRouter(tags=["datasets"])
 
-MAX_FILE_BYTES = 64 * 2**20
+FILE = BodyRule(
+    64 * 2**20,
+    total_seconds=600,
+    idle_seconds=30,
+    is_json=False,
+    mend="inspect it with `rewardloop inspect`, or send a part of it",
+)
 MAX_NAME_BYTES = 255
 """More is no file's name on Linux."""
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv")
@@ -46,6 +53,15 @@ class AskedPrompts(BaseModel):
     prompts: list[Asked] = Field(min_length=1, max_length=10_000)
 
 
+_LENGTHS = {
+    "type": "array",
+    "minItems": 2,
+    "maxItems": 2,
+    "items": {"anyOf": [{"type": "integer"}, {"type": "array", "items": {"type": "integer"}}]},
+}
+"""A prompt's length, then those of its answers; not every tool knows `prefixItems`."""
+
+
 class Comparison(BaseModel):
     known: int
     """Prompts that the dataset holds already."""
@@ -59,7 +75,7 @@ class Comparison(BaseModel):
     """The model version whose tokens are counted."""
     context: int | None
     """Tokens that the engine's context holds; null where it does not say."""
-    lengths: list[tuple[int, list[int]]]
+    lengths: list[Annotated[tuple[int, list[int]], WithJsonSchema(_LENGTHS)]]
     """Of each prompt, and of each of its answers, in the request's order."""
 
 
@@ -85,7 +101,7 @@ async def inspect(
     filename: Annotated[Storable, Query(min_length=1, max_length=255)],
     dataset: Annotated[str, Query(pattern=DATASET_NAME)] = "seed",
     format: Format = Format.AUTO,
-    language: str = "en",
+    language: Storable = "en",
 ) -> dict[str, Any]:
     """What `import` and `import-ranked` would take of a file, which is the request's body.
 
@@ -121,17 +137,10 @@ def _checked_name(filename: str) -> str:
 async def _save(request: Request, path: Path) -> None:
     """
     Raises:
-        TooLarge: the body has more than `MAX_FILE_BYTES`.
+        TooLarge, BodyTooSlow: the body breaks the rule `FILE`.
     """
-    num_bytes = 0
     with path.open("wb") as file:
         async for chunk in request.stream():
-            num_bytes += len(chunk)
-            if num_bytes > MAX_FILE_BYTES:
-                raise TooLarge(
-                    f"the file has more than {MAX_FILE_BYTES // 2**20} MiB; "
-                    "inspect it with `rewardloop inspect`, or send a part of it"
-                )
             file.write(chunk)
 
 

@@ -5,17 +5,24 @@ from uuid import UUID
 
 from fastapi import APIRouter
 
+from rewardloop.records import Scope
 from rewardloop.store import reports
+from services.api.access import CallerOf
 from services.api.context import Ctx
 
 router = APIRouter(tags=["reports"])
 
 
 @router.get("/runs/{run_id}/report")
-async def get_report(ctx: Ctx, run_id: UUID) -> dict[str, Any]:
-    """Everything that `rewardloop report` shows."""
+async def get_report(ctx: Ctx, caller: CallerOf, run_id: UUID) -> dict[str, Any]:
+    """Everything that `rewardloop report` shows; the examples' texts need the scope `export`."""
     async with ctx.store.transaction() as session:
-        return await reports.of_run(session, run_id)
+        report = await reports.of_run(session, run_id)
+    if Scope.EXPORT not in caller.scopes:
+        report["examples_withheld"] = True
+        for iteration in report["iterations"]:
+            iteration["examples"] = []
+    return report
 
 
 @router.get("/runs/{run_id}/conformance")

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Header, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
-from rewardloop.config import parse_run_config
+from rewardloop.config import RunConfig, parse_run_config
 from rewardloop.config.frozen import StrictNumbers
 from rewardloop.store import contamination, pairs, runs
 from rewardloop.store.models import Run
@@ -28,6 +30,16 @@ class RunView(BaseModel):
     created_at: datetime
     notes: list[str] = []
     """What is worth knowing of iterations that were queued just now; never stored."""
+
+
+class AsRunConfig:
+    """Shows a plain mapping as a RunConfig in OpenAPI. `parse_run_config` reads it, whose
+    errors name keys as a file spells them."""
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(RunConfig.__pydantic_core_schema__)
 
 
 class IterationsRequest(StrictNumbers):
@@ -82,7 +94,7 @@ def _view(run: Run, notes: Sequence[str] = ()) -> RunView:
 @router.post("/runs", status_code=201)
 async def create_run(
     ctx: Ctx,
-    config: Annotated[dict[str, Any], Body()],
+    config: Annotated[dict[str, Any], AsRunConfig(), Body()],
     iterations: Annotated[int, Query(ge=0, le=100)] = 0,
 ) -> RunView:
     """Create a run from a RunConfig; keys that are left out take the paper's values.
@@ -144,8 +156,8 @@ async def start_iterations(
 async def list_pairs(
     ctx: Ctx,
     run_id: UUID,
-    iteration: Annotated[int | None, Query(ge=1)] = None,
-    after: Annotated[int, Query(ge=0)] = 0,
+    iteration: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    after: Annotated[int, Query(ge=0, le=2**63 - 1)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> PairPage:
     """Preference pairs in the order of their ids."""

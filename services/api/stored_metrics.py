@@ -2,6 +2,7 @@
 
 from prometheus_client import Gauge
 
+from rewardloop.records import IterationState
 from rewardloop.store import Store
 from rewardloop.store.totals import totals
 from rewardloop.telemetry import STORED_NAMES
@@ -12,6 +13,7 @@ _TOKENS = Gauge(STORED_NAMES["tokens"], "Completion tokens stored.")
 _PAIRS = Gauge(STORED_NAMES["pairs"], "Preference pairs stored.")
 _DEAD = Gauge(STORED_NAMES["dead_prompts"], "Prompts that failed for good and are left out.")
 _PHASES = Gauge(STORED_NAMES["phase_seconds"], "Seconds spent in a phase.", ["phase"])
+_ITERATIONS = Gauge(STORED_NAMES["iterations"], "Iterations by state.", ["state"])
 
 
 async def refresh(store: Store) -> None:
@@ -24,3 +26,5 @@ async def refresh(store: Store) -> None:
     _DEAD.set(now.dead_prompts)
     for phase, seconds in now.phase_seconds.items():
         _PHASES.labels(phase).set(seconds)
+    for state in IterationState:  # those of which there is none any more, too
+        _ITERATIONS.labels(state).set(now.iterations.get(state, 0))

@@ -29,6 +29,10 @@ OF_THE_CHECKPOINT = (
 )
 """vLLM's options that would show the engine another prompt than the trainer."""
 
+LOGGING = Path(__file__).with_name("logging.json")
+"""Our log format, for vLLM's processes."""
+LOGGING_VARIABLE = "VLLM_LOGGING_CONFIG_PATH"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, add_help=False)
@@ -36,11 +40,12 @@ def main() -> None:
     options, vllm_options = parser.parse_known_args()
     with known_errors_told():
         require_the_checkpoints_own(vllm_options)
-        folder = initial_checkpoint(load_settings())
+        folder = initial_checkpoint(load_settings("generator"))
         require_model(folder)
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]
+    os.environ.setdefault(LOGGING_VARIABLE, str(LOGGING))
     os.execv(sys.executable, command(folder, options.max_model_len, vllm_options))
 
 

@@ -19,25 +19,10 @@ TEXT_PARTS = ("text", "input_text", "output_text")
 _REMARKS = {"annotations", "cache_control"}
 """What a part may say beside its text; no template shows it."""
 
-_REFUSED = {
-    "chat_template": "prompts are rendered by the checkpoint's own chat template",
-    "kv_transfer_params": "it can put token ids into the prompt",
-    "ec_transfer_params": "it can put embeddings into the prompt",
-}
-_REFUSED_IN_CHAT = {
-    "add_special_tokens": "the chat template writes the special tokens",
-    "echo": "repeat the prompt in the client",
-}
 _CHANGES_THE_PROMPT = (
     "tools",
-    "functions",
-    "documents",
-    "chat_template_kwargs",
     "reasoning_effort",
     "continue_final_message",
-    "truncate_prompt_tokens",
-    "mm_processor_kwargs",
-    "media_io_kwargs",
 )
 _SHOWN_OF_A_MESSAGE = (
     "name",
@@ -53,29 +38,17 @@ _NEVER_IN_THE_PROMPT = {
     "model",
     "stop",
     "user",
-    "bad_words",
     "structured_outputs",
-    "request_id",
-    "session_id",
-    "cache_salt",
-    "truncation_side",
 }
 
 
-def require_served(request: dict[str, Any], *, chat: bool) -> None:
+def require_text(request: dict[str, Any]) -> None:
     """
     Raises:
-        NotServed: the request asks for something that could put control tokens into a prompt.
+        NotServed: a message holds something else than text, or has a role of its own.
     """
-    for field, why in {**_REFUSED, **(_REFUSED_IN_CHAT if chat else {})}.items():
-        if request.get(field):
-            raise NotServed(f"{field} is not served here: {why}; leave it out")
-    options = request.get("chat_template_kwargs")
-    if isinstance(options, dict) and "chat_template" in options:
-        raise NotServed(f"chat_template is not served here: {_REFUSED['chat_template']}")
-    if chat:
-        for message in _messages(request):
-            _require_text(message)
+    for message in _messages(request):
+        _require_text(message)
 
 
 def _require_text(message: dict[str, Any]) -> None:

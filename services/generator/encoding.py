@@ -21,7 +21,7 @@ from rewardloop.errors import InvalidInput, NotServed, PromptTooLong
 from services.generator.chat_request import (
     plain_messages,
     prompt_texts,
-    require_served,
+    require_text,
 )
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -39,12 +39,13 @@ async def encoded(path: str, body: bytes, engine: Any) -> bytes:
 
     Raises:
         InvalidInput: a text holds half a character.
-        NotServed: a field is not offered, or the conversation is no valid one.
+        NotServed: a message is no text, or the conversation is no valid one.
         PromptTooLong: the prompt leaves no room in the model's context.
     """
     request = json.loads(body)
     _require_characters(body, request)
-    require_served(request, chat=path == CHAT)
+    if path == CHAT:
+        require_text(request)
     renderer = getattr(engine, "renderer", None)
     if renderer is None:
         return body
@@ -61,8 +62,6 @@ def ending_at(body: bytes, stop_ids: list[int]) -> bytes:
         return body
     request = json.loads(body)
     asked = request.get("stop_token_ids") or []
-    if request.get("ignore_eos") or not isinstance(asked, list):
-        return body
     return json.dumps({**request, "stop_token_ids": [*asked, *stop_ids]}).encode()
 
 
@@ -130,9 +129,8 @@ def _require_no_control_tokens(request: dict[str, Any], tokenizer: Any, max_mode
         if spelled := sorted({names[number] for number in ids if number in names}):
             raise NotServed(
                 f"the text spells the control token {spelled[0]!r}, which is taken as text only "
-                "in a conversation of roles and texts: leave tools, documents, template "
-                "arguments, names and unfinished turns out of the request, or the token out of "
-                "its text"
+                "in a conversation of roles and texts: leave tools, names and unfinished turns "
+                "out of the request, or the token out of its text"
             )
 
 

@@ -2,7 +2,9 @@
 
 Owns who may call what, which weights answer, and how weights change. Invariants:
 
-- only the routes in `OPEN`, `PUBLIC` and `ADMIN` exist; each but `OPEN` needs its key;
+- only the routes in `OPEN`, `PUBLIC` and `ADMIN` exist; each but `OPEN` needs its key, and
+  `services.front` looks at it, and at the body's size and time, before anything else;
+- only the fields of a request that `fields` lists reach vLLM, within their bounds;
 - one completion is made by one version of the weights, and says which;
 - a conversation's text never becomes control tokens (see `encoding`);
 - requests never meet weights that were not verified: after a start, and from the moment a
@@ -13,7 +15,6 @@ development routes stay off.
 """
 
 import asyncio
-import hmac
 import json
 import os
 import re
@@ -27,21 +28,25 @@ from rewardloop import checkpoints, telemetry
 from rewardloop.config import load_settings
 from rewardloop.errors import (
     InvalidInput,
+    MethodNotAllowed,
     NotFound,
     PromptTooLong,
     RewardloopError,
-    TooLarge,
     Unauthorized,
     UpstreamUnavailable,
 )
+from services.front import ALL_SCOPES, Caller, ErrorForm, Front, Limits, has_key, require_key
 from services.generator import committed
 from services.generator.admission import Admission
 from services.generator.answers_by_key import AnswersByKey
-from services.generator.encoding import encoded, ending_at
+from services.generator.encoding import CHAT, encoded, ending_at
 from services.generator.ending import Ending
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
+from services.named import work_of_request
+from services.request_body import BodyRule, replay
+from services.slow_headers import close_slow_ones
 
 INITIAL_VERSION = "REWARDLOOP_INITIAL_VERSION"
 """Environment variable by which the launcher says which version vLLM loads."""
@@ -60,14 +65,26 @@ PUBLIC = {
     ("POST", "/v1/completions"),
 }
 ADMIN = {("GET", "/admin/weights"), ("POST", "/admin/activate")}
-MAX_BODY_BYTES = 8 * 2**20
+OPEN_PATHS, PUBLIC_PATHS, ADMIN_PATHS = (
+    frozenset(path for _, path in routes) for routes in (OPEN, PUBLIC, ADMIN)
+)
+BODY = BodyRule(8 * 2**20, mend="send a shorter prompt")
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class Gate:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._settings = load_settings()
+        self._settings = load_settings("generator")
+        self._front = Front(
+            self._route,
+            self._authenticate,
+            Limits(
+                self._settings.max_requests_in_flight, self._settings.max_requests_per_second, BODY
+            ),
+            ErrorForm(RewardloopError.openai, "application/json"),
+            OPEN_PATHS,
+        )
         self._admission = Admission()
         self._answers = AnswersByKey()
         self._swapper = Swapper(
@@ -77,20 +94,27 @@ class Gate:
             os.environ[INITIAL_VERSION],
             os.environ.get(INITIAL_MANIFEST) or None,
             os.environ.get(INITIAL_STATE),
+            self._settings.swap_drain_seconds,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, self._proving(scope, send))
             return
-        if scope["type"] != "http":
-            return  # vLLM's websocket routes are not on the list
-        try:
-            await self._route(scope, receive, send)
-        except PromptTooLong as error:
-            await _answer(send, 400, _as_vllm_tells_it(error))
-        except RewardloopError as error:
-            await _answer(send, error.status, error.openai())
+        if scope["type"] == "http":
+            telemetry.name_work(work_of_request(scope))
+        await self._front(scope, receive, send)
+
+    async def _authenticate(self, scope: Scope) -> Caller:
+        """The admin key opens `/admin`, the API key the rest; neither the other's."""
+        api, admin = self._settings.api_key, self._settings.admin_key
+        if scope["path"] in ADMIN_PATHS or has_key(scope, admin.get_secret_value()):
+            require_key(scope, admin.get_secret_value())
+            if scope["path"] in PUBLIC_PATHS:
+                raise Unauthorized("the admin key opens /admin alone; send the API key")
+            return Caller("admin", frozenset({"admin"}))
+        require_key(scope, api.get_secret_value())
+        return Caller("api", ALL_SCOPES - {"admin"})
 
     def _proving(self, scope: Scope, send: Send) -> Send:
         """Begin to verify what the engine holds as soon as it can answer, before anybody asks."""
@@ -103,24 +127,27 @@ class Gate:
         return watched
 
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What stands behind the front."""
         route = (scope["method"], scope["path"])
-        if route in OPEN:
-            await self._swapper.require_proven(scope["app"], HEALTH_SECONDS)
-            await self._app(scope, receive, send)
-        elif route in PUBLIC:
-            _require_key(scope, self._settings.api_key.get_secret_value())
-            await self._public(scope, receive, send)
-        elif route in ADMIN:
-            _require_key(scope, self._settings.admin_key.get_secret_value())
-            await _answer(send, 200, await self._admin(route, scope, receive))
-        else:
-            raise NotFound(f"{route[0]} {route[1]} is not served here")
+        try:
+            if route in OPEN:
+                await self._swapper.require_proven(scope["app"], HEALTH_SECONDS)
+                await self._app(scope, receive, send)
+            elif route in PUBLIC:
+                await self._public(scope, receive, send)
+            elif route in ADMIN:
+                await _answer(send, 200, await self._admin(route, scope, receive))
+            else:
+                raise _not_here(*route)
+        except PromptTooLong as error:
+            await _answer(send, 400, _as_vllm_tells_it(error))
 
     async def _public(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["method"] == "GET":
             await self._app(scope, receive, send)
             return
-        body, dropped = sanitize(await _read_body(receive))
+        chat = scope["path"] == CHAT
+        body, dropped = sanitize(await _body(receive), chat=chat)
         body = await encoded(scope["path"], body, scope["app"].state.engine_client)
         await self._swapper.require_proven(scope["app"])
 
@@ -140,7 +167,7 @@ class Gate:
             version = await self._swapper.announce(scope["app"].state.engine_client)
             body = ending_at(body, self._swapper.extra_stop_ids)
             stamp = Stamp(ending.sending(send), version, dropped)
-            receive = ending.receiving(_replay(body, receive))
+            receive = ending.receiving(replay(body, receive))
             await self._app(_with_length(scope, body), receive, stamp)
         telemetry.REQUESTS.labels(scope["path"], str(stamp.status)).inc()
         telemetry.TOKENS.labels("engine", "completion").inc(stamp.completion_tokens)
@@ -152,7 +179,7 @@ class Gate:
     ) -> dict[str, Any]:
         if route == ("GET", "/admin/weights"):
             return await self._swapper.weights(scope["app"])
-        version, digest = _wanted(await _read_body(receive))
+        version, digest = _wanted(await _body(receive))
         checkpoints.folder_of(self._settings.checkpoint_root, version)  # an id, or refused here
         digest = digest or await committed.manifest_digest(self._settings, version)
         swap = asyncio.ensure_future(self._swapper.activate(scope["app"], version, digest))
@@ -188,44 +215,24 @@ def _as_vllm_tells_it(error: PromptTooLong) -> dict[str, Any]:
     return {"error": {**told, "code": 400}}
 
 
-def _require_key(scope: Scope, key: str) -> None:
-    headers = dict(scope["headers"])
-    given = headers.get(b"authorization", b"")
-    if not hmac.compare_digest(given, f"Bearer {key}".encode()):
-        raise Unauthorized("send this service's key as `Authorization: Bearer <key>`")
+def _not_here(method: str, path: str) -> RewardloopError:
+    allowed = sorted(known for known, at in OPEN | PUBLIC | ADMIN if at == path)
+    if not allowed:
+        return NotFound(f"{method} {path} is not served here")
+    told = f"{method} {path} is not served here; use {' or '.join(allowed)}"
+    return MethodNotAllowed(told, allowed=allowed)
 
 
-async def _read_body(receive: Receive) -> bytes:
-    chunks, size, more = [], 0, True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise UpstreamUnavailable("the client went away")
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > MAX_BODY_BYTES:
-            raise TooLarge(f"the body exceeds {MAX_BODY_BYTES} bytes; send a shorter prompt")
-        more = message.get("more_body", False)
-    return b"".join(chunks)
+async def _body(receive: Receive) -> bytes:
+    """The body, which the front has read and looked at."""
+    message = await receive()
+    found: bytes = message.get("body", b"")
+    return found
 
 
 def _with_length(scope: Scope, body: bytes) -> Scope:
     headers = [(k, v) for k, v in scope["headers"] if k not in (b"content-length",)]
     return {**scope, "headers": [*headers, (b"content-length", str(len(body)).encode())]}
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Hand out the body that was read, then what comes after it (a disconnect)."""
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
 
 
 async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
@@ -234,7 +241,8 @@ async def _answer(send: Send, status: int, body: dict[str, Any]) -> None:
         (b"content-type", b"application/json"),
         (b"content-length", str(len(payload)).encode()),
     ]
-    if status == 503:
-        headers.append((b"retry-after", b"2"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": payload})
+
+
+close_slow_ones()  # here, because vLLM imports this module before it chooses uvicorn's protocol

@@ -3,11 +3,13 @@
 import json
 from typing import Any
 
-from rewardloop.errors import InvalidInput, TooLarge
+from rewardloop.errors import InvalidInput, NotServed, TooLarge
+from services.generator import grammar
+from services.generator.fields import MAX_TOOLS_CHARS, served_fields
 from services.generator.machine import has_gpu
 
 MAX_SEQUENCES = 256
-MAX_PATTERN_CHARS = 4000
+TOOL_CHOICES = (None, "none", "auto")
 
 
 def _engine_takes_seeds() -> bool:
@@ -17,39 +19,48 @@ def _engine_takes_seeds() -> bool:
     return has_gpu()
 
 
-def sanitize(body: bytes) -> tuple[bytes, list[str]]:
+def sanitize(body: bytes, *, chat: bool) -> tuple[bytes, list[str]]:
     """The body to pass on, and the names of the fields that were dropped from it.
 
     Raises:
         InvalidInput: the body is not a JSON object.
+        NotServed: it has a field that is not served, or one out of its bounds.
         TooLarge: it asks for more sequences, or a longer grammar, than one request may.
     """
     try:
         request = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidInput(f"the body is not JSON: {error}") from error
     if not isinstance(request, dict):
         raise InvalidInput("the body must be a JSON object")
-    _check_size(request)
-    if request.get("seed") is None or _engine_takes_seeds():
-        return body, []
-    del request["seed"]
-    return json.dumps(request).encode(), ["seed"]
+    _require_few_sequences(request)
+    served = served_fields(request, chat=chat)
+    grammar.require_bounded(served)
+    _require_small_tools(served)
+    dropped = []
+    if served.get("seed") is not None and not _engine_takes_seeds():
+        del served["seed"]
+        dropped = ["seed"]
+    return (body if served == request else json.dumps(served).encode()), dropped
 
 
-def _check_size(request: dict[str, Any]) -> None:
+def _require_few_sequences(request: dict[str, Any]) -> None:
     prompt = request.get("prompt")
     many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
     num_prompts = len(prompt) if many and isinstance(prompt, list) else 1
-    per_prompt = max(_count(request, "n"), _count(request, "best_of"))
-    if num_prompts * per_prompt > MAX_SEQUENCES:
+    num_sequences = num_prompts * _count(request, "n")
+    if num_sequences > MAX_SEQUENCES:
         raise TooLarge(
-            f"one request may ask for at most {MAX_SEQUENCES} sequences, not "
-            f"{num_prompts * per_prompt}; send several requests"
+            f"one request may ask for at most {MAX_SEQUENCES} sequences, not {num_sequences}; "
+            "send several requests"
         )
-    for field in ("structured_outputs", "response_format"):
-        if len(json.dumps(request.get(field))) > MAX_PATTERN_CHARS:
-            raise TooLarge(f"{field} exceeds {MAX_PATTERN_CHARS} characters")
+
+
+def _require_small_tools(request: dict[str, Any]) -> None:
+    if len(json.dumps(request.get("tools"))) > MAX_TOOLS_CHARS:
+        raise TooLarge(f"tools exceed {MAX_TOOLS_CHARS} characters; send fewer or shorter ones")
+    if request.get("tool_choice") not in TOOL_CHOICES:
+        raise NotServed("tool_choice is not served here but for none and auto; leave it out")
 
 
 def _count(request: dict[str, Any], name: str) -> int:
@@ -57,5 +68,7 @@ def _count(request: dict[str, Any], name: str) -> int:
     if value is None:
         return 1
     if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidInput(f"{name} must be a whole number, not {value!r}")
+        raise InvalidInput(f"{name} must be a whole number, not {str(value)[:40]!r}")
+    if value < 1:
+        raise InvalidInput(f"{name} must be at least 1, not {value}")
     return value

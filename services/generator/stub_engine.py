@@ -33,7 +33,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rewardloop import checkpoints
+from rewardloop import checkpoints, telemetry
 from rewardloop.config import load_settings
 from rewardloop.method import comparison, rubric
 from services.generator import gate
@@ -341,7 +341,12 @@ async def _suffer(poison: str) -> None:
 
 def _prompt(body: dict[str, Any]) -> str:
     if "messages" in body:
-        return "\n".join(_content(message["content"]) for message in body["messages"])
+        try:
+            return "\n".join(_content(message["content"]) for message in body["messages"])
+        except (TypeError, KeyError) as error:
+            raise Refused(400, "BadRequestError", f"messages: {error!r}") from error
+    if "prompt" not in body:
+        raise Refused(400, "BadRequestError", "there are no messages and no prompt")
     prompt = body["prompt"]
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
@@ -380,10 +385,13 @@ def main() -> None:
     parser.add_argument("--faults", type=json.loads, default={}, help="fields of Faults, as JSON")
     parser.add_argument("--calls", type=Path, help="file to which each call is appended")
     options = parser.parse_args()
+    telemetry.log_json()
     faults = Faults(**{"die_after": options.die_after, **options.faults})
-    folder = initial_checkpoint(load_settings())
+    folder = initial_checkpoint(load_settings("generator"))
     engine = StubEngine(folder, faults=faults, calls=CallLog(options.calls))
-    uvicorn.run(make_app(engine), host=options.host, port=options.port, log_level="warning")
+    uvicorn.run(
+        make_app(engine), host=options.host, port=options.port, log_config=None, access_log=False
+    )
 
 
 if __name__ == "__main__":

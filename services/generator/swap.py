@@ -40,7 +40,7 @@ from services.generator.admission import Admission
 logger = logging.getLogger("rewardloop.generator")
 
 DRAIN_SECONDS = 60.0
-"""So long a swap waits for requests in flight before it ends them: docs/decisions/0024."""
+"""So long a swap waits for requests in flight before it ends them, unless it is told otherwise."""
 STEP_SECONDS = 60.0
 """For canaries, and for checksums of the smallest model."""
 LOAD_SECONDS = 60.0
@@ -69,8 +69,10 @@ class Swapper:
         version: str,
         committed: str | None = None,
         state: str | None = None,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self._app = app
+        self._drain_seconds = drain_seconds
         self._admission = admission
         self._root = root
         self.version = version
@@ -188,7 +190,7 @@ class Swapper:
             if version == self.version:
                 canary = await self._check_again(fastapi_app, version, folder)
                 return {**await self.weights(fastapi_app), "canary": canary, "num_ended": 0}
-            async with self._admission.closed(DRAIN_SECONDS) as num_ended:
+            async with self._admission.closed(self._drain_seconds) as num_ended:
                 canary = await self._swap(fastapi_app, version, folder, state)
             report = {"canary": canary, "num_ended": num_ended}
             return {**await self.weights(fastapi_app), **report}
@@ -209,7 +211,7 @@ class Swapper:
             self._is_proven = True
             return canary
         logger.error("%s; loading it again", _mismatch(folder, canary))
-        async with self._admission.closed(DRAIN_SECONDS):
+        async with self._admission.closed(self._drain_seconds):
             canary = await self._restore(fastapi_app, version, f"{version} could not be mended")
         self.require_sound()
         return canary

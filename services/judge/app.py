@@ -20,13 +20,12 @@ import httpx
 from fastapi import Depends, FastAPI, Header
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from rewardloop import telemetry
+from rewardloop import __version__, telemetry
 from rewardloop.clients.completions import choices_of, text_of, usage_of
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
 from rewardloop.errors import (
     InvalidInput,
-    RewardloopError,
     Unauthorized,
     UpstreamMismatch,
     UpstreamUnavailable,
@@ -35,17 +34,21 @@ from rewardloop.method import comparison, rubric
 from rewardloop.method.enclosure import split_response
 from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import JudgementMode, Message
+from services.front import Limits, one_key
+from services.headers import SafeHeaders
 from services.judge.answers_by_key import AnswersByKey, RequestKey
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
-from services.web import add_common_routes, add_error_handlers, key_guard, keys_given_once
+from services.named import NamesWork
+from services.request_body import BodyRule
+from services.web import add_common_routes, key_wanted, known_parameters, stand_in_front
 
+BODY = BodyRule(8 * 2**20)
 UPSTREAM_SECONDS = 240.0
 UPSTREAM_RETRY_SECONDS = 20.0
 
 
 def make_app(settings: Settings) -> FastAPI:
-    guard = key_guard(settings.api_key.get_secret_value())
     upstream = connect(
         settings.judge_upstream_url,
         _upstream_key(settings),
@@ -58,19 +61,37 @@ def make_app(settings: Settings) -> FastAPI:
         await upstream.aclose()
 
     app = FastAPI(
-        title="Rewardloop judge", lifespan=lifespan, dependencies=[Depends(keys_given_once)]
+        title="Rewardloop judge",
+        version=__version__,
+        lifespan=lifespan,
+        dependencies=[Depends(known_parameters)],
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
     )
-    add_common_routes(app, guard)
-    add_error_handlers(app, RewardloopError.openai)
+    stand_in_front(
+        app,
+        one_key(settings.api_key.get_secret_value()),
+        Limits(settings.max_requests_in_flight, settings.max_requests_per_second, BODY),
+        openai=True,
+    )
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(NamesWork)
+    add_common_routes(app)
 
-    @app.get("/v1/models", dependencies=[Depends(guard)])
+    @app.get("/v1/models", dependencies=[Depends(key_wanted)])
     async def models() -> dict[str, Any]:
         model = {"id": "judge", "object": "model", "created": 0, "owned_by": "rewardloop"}
         return {"object": "list", "data": [model]}
 
     given = AnswersByKey()
 
-    @app.post("/v1/chat/completions", dependencies=[Depends(guard)], response_model=None)
+    @app.post(
+        "/v1/chat/completions",
+        dependencies=[Depends(key_wanted)],
+        response_model=None,
+        responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    )
     async def judge(
         request: JudgeRequest, headers: Annotated[RequestKey, Header()]
     ) -> JSONResponse | StreamingResponse:

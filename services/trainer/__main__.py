@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from celery import Celery
 from prometheus_client import start_http_server
@@ -25,13 +27,28 @@ async def serve(settings: Settings) -> None:
     """Take jobs, one at a time, for ever."""
     store = Store(settings.database_url.get_secret_value())
     app = make_app(settings)
-    owner = f"{socket.gethostname()}:{os.getpid()}"
+    owner = f"{training.LOCKED}{socket.gethostname()}:{os.getpid()}"
     try:
-        while True:
-            if not await _take_one(store, app, settings, owner):
-                await asyncio.sleep(POLL_SECONDS)
+        async with _alive(store, owner):
+            while True:
+                if not await _take_one(store, app, settings, owner):
+                    await asyncio.sleep(POLL_SECONDS)
     finally:
         await store.close()
+
+
+@asynccontextmanager
+async def _alive(store: Store, owner: str) -> AsyncIterator[None]:
+    """Hold the session lock that says that the trainer lives; waits for Postgres."""
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                await stack.enter_async_context(store.working(owner))
+                break
+            except UpstreamUnavailable as error:
+                logger.warning("%s", error.message)
+                await asyncio.sleep(POLL_SECONDS)
+        yield
 
 
 async def _take_one(store: Store, app: Celery, settings: Settings, owner: str) -> bool:
@@ -53,7 +70,7 @@ async def _take_one(store: Store, app: Celery, settings: Settings, owner: str) -
 
 def main() -> None:
     with known_errors_told():
-        settings = load_settings()
+        settings = load_settings("trainer")
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)

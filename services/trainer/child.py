@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
+from rewardloop import telemetry
 from rewardloop.errors import (
     DiskFull,
     RewardloopError,
@@ -50,7 +51,12 @@ async def run_child(
         module,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        env={
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            telemetry.WORK_VARIABLE: telemetry.work_header(),
+        },
         limit=2**24,
         preexec_fn=dying_with_parent(signal.SIGKILL),
     )
@@ -151,6 +157,7 @@ def open_channel() -> tuple[dict[str, Any], TextIO]:
     task: dict[str, Any] = json.loads(sys.stdin.readline())
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
+    telemetry.log_json()
     return task, channel
 
 

@@ -13,6 +13,7 @@ TRL's `disable_dropout=True` would cancel the dropout of models that hold it in 
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer
@@ -41,16 +42,15 @@ class PairTrainer(Resumable, DPOTrainer):  # type: ignore[misc]
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """Read where a training before a restart computed them: that spares a pass over all
         pairs."""
-        if self._states is None:
-            return super()._precompute_ref_logps(dataset, name, batch_size)
-        known = resumable.read_reference(self._states)
+        known = resumable.read_reference(self._states) if self._states else None
         if known is None:
-            known = (
-                super()
-                ._precompute_ref_logps(dataset, name, batch_size)
-                .select_columns(["ref_chosen_logps", "ref_rejected_logps"])
-            )
-            resumable.keep_reference(self._states, known)
+            # Its data loader draws from the random generators, and training has to begin alike
+            # whether it was run or not.
+            with torch.random.fork_rng():
+                made = super()._precompute_ref_logps(dataset, name, batch_size)
+            known = made.select_columns(["ref_chosen_logps", "ref_rejected_logps"])
+            if self._states:
+                resumable.keep_reference(self._states, known)
         return concatenate_datasets([dataset, known], axis=1)
 
 

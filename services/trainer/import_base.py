@@ -28,9 +28,8 @@ def main() -> None:
     )
     options = parser.parse_args()
     with known_errors_told():
-        asyncio.run(
-            import_base(load_settings(), options.version, options.source, options.chat_template)
-        )
+        settings = load_settings("import_base")
+        asyncio.run(import_base(settings, options.version, options.source, options.chat_template))
 
 
 async def import_base(

@@ -45,6 +45,7 @@ async def work_on(
     """Train the job's iteration and record how it ended."""
     try:
         with telemetry.phase_timer("train"):
+            telemetry.add_work(iteration=job.iteration_id)
             async with _lease_kept(store, job, owner):
                 plan, manifest = await _train(store, settings, job)
     except Stopped:
@@ -101,7 +102,9 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     """Returns what was done and the published checkpoint's manifest."""
     async with store.transaction() as session:
         plan = await plan_of(session, job)
+        run_id = (await iterations.get(session, job.iteration_id)).run_id
         committed = checkpoints.digest_of((await versions.get(session, plan.parent)).manifest)
+    telemetry.add_work(run=run_id, version=plan.version)
     root = settings.checkpoint_root
     base = checkpoints.folder_of(root, plan.parent)
     final = checkpoints.folder_of(root, plan.version)

@@ -25,11 +25,11 @@ from rewardloop.errors import TrainingDiverged
 from services.trainer import faults, finite
 from services.trainer.child import report
 from services.trainer.early_stopping import EarlyStopping
-from services.trainer.saved_state import States
+from services.trainer.saved_state import States, sha256
 
 logger = logging.getLogger("rewardloop.trainer")
 
-REFERENCE = "reference.safetensors"
+REFERENCE = "reference-{}.safetensors"
 BYTES_OF_A_WEIGHT = 4
 STATE_WEIGHTS = 3
 """A state holds each trained weight, and AdamW's two moments of it."""
@@ -186,8 +186,8 @@ def run(trainer: Any, channel: TextIO) -> bool:
         _train(trainer, channel)
         finite.require_weights(trainer.model, int(trainer.state.global_step))
     except Stopped:
-        saved = trainer.keeper.states.newest()
-        report(channel, paused_at=saved.step if saved else 0)
+        saved = trainer.keeper.states.listed()
+        report(channel, paused_at=saved[0].step if saved else 0)
         return False
     except TrainingDiverged as error:
         if "value" in error.context:
@@ -202,6 +202,10 @@ def _train(trainer: Any, channel: TextIO) -> None:
     saved = keeper.states.newest() if keeper is not None else None
     if keeper is not None and keeper.states.stop_wanted:
         raise Stopped
+    if keeper is not None:
+        damaged = [s for s in keeper.states.listed() if saved is None or s.step > saved.step]
+        if damaged:
+            report(channel, num_damaged_states=len(damaged))
     if saved is None:
         trainer.train()
         return
@@ -225,23 +229,26 @@ def _num_tokens(folder: Path) -> int:
 
 
 def keep_reference(states: States, logps: Dataset) -> None:
-    """Keep DPO's reference log-probabilities, unless the disk has no room for them."""
-    path = states.folder / REFERENCE
-    partial = path.with_suffix(".partial")
+    """Keep DPO's reference log-probabilities, unless the disk has no room for them.
+
+    The file's name holds its digest, by which a reader knows that it is whole.
+    """
+    partial = states.folder / "reference.partial"
     tensors = {name: torch.tensor(logps[name]) for name in logps.column_names}
     try:
         save_file(tensors, partial)
+        partial.rename(states.folder / REFERENCE.format(sha256(partial)))
     except Exception as error:
         if not faults.is_full_disk(error):
             raise
         logger.warning("the reference's log-probabilities could not be kept: %s", error)
         partial.unlink(missing_ok=True)
-    else:
-        partial.rename(path)
 
 
 def read_reference(states: States) -> Dataset | None:
-    path = states.folder / REFERENCE
-    if not path.exists():
-        return None
-    return Dataset.from_dict({name: logps.numpy() for name, logps in load_file(path).items()})
+    """None where they were not kept, or where the file has changed."""
+    for path in states.folder.glob(REFERENCE.format("*")):
+        if path.name == REFERENCE.format(sha256(path)):
+            return Dataset.from_dict({name: t.numpy() for name, t in load_file(path).items()})
+        logger.warning("%s has changed: the reference is computed again", path.name)
+    return None

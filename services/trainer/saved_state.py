@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -87,15 +88,16 @@ class States:
                 path.unlink()
 
     def newest(self) -> Saved | None:
-        return next(iter(self._whole()), None)
+        """The newest whose files are what was written."""
+        return next((saved for saved in self.listed() if _is_as_written(saved.folder)), None)
 
     def add(self, written: Path, step: int, finished: bool) -> None:
         """`written` becomes the state after `step` steps; older ones than the last two go.
 
         After the end only the last is kept: the checkpoint needs the room.
         """
-        sizes = {path.name: path.stat().st_size for path in written.iterdir()}
-        whole = {"step": step, "finished": finished, "sizes": sizes}
+        files = {path.name: sha256(path) for path in written.iterdir()}
+        whole = {"step": step, "finished": finished, "files": files}
         (written / WHOLE).write_text(json.dumps(whole))
         for path in (*written.iterdir(), written):
             _sync(path)
@@ -106,14 +108,14 @@ class States:
         self.keep(1 if finished else NUM_KEPT)
 
     def keep(self, num: int) -> None:
-        kept = {saved.folder for saved in self._whole()[:num]}
+        kept = {saved.folder for saved in self.listed()[:num]}
         for folder in self.folder.glob("step-*"):
             if folder not in kept:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _whole(self) -> list[Saved]:
-        """The newest first; one that is damaged is none."""
-        found = [_whole(folder) for folder in sorted(self.folder.glob("step-*"), reverse=True)]
+    def listed(self) -> list[Saved]:
+        """The newest first; their files are not looked at."""
+        found = [_saved(folder) for folder in sorted(self.folder.glob("step-*"), reverse=True)]
         return [saved for saved in found if saved is not None]
 
     @property
@@ -126,17 +128,28 @@ class States:
             (self.folder / STOP).touch()
         else:
             (self.folder / STOP).unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.rmdir()  # where nothing was saved yet
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _whole(folder: Path) -> Saved | None:
+def _saved(folder: Path) -> Saved | None:
     said = _read(folder / WHOLE)
-    sizes = {p.name: p.stat().st_size for p in folder.iterdir() if p.name != WHOLE}
-    if not said or sizes != said["sizes"]:
+    if not isinstance(said.get("step"), int):
         return None
-    return Saved(folder, said["step"], said["finished"])
+    return Saved(folder, said["step"], said.get("finished") is True)
+
+
+def _is_as_written(folder: Path) -> bool:
+    files = {p.name: sha256(p) for p in folder.iterdir() if p.is_file() and p.name != WHOLE}
+    return files == _read(folder / WHOLE).get("files")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

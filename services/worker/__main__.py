@@ -1,8 +1,8 @@
 """Start a worker: `python -m services.worker rollout` or `python -m services.worker controller`.
 
-`rollout` samples and judges; run as many as the engines can feed. `controller`
-advances iterations and carries the reconciler's clock, a thread of its own; run one (a
-second one does no harm: locks keep them apart).
+`rollout` samples and judges; run as many as the engines can feed. `controller` advances
+iterations, runs evaluations, and carries the reconciler's clock, a thread of its own; run one
+(a second one does no harm: locks keep them apart).
 
 Each is one process that runs one task at a time on one event loop (Celery's solo
 pool): docs/decisions/0003-solo-workers.md.
@@ -25,13 +25,14 @@ def main() -> None:
     parser.add_argument("role", choices=["rollout", "controller"])
     role = parser.parse_args().role
     with known_errors_told():
-        settings = load_settings()
+        settings = load_settings("worker" if role == "rollout" else role)
     telemetry.log_json()
     if settings.metrics_port:
         start_http_server(settings.metrics_port)
     app = tasks.bind(settings)
     name = f"{role}-{os.getpid()}@{socket.gethostname()}"
-    common = ["worker", "--pool=solo", "--without-gossip", "--without-mingle", "-n", name]
+    # -q: no banner, which would be many lines that are none of the log.
+    common = ["-q", "worker", "--pool=solo", "--without-gossip", "--without-mingle", "-n", name]
     if role == "rollout":
         app.worker_main([*common, "-Q", "rollout"])
         return

@@ -14,6 +14,7 @@ from rewardloop.queue import make_app
 from rewardloop.store import Store
 from rewardloop.store.outbox import ADVANCE, ASSESS, EVALUATE, PROMPTS, ROLLOUT
 from services.worker import advance, assess, evaluate, prompts, rollout
+from services.worker.named_work import name_messages, work_named
 
 logger = logging.getLogger("rewardloop.worker")
 
@@ -30,20 +31,25 @@ WORK: dict[str, Work] = {
 
 def bind(settings: Settings) -> Celery:
     """The Celery app with its tasks, on one event loop and one store."""
+    name_messages()
     app = make_app(settings)
     store = Store(settings.database_url.get_secret_value())
     runner = asyncio.Runner()
 
-    def shell(work: Coroutine[Any, Any, None], name: str) -> None:
+    async def told(work: Coroutine[Any, Any, None], name: str) -> None:
         try:
-            runner.run(work)
+            await work
         except RewardloopError as error:
             # Recorded where it can be; the reconciler brings the work back.
             logger.error("%s: %s", name, error.message, extra={"fields": error.problem()})
 
     def on_subject(name: str, work: Work) -> None:
+        async def named(subject_id: UUID) -> None:
+            async with work_named(store, name, subject_id):
+                await told(work(store, app, settings, subject_id), name)
+
         def task(subject_id: str) -> None:
-            shell(work(store, app, settings, UUID(subject_id)), name)
+            runner.run(named(UUID(subject_id)))
 
         # Shared ones would be tasks of every other app of the process, with this one's store.
         app.task(name=name, shared=False)(task)

@@ -122,6 +122,19 @@ def test_a_state_of_other_rows_is_not_gone_on_from(tiny: Path, tmp_path: Path) -
     assert channel.steps == [1, 2, 3]
 
 
+def test_a_damaged_state_is_passed_over_and_told(tiny: Path, tmp_path: Path) -> None:
+    task = resumable_task(sft_task, tiny, tmp_path)
+    states = States(Path(task["state"]))
+    trained(sft, task, Channel(at=6, then=lambda: states.ask_to_stop(True)))
+    states.ask_to_stop(False)
+    newest, before = states.listed()
+    (newest.folder / "optimizer.pt").write_bytes(b"no optimizer")
+    again = trained(sft, task)
+    assert again.told("num_damaged_states") == [1]
+    assert again.told("resumed_at") == [before.step]
+    assert again.steps[0] == before.step + 1
+
+
 class Poison(TrainerCallback):  # type: ignore[misc]
     """Makes one weight NaN before the step `at`."""
 
@@ -243,3 +256,28 @@ def test_after_room_was_made_the_checkpoint_is_written_without_new_training(
     whole = sft_task(tiny, tmp_path / "whole")
     trained(sft, whole)
     assert same_weights(tmp_path / "out", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("has_changed", [False, True])
+def test_the_reference_is_computed_once_unless_its_file_has_changed(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_changed: bool
+) -> None:
+    task = resumable_task(dpo_task, tiny, tmp_path)
+    first = dpo.build(task, Channel()).train_dataset["ref_chosen_logps"]
+    generator = torch.get_rng_state()
+    (kept,) = Path(task["state"]).glob("reference-*")
+    if has_changed:
+        kept.write_bytes(kept.read_bytes()[:-4] + b"\0\0\0\0")
+    num_computed = 0
+    compute = dpo.PairTrainer.compute_ref_log_probs
+
+    def counted(*args: Any) -> Any:
+        nonlocal num_computed
+        num_computed += 1
+        return compute(*args)
+
+    monkeypatch.setattr(dpo.PairTrainer, "compute_ref_log_probs", counted)
+    second = dpo.build(task, Channel()).train_dataset["ref_chosen_logps"]
+    assert (num_computed > 0) == has_changed
+    assert list(first) == list(second)
+    assert torch.equal(torch.get_rng_state(), generator), "dropout would not repeat"

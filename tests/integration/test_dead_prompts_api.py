@@ -53,7 +53,7 @@ async def test_an_iteration_is_whole_after_its_dead_prompts_were_tried_again(
         assert rest["prompt_ids"] == [2, 3]
         assert (await api.post(path)).json()["prompt_ids"] == []
     stored = await world.rows("SELECT id FROM responses")
-    await goes_on(world, made)
+    assert (await world.advance(made)).phase == "rollout"  # it was queued by the first retry
     await world.roll_out(made)
     after = await world.advance(made)
     assert (after.phase, "dead_prompts" in after.report) == ("train", False)
@@ -67,12 +67,19 @@ async def test_an_iteration_is_whole_after_its_dead_prompts_were_tried_again(
     assert (answer.status_code, answer.json()["title"]) == (409, "conflict")
 
 
-async def goes_on(world: Any, iteration_id: UUID) -> None:
-    await world.rows(
-        "UPDATE iterations SET state = 'running', error = NULL, error_kind = NULL"
-        " WHERE id = :i RETURNING 1",
-        i=iteration_id,
-    )
+async def test_a_retry_of_an_iteration_that_failed_of_them_tries_them_again(
+    world: Any, failed: Any
+) -> None:
+    """Else it would fail again at once."""
+    made, engine = failed
+    engine.faults = Faults()
+    async with world.api() as api:
+        view = (await api.post(f"/v1/iterations/{made}/retry")).json()
+    assert (view["state"], view["counts"]["prompts_dead"]) == ("queued", 0)
+    assert (await world.advance(made)).phase == "rollout"
+    await world.roll_out(made)
+    assert (await world.advance(made)).phase == "train"
+    assert await world.value("SELECT count(*) FROM responses") == 36
 
 
 @pytest.mark.parametrize(
@@ -98,3 +105,5 @@ async def test_the_database_counts_them_for_prometheus(world: Any, failed: Any) 
     async with world.api() as api:
         text = (await api.get("/metrics")).text
     assert "rewardloop_stored_dead_prompts 3.0" in text
+    assert 'rewardloop_stored_iterations{state="failed"} 1.0' in text
+    assert 'rewardloop_stored_iterations{state="paused"} 0.0' in text

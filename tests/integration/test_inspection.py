@@ -11,7 +11,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from rewardloop import checkpoints
-from services.api import inspection, token_lengths
+from services.api import token_lengths
 from tests.integration.conftest import ranked_prompt
 
 FILE = """\
@@ -102,12 +102,16 @@ async def test_a_name_that_is_a_path_or_of_another_kind_is_refused(
     assert (await post_file(api, FILE, filename=name)).status_code == 422
 
 
-async def test_a_file_that_is_too_large_is_refused(
-    api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(inspection, "MAX_FILE_BYTES", len(FILE) - 1)
-    answer = await post_file(api, FILE)
+async def test_a_file_that_is_too_large_is_refused(api: httpx.AsyncClient) -> None:
+    async def file() -> AsyncIterator[bytes]:
+        for _ in range(65):
+            yield b" " * 2**20
+
+    answer = await api.post(
+        "/v1/datasets/inspect", params={"filename": "data.jsonl"}, content=file()
+    )
     assert (answer.status_code, answer.json()["type"]) == (413, "urn:rewardloop:error:too-large")
+    assert "64 MiB; inspect it with `rewardloop inspect`" in answer.json()["detail"]
 
 
 async def test_a_name_that_no_folder_can_hold_is_refused(api: httpx.AsyncClient) -> None:

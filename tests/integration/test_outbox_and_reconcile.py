@@ -192,8 +192,8 @@ async def test_the_next_evaluation_is_the_oldest_one(ready: Any) -> None:
     for evaluation_id in made:
         await ready.lose_messages()
         await reconcile.run(ready.store, ready.celery)
-        assert taken(ready, "rollout") == (outbox.EVALUATE, str(evaluation_id))
-        assert taken(ready, "rollout") is None
+        assert taken(ready, "control") == (outbox.EVALUATE, str(evaluation_id))
+        assert taken(ready, "control") is None
         async with ready.store.transaction() as session:
             assert await evaluations.try_start(session, evaluation_id)
             await evaluations.note_failure(session, evaluation_id, NotFound("for this test"))
@@ -250,7 +250,7 @@ async def test_the_reconciler_brings_a_phases_task_back_unless_one_works(
     async with ready.store.advisory_lock(lock_name(subject)) as held:
         assert held
         await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") is None
+    assert taken(ready, "control") is None
     assert taken(ready, "control") == (outbox.ADVANCE, str(subject))
     await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") == (task, str(subject))
@@ -271,7 +271,7 @@ async def test_the_reconciler_brings_an_evaluation_back_unless_a_task_works_on_i
         await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") is None
     await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") == (outbox.EVALUATE, str(made.id))
+    assert taken(ready, "control") == (outbox.EVALUATE, str(made.id))
 
 
 async def test_the_reconciler_leaves_what_is_over_alone(ready: Any) -> None:

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from rewardloop import checkpoints
+from rewardloop.lifecycle import Ask
 from rewardloop.records import StopWish
-from rewardloop.store import training
+from rewardloop.store import control, training
 from services.trainer import stopping
 from services.trainer.saved_state import States
 from tests.integration.trainer_jobs import TRAINS, Write, left_over, work
@@ -201,12 +202,19 @@ with reported_errors(channel):
     raise OSError(28, "No space left on device")
 """
     await work(world, job, monkeypatch, module(CLAIMS + code))
-    assert (await stored(world))["error_kind"] == "disk-full"
-    again = await taken_again(world, job)
+    failed = await world.advance(job.iteration_id)
+    assert (failed.state, failed.error_kind) == ("failed", "disk-full")
+    async with world.store.transaction() as session:
+        await control.ask(session, job.iteration_id, Ask.RETRY)
+    for _ in range(10):
+        await world.advance(job.iteration_id)
+    async with world.store.transaction() as session:
+        again = await training.lease(session, "me", 60)
     resumes = CLAIMS + "report(channel, resumed_at=states.newest().step)\n"
     await work(world, again, monkeypatch, module(resumes + TRAINS))
     assert (await found(world, job))["resumed_at"] == 7
     assert (await stored(world))["state"] == "succeeded"
+    assert (await world.advance(job.iteration_id)).phase == "swap"
 
 
 KILLED_BEFORE_THE_COMMIT = """
@@ -261,3 +269,41 @@ write_checkpoint(output, "new")
     iteration = await world.iteration(job.iteration_id)
     assert iteration.new_version_id == await world.serving()
     assert await world.value("SELECT count(*) FROM model_versions") == 2
+
+
+async def test_the_job_of_a_trainer_that_was_killed_is_free_before_its_lease_runs_out(
+    world: Any, job: Any, module: Write
+) -> None:
+    module(SLEEPS)
+    await world.rows("UPDATE training_jobs SET state = 'queued' RETURNING 1")
+    trains = KILLED_BEFORE_THE_COMMIT
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", trains)
+
+    async def pid() -> Any:
+        return (await found(world, job)).get("pid")
+
+    child = await once(pid)
+    async with world.store.transaction() as session:
+        assert await training.lease(session, "other", 60) is None
+        assert await training.is_held(session, job.iteration_id)
+    process.kill()
+    await process.wait()
+
+    async def taken() -> Any:
+        async with world.store.transaction() as session:
+            return await training.lease(session, "other", 60)
+
+    died_at = await world.value("SELECT now()")
+    expired_at = await world.value("SELECT lease_expires_at FROM training_jobs")
+    again = await once(taken)
+    assert again.num_attempts == job.num_attempts + 2
+    assert died_at < expired_at
+    assert await world.value("SELECT now()") < expired_at
+
+    async def has_ended() -> bool:
+        try:
+            return psutil.Process(child).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    await once(has_ended)

@@ -33,12 +33,13 @@ class Replica:
         headers = {"authorization": f"Bearer {key.get_secret_value()}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=240)
 
-    def start(self, *options: str) -> Process:
+    def start(self, max_model_len: int, **settings: str) -> Process:
         """Start a server on the version that is marked as served; nobody waits for it."""
         command = [sys.executable, "-m", "services.generator"]
         port = self.url.rpartition(":")[2]
-        command += ["--host", "127.0.0.1", "--port", port, "--max-model-len", "512", *options]
-        return Process("generator", command, self.variables, self.home.logs / "generator.log")
+        command += ["--host", "127.0.0.1", "--port", port, "--max-model-len", str(max_model_len)]
+        variables = {**self.variables, **settings}
+        return Process("generator", command, variables, self.home.logs / "generator.log")
 
     def is_healthy(self) -> bool:
         try:

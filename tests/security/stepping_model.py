@@ -19,6 +19,7 @@ from tests.e2e.tiny_model import byte_tokenizer
 
 NUM_SPECIAL = 2
 NUM_BYTES = 256
+MAX_TOKENS = 8192
 
 
 def publish(root: Path, version: str, step: int, parent: str | None = None) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def _model(step: int) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=2,
+        max_position_embeddings=MAX_TOKENS,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

@@ -1,8 +1,9 @@
 """Swaps in a row on real vLLM while requests run: `python -m tests.security.swaps [--swaps 50]`.
 
-Three versions take turns, brought in as the controller does it. Clients ask all the time,
-streamed and whole. Each version writes tokens that no other writes (see `stepping_model`), so
-every token of every answer shows its weights. Prints one JSON object.
+First a swap meets answers that would take far longer than it waits. Then three versions take
+turns, brought in as the controller does it. Clients ask all the time, streamed and whole. Each
+version writes tokens that no other writes (see `stepping_model`), so every token of every
+answer shows its weights. Prints one JSON object.
 """
 
 import argparse
@@ -26,6 +27,8 @@ from tests.security.real_replica import START_SECONDS, Replica, replica
 STEPS = {"one": 1, "two": 2, "three": 3}
 NUM_CLIENTS = 6
 NUM_TOKENS = 48
+DRAIN_SECONDS = 15
+"""Short answers need no second each; long ones minutes."""
 PAUSE_SECONDS = 0.5
 """Between two swaps, so that answers begin and end under each version."""
 
@@ -46,6 +49,35 @@ class Seen:
             self.mixed += 1
         elif steps != {STEPS.get(next(iter(labels)))}:
             self.mislabelled += 1
+
+
+async def end_long_answers(served: Replica) -> int:
+    """How many of two answers a swap ended as it should: with an error, and never cut off."""
+    async with served.client() as client:
+        whole, streamed = (
+            asyncio.create_task(ask_for_much(client, stream=stream)) for stream in (False, True)
+        )
+        while "rewardloop_requests_in_flight 2.0" not in (await client.get("/metrics")).text:
+            assert not whole.done(), "the answers are too short"
+            assert not streamed.done(), "the answers are too short"
+            await asyncio.sleep(0.1)
+        await bring_to(served.store, served.settings, "three")
+        refused, text = await whole, (await streamed).text
+    *_, last, nothing = text.split("\n\n")
+    told = '"type": "upstream-unavailable"' in last and not nothing
+    return (refused.status_code == 503) + (told and "[DONE]" not in text)
+
+
+async def ask_for_much(client: httpx.AsyncClient, *, stream: bool) -> httpx.Response:
+    request = {
+        "model": "policy",
+        "messages": [{"role": "user", "content": "Count"}],
+        "max_tokens": stepping_model.MAX_TOKENS - 500,
+        "temperature": 0,
+        "n": 2,
+        "stream": stream,
+    }
+    return await client.post("/v1/chat/completions", json=request)
 
 
 async def ask(client: httpx.AsyncClient, number: int, seen: Seen) -> None:
@@ -109,7 +141,9 @@ def publish(root: Path) -> dict[str, dict[str, Any]]:
 async def run(num_swaps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="rewardloop-swaps-") as folder:
         async with replica(Path(folder) / "home", publish) as served:
-            server = served.start()
+            server = served.start(
+                stepping_model.MAX_TOKENS, REWARDLOOP_SWAP_DRAIN_SECONDS=str(DRAIN_SECONDS)
+            )
             try:
                 await server.wait_until(served.is_healthy, START_SECONDS)
                 return await _measure(served, num_swaps)
@@ -118,6 +152,7 @@ async def run(num_swaps: int) -> dict[str, Any]:
 
 
 async def _measure(served: Replica, num_swaps: int) -> dict[str, Any]:
+    num_ended = await end_long_answers(served)
     seen, stop = Seen(), asyncio.Event()
     clients = [
         asyncio.create_task(ask_until(stop, served, first, seen)) for first in range(NUM_CLIENTS)
@@ -134,6 +169,7 @@ async def _measure(served: Replica, num_swaps: int) -> dict[str, Any]:
         "failed_requests": len(seen.failed),
         "mixed_versions": seen.mixed,
         "mislabelled": seen.mislabelled,
+        "long_answers_ended": num_ended,
         "longest_swap_seconds": round(max(seconds), 2),
         "failures": seen.failed[:3],
     }
@@ -145,7 +181,7 @@ def main() -> None:
     found = asyncio.run(run(parser.parse_args().swaps))
     print(json.dumps(found))
     wrong = found["failed_requests"], found["mixed_versions"], found["mislabelled"]
-    sys.exit(any(wrong))
+    sys.exit(any(wrong) or found["long_answers_ended"] != 2)
 
 
 if __name__ == "__main__":

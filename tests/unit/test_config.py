@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from rewardloop.config import (
+    NEEDS,
     Lora,
     RunConfig,
     Settings,
@@ -253,6 +254,35 @@ def test_missing_variables_are_all_named(environment: pytest.MonkeyPatch) -> Non
     assert "REWARDLOOP_DATABASE_URL: " in message
     assert "REWARDLOOP_ADMIN_KEY: " in message
     assert "REWARDLOOP_API_KEY" not in message
+
+
+@pytest.mark.parametrize("service", NEEDS)
+def test_what_a_service_needs_is_named_and_the_rest_is_not_read(
+    environment: pytest.MonkeyPatch, service: str
+) -> None:
+    for variable in ENVIRONMENT:
+        name = variable.removeprefix("REWARDLOOP_").lower()
+        environment.setenv(variable, "" if name in NEEDS[service] else "short")
+    with pytest.raises(InvalidInput) as caught:
+        load_settings(service)
+    named = {name for name in Settings.model_fields if f"_{name.upper()}:" in caught.value.message}
+    assert named == NEEDS[service] - {"judge_upstream_key", "prompt_upstream_key"}
+
+
+def test_a_secret_that_a_service_was_not_given_cannot_be_used(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    settings = load_settings("judge")
+    assert settings.api_key.get_secret_value() == ENVIRONMENT["REWARDLOOP_API_KEY"]
+    with pytest.raises(LookupError, match="admin_key is not given to this service"):
+        settings.admin_key.get_secret_value()
+    assert not settings.checkpoint_root.is_dir()
+
+
+def test_secrets_that_were_read_stand_in_no_message(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("REWARDLOOP_JUDGE_UPSTREAM_KEY", "sk-of-somebody-else")
+    load_settings()
+    assert InvalidInput("sk-of-somebody-else was refused").message == "*** was refused"
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,11 @@ STATUS = {
     "not-found": 404,
     "conflict": 409,
     "unauthorized": 401,
+    "forbidden": 403,
+    "method-not-allowed": 405,
+    "body-too-slow": 408,
+    "unsupported-media-type": 415,
+    "too-many-requests": 429,
     "upstream-unavailable": 503,
     "overdue": 502,
     "upstream-rejected": 502,
@@ -56,6 +61,8 @@ def test_kinds_and_statuses_are_frozen() -> None:
 
 def test_what_may_pass_by_itself_is_worth_another_try() -> None:
     assert [error for error in ALL if error.transient] == [
+        errors.BodyTooSlow,
+        errors.TooManyRequests,
         errors.UpstreamUnavailable,
         errors.UpstreamFailed,
         errors.Overdue,

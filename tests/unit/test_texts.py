@@ -1,8 +1,13 @@
-"""What Postgres can hold, and which texts are the same."""
+"""What Postgres can hold, what terminals may be shown, and which texts are the same."""
+
+import json
+import unicodedata
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rewardloop.texts import canonical, check_storable, folded, is_blank, storable
+from rewardloop.texts import canonical, check_storable, folded, is_blank, spelled_out, storable
 
 
 @pytest.mark.parametrize(
@@ -48,3 +53,39 @@ def test_what_shows_nothing_is_blank(text: str) -> None:
 @pytest.mark.parametrize("text", ["a\u200b", ".", "\u2764\ufe0f", "\u0301"])
 def test_what_shows_something_is_not(text: str) -> None:
     assert not is_blank(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\ttext\nof two lines, ü, 日本, 👩\u200d🚀", None),
+        (
+            "\x1b[31mred\x1b]8;;http://evil\x1b\\link\a",
+            r"\x1b[31mred\x1b]8;;http://evil\x1b\link\x07",
+        ),
+        ("over\rwritten\b\v\f\x7f\0", r"over\x0dwritten\x08\x0b\x0c\x7f\x00"),
+        ("\x9b31m\x9d\x85", r"\x9b31m\x9d\x85"),
+        ("\u202egnp.exe\u2066\u061c\u200f", r"\u202egnp.exe\u2066\u061c\u200f"),
+        ("a\u2028b\ufeff\xad", r"a\u2028b\ufeff\xad"),
+        ("half \ud83d, tag \U000e0041", r"half \ud83d, tag \U000e0041"),
+    ],
+)
+def test_what_would_steer_a_terminal_is_spelled_out(text: str, shown: str | None) -> None:
+    assert spelled_out(text) == (text if shown is None else shown)
+
+
+@given(st.text())
+def test_what_is_spelled_out_holds_nothing_that_steers(text: str) -> None:
+    shown = spelled_out(text)
+    steering = {c for c in shown if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
+    assert steering <= set("\n\t\u200c\u200d")
+    shown.encode()
+    assert spelled_out(shown) == shown
+
+
+@given(st.text())
+def test_json_for_a_terminal_holds_the_same_data(text: str) -> None:
+    for ascii_alone in (True, False):
+        shown = spelled_out(json.dumps({text: [text]}, ensure_ascii=ascii_alone), json_escapes=True)
+        assert json.loads(shown) == {text: [text]}
+        assert spelled_out(shown) == shown

@@ -8,8 +8,10 @@ iterations 1--n candidate_prompts (self-instruct), 1--n ift_examples, 1--n eft_e
 evaluations 1--n comparisons; evaluation_answers belong to a version and a prompt
 iterations or evaluations 1--n failed_items
 model_versions: parent -> child; serving names the one that is served
+api_keys stand alone
 """
 
+from rewardloop.store.models.access import ApiKey
 from rewardloop.store.models.base import Base
 from rewardloop.store.models.method import (
     Assessment,
@@ -45,6 +47,7 @@ from rewardloop.store.models.runs import (
 )
 
 __all__ = [
+    "ApiKey",
     "Assessment",
     "Base",
     "CandidatePrompt",

@@ -4,10 +4,10 @@ import io
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from rewardloop.cli import progress
 from rewardloop.cli.progress import follow
+from rewardloop.cli.terminal import Console
 from rewardloop.errors import EnvironmentUnfit
 
 ZERO = {

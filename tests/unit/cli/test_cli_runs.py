@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from rich.console import Console
 
 from rewardloop.cli import importing, listing, remote
+from rewardloop.cli.terminal import Console
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.errors import InvalidInput, NotFound, RewardloopError, UpstreamUnavailable
@@ -116,7 +116,7 @@ async def test_a_wrong_name_of_a_dataset_is_told_before_the_file_is_read(
 
 @pytest.fixture
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing, "console", Console(markup=False, width=200))
+    monkeypatch.setattr(listing, "console", Console(width=200))
 
 
 @pytest.mark.usefixtures("wide")

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from rewardloop.cli import importing, main
+from rewardloop.cli.terminal import Console
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Addresses, Home
 from rewardloop.errors import BrokenFile, InvalidInput
@@ -20,7 +20,7 @@ COMPARE = ("POST", "/v1/datasets/mine/compare")
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importing, "console", Console(markup=False, width=400))
+    monkeypatch.setattr(importing, "console", Console(width=400))
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ async def test_an_odd_line_is_left_out_by_name_and_the_rest_is_sent(
     told = capsys.readouterr().out.splitlines()
     assert "3 rows, read as trl (2)" in told
     assert any(line.startswith("  1 broken_line (first at line 2: ") for line in told)
-    assert "mine: 1 prompts added, 1 known already" in told
+    assert "mine: 1 prompt added, 1 known already" in told
 
 
 async def test_strict_refuses_a_file_with_an_odd_line(stack: Any, three_lines: Path) -> None:
@@ -127,11 +127,11 @@ async def test_inspect_shows_both_imports_and_stores_nothing(
         "answers": ["b", "a"],
     }
     told = capsys.readouterr().out
-    assert "import-ranked would take 1 prompts with 2 answers" in told
+    assert "import-ranked would take 1 prompt with 2 answers" in told
     assert "prompt length in tokens of base: p50 1, p90 200, p99 200, max 200" in told
-    assert "1 prompts leave no room for 512 tokens of answer" in told
-    assert "1 answers with their prompt exceed 1024 tokens" in told
-    assert "1 prompts are in 'mine' already" in told
+    assert "1 prompt leaves no room for 512 tokens of answer" in told
+    assert "1 answer with its prompt exceeds 1024 tokens" in told
+    assert "1 prompt is in 'mine' already" in told
     assert "1 in 'validation'" in told
     assert "  -> rank 1: a" in told
 

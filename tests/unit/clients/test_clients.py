@@ -574,6 +574,22 @@ async def test_prompts_are_sent_in_chunks(serve: Serve, monkeypatch: pytest.Monk
     assert sent == [["seed:0", "seed:1"], ["seed:2"]]
 
 
+async def test_long_prompts_are_sent_in_smaller_chunks(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request's body has a bound. One that passes it alone is sent alone, for the API to say."""
+    monkeypatch.setattr("rewardloop.clients.api._BYTES_PER_REQUEST", 1000)
+    script = Script((200, {"added": 1, "known": 0}))
+    sizes = [300, 300, 300, 300, 5000, 10]
+    prompts = [
+        PromptRecord(({"role": "user", "content": "x" * size},), None, str(size)) for size in sizes
+    ]
+    async with ApiClient(await serve(script), KEY) as api:
+        await api.add_prompts("mine", prompts)
+    sent = [[row["source"] for row in body["prompts"]] for _, _, body in script.requests]
+    assert sent == [["300", "300"], ["300", "300"], ["5000"], ["10"]]
+
+
 async def test_pairs_are_read_page_by_page(serve: Serve) -> None:
     pages = [{"items": [{"id": 1}, {"id": 2}], "next_after": 2}, {"items": [], "next_after": None}]
     script = Script(*((200, page) for page in pages))

@@ -153,7 +153,7 @@ def test_a_key_is_a_text(key: str) -> None:
         ("# nothing\n---\n", "run.yaml is empty"),
         ("- a: 1\n", "run.yaml must hold a mapping of keys, as in `seed: 1`, not a list"),
         ("seed 1\n", "run.yaml must hold a mapping of keys, as in `seed: 1`, not the single"),
-        ("[" * 1500, "run.yaml is nested too deeply"),
+        ("[" * 500, "run.yaml is nested too deeply"),
         ('{"a": ' * 5_000, "run.yaml is nested too deeply"),
     ],
 )

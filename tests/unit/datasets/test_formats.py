@@ -1,6 +1,11 @@
 """The files in the shape of published formats, each against what is expected of it.
 
-Tests `rewardloop.datasets.formats.table`, `rewardloop.datasets.formats.shape`.
+Tests `rewardloop.datasets.formats.table`, `rewardloop.datasets.formats.shape`,
+`rewardloop.datasets.formats.asked`, `rewardloop.datasets.formats.chat`,
+`rewardloop.datasets.formats.columns`, `rewardloop.datasets.formats.exports`,
+`rewardloop.datasets.formats.graded`, `rewardloop.datasets.formats.oasst`,
+`rewardloop.datasets.formats.pairs`, `rewardloop.datasets.formats.preference`,
+`rewardloop.datasets.formats.questions`, `rewardloop.datasets.formats.two_answers`.
 """
 
 import json

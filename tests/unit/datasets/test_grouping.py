@@ -132,3 +132,10 @@ def test_all_of_one_rank() -> None:
     found = result([("a", Ranked(0)), ("b", Ranked(0))])
     assert (found.reference, found.ranking) == (None, ())
     assert found.not_ranked == (Reason.NO_ORDER,)
+
+
+def test_two_that_are_tied_are_not_graded_rather_than_beaten() -> None:
+    found = result([("a", Ranked(1)), ("b", Ranked(1))])
+    assert found.not_references == (Reason.NO_GRADE, Reason.NO_GRADE)
+    beaten = result([("a", Ranked(1)), ("b", Ranked(2))])
+    assert (beaten.reference, beaten.not_references) == ("a", (Reason.NOT_THE_BEST,))

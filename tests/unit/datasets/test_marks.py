@@ -7,6 +7,7 @@ import pytest
 
 from rewardloop.datasets import marks
 from rewardloop.datasets.reasons import Reason, RowLeftOut
+from rewardloop.records import Message
 
 ONE = [("user", "Hi")]
 WITH_SYSTEM = [("system", "S"), *ONE]
@@ -231,3 +232,13 @@ def test_the_mark_of_an_unknown_template_is_looked_for_at_the_end(
             marks.split(text)
     else:
         assert marks.split(text) is None
+
+
+def test_a_rendered_conversation_among_turns_is_refused_and_alone_is_split() -> None:
+    rendered: Message = {"role": "user", "content": "Human: Hi\n\nAssistant:"}
+    system: Message = {"role": "system", "content": "S"}
+    assert marks.unrendered([rendered]) == [{"role": "user", "content": "Hi"}]
+    for before in ([system], [system, system]):
+        with pytest.raises(RowLeftOut):
+            marks.unrendered([*before, rendered])
+    assert marks.unrendered([]) == []

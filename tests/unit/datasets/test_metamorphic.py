@@ -57,8 +57,10 @@ def meaning(path: Path) -> Meaning:
         account = found.account
         references = {json.dumps(prompt.messages): prompt.reference for prompt in found.prompts}
         assert len(references) == len(found.prompts)
-        for ranked in read_ranked(path).prompts:
-            orders[json.dumps(ranked.prompt.messages)] = in_order(ranked)
+        if account.num_ranked:  # without any, read_ranked refuses the file
+            for ranked in read_ranked(path).prompts:
+                orders[json.dumps(ranked.prompt.messages)] = in_order(ranked)
+        assert len(orders) == account.num_ranked
     except InvalidInput as refusal:
         if len(refusal.message) < 40:
             raise

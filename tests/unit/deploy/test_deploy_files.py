@@ -4,9 +4,11 @@ Nothing is started here. Names and ports are held against `Settings`, `services/
 and `telemetry`, so a renamed setting, module or metric breaks a test, not a box.
 """
 
+import copy
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 
 from rewardloop import telemetry
-from rewardloop.config import Settings
+from rewardloop.config import NEEDS, Settings, load_settings
+from rewardloop.config import SECRETS as SECRETS_OF_SETTINGS
 
 ROOT = Path(__file__).parents[3]
 COMPOSE_FILES = ("docker-compose.yml", "deploy/docker-compose.gpu.yml")
 DOCKERFILES = ("Dockerfile.light", "Dockerfile.engine", "Dockerfile.trainer")
+NAMED_OTHERWISE = {"base": "import_base"}
+"""Compose's name of a service, and its name in `NEEDS`."""
 ONE_SHOT = {"migrate", "base"}
 OURS = ("migrate", "base", "generator", "judge", "controller", "worker", "trainer", "api")
 SECRETS = {
@@ -32,7 +37,7 @@ SECRETS = {
 }
 READERS = {
     "JUDGE_UPSTREAM_KEY": {"judge"},
-    "EVALUATION_JUDGE_URL": {"worker", "trainer"},
+    "EVALUATION_JUDGE_URL": {"controller", "trainer"},
     "PROMPT_UPSTREAM_URL": {"controller", "worker"},
     "PROMPT_UPSTREAM_MODEL": {"worker"},
     "PROMPT_UPSTREAM_KEY": {"worker"},
@@ -43,6 +48,11 @@ VARIABLE = re.compile(r"\$\{([A-Z_]+)(?::([-?])((?:[^{}])*))?\}")
 
 
 def _yaml(path: str) -> Any:
+    return copy.deepcopy(_parsed(path))
+
+
+@cache
+def _parsed(path: str) -> Any:
     return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
 
 
@@ -135,12 +145,22 @@ def test_settings_load_from_a_services_environment(
     for key, value in _services()[name]["environment"].items():
         monkeypatch.setenv(key, _interpolated(value))
 
-    settings = Settings.model_validate({})
+    settings = load_settings(NAMED_OTHERWISE.get(name, name))
 
-    assert settings.generator_urls == ["http://generator:8001"]
+    generator = "127.0.0.1" if name == "migrate" else "generator"
+    assert settings.generator_urls == [f"http://{generator}:8001"]
     assert settings.metrics_port == (9100 if name in {"controller", "worker", "trainer"} else 0)
     foreign = settings.model_dump(include={setting.lower() for setting in READERS})
     assert set(foreign.values()) == {None, "policy"}, "empty is not unset"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_service_gets_the_secrets_that_it_needs_and_no_others(name: str) -> None:
+    given = {key.removeprefix("REWARDLOOP_").lower() for key in _services()[name]["environment"]}
+
+    assert given & SECRETS_OF_SETTINGS == NEEDS[NAMED_OTHERWISE.get(name, name)] - {
+        "checkpoint_root"
+    }
 
 
 @pytest.mark.parametrize("setting", READERS)

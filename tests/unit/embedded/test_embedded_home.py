@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rewardloop.config import NEEDS, SECRETS
 from rewardloop.embedded import stack
 from rewardloop.embedded.home import Addresses, Home, write_private
 from rewardloop.errors import Conflict, InvalidInput, NotFound
@@ -149,6 +150,35 @@ def test_services_get_the_homes_secrets_and_addresses(home: Home) -> None:
     assert given["REWARDLOOP_JUDGE_UPSTREAM_URL"] == "http://g:2"
     assert given["REWARDLOOP_CHECKPOINT_ROOT"] == str(home.checkpoints)
     assert given["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize("service", NEEDS)
+def test_a_service_gets_the_secrets_that_it_needs_and_no_others(home: Home, service: str) -> None:
+    given = stack.environment(home, ADDRESSES, service)
+    secrets = [name for name in SECRETS if given[f"REWARDLOOP_{name.upper()}"]]
+    made = vars(home.credentials()).values()
+    assert set(secrets) == NEEDS[service] & {"database_url", "broker_url", "api_key", "admin_key"}
+    assert sum(value in made for value in given.values()) == len(
+        NEEDS[service] & {"api_key", "admin_key"}
+    )
+
+
+def test_a_key_for_a_foreign_engine_reaches_the_service_that_asks_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(stack, "Process", lambda name, _, env, __: given.update({name: env}))
+    keys = {f"REWARDLOOP_{of}_UPSTREAM_KEY": f"the {of} key" for of in ("JUDGE", "PROMPT")}
+    ours = stack.Stack(home, keys)
+    ours.addresses = ADDRESSES
+    for module, *arguments in (["judge"], ["worker", "rollout"], ["generator.stub_engine"]):
+        stack._service(ours, module, *arguments)
+    held = {service: [name for name in keys if env[name]] for service, env in given.items()}
+    assert held == {
+        "judge": ["REWARDLOOP_JUDGE_UPSTREAM_KEY"],
+        "worker": ["REWARDLOOP_PROMPT_UPSTREAM_KEY"],
+        "generator.stub_engine": [],
+    }
 
 
 def test_settings_from_the_user_win_over_the_stacks_own(

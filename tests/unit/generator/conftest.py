@@ -106,7 +106,7 @@ class FakeServer:
         await self.may_answer.wait()
         if body.get("stream"):
             return StreamingResponse(self._chunks(body), media_type="text/event-stream")
-        if body.get("fail"):
+        if body.get("user") == "fail":
             return JSONResponse({"error": {"message": "no", "type": "BadRequestError"}}, 400)
         choices = [
             {

@@ -52,8 +52,8 @@ async def test_another_body_under_a_key_is_a_conflict(replica: Any) -> None:
 
 
 async def test_a_failure_is_not_given_again(replica: Any) -> None:
-    assert (await ask(replica, "k", fail=True)).status_code == 400
-    assert (await ask(replica, "k", fail=True)).status_code == 400
+    assert (await ask(replica, "k", user="fail")).status_code == 400
+    assert (await ask(replica, "k", user="fail")).status_code == 400
     assert len(replica.server.requests) == 2
 
 

@@ -8,7 +8,7 @@ from rewardloop.errors import NotServed
 from services.generator.chat_request import (
     plain_messages,
     prompt_texts,
-    require_served,
+    require_text,
 )
 
 HI = {"role": "user", "content": "Hi"}
@@ -23,8 +23,7 @@ def asks(*messages: Any, **fields: Any) -> dict[str, Any]:
     [
         {},
         {"stream": True, "n": 4, "logprobs": True, "stop": ["x"], "max_tokens": 3},
-        {"structured_outputs": {"regex": "a"}, "return_token_ids": True},
-        {"tools": [], "documents": [], "chat_template_kwargs": {}},
+        {"structured_outputs": {"regex": "a"}, "return_token_ids": True, "tools": []},
         {"add_generation_prompt": True, "continue_final_message": False, "tool_choice": "none"},
     ],
 )
@@ -58,13 +57,10 @@ def test_parts_are_joined_as_vllm_joins_them(content: Any, text: str) -> None:
     "fields",
     [
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
-        {"documents": [{"title": "a", "text": "b"}]},
-        {"chat_template_kwargs": {"enable_thinking": False}},
         {"reasoning_effort": "low"},
         {"continue_final_message": True, "add_generation_prompt": False},
         {"add_generation_prompt": False},
         {"add_generation_prompt": "no"},
-        {"truncate_prompt_tokens": 8},
         {"messages": []},
         {"messages": "Hi"},
         {"messages": [HI, "Hi"]},
@@ -85,13 +81,6 @@ def test_what_needs_more_than_roles_and_texts_is_not_plain(fields: dict[str, Any
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"chat_template": "{{ messages }}"}, "chat_template"),
-        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template"),
-        ({"chat_template_kwargs": {"chat_template": None}}, "chat_template"),
-        ({"add_special_tokens": True}, "add_special_tokens"),
-        ({"echo": True}, "echo"),
-        ({"kv_transfer_params": {"prompt_token_ids": [1]}}, "kv_transfer_params"),
-        ({"ec_transfer_params": {"a": 1}}, "ec_transfer_params"),
         ({"messages": [{"role": "end", "content": "a"}]}, "role 'end'"),
         ({"messages": [{"role": "<|im_end|>", "content": "a"}]}, "role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "'image_url'"),
@@ -107,21 +96,14 @@ def test_what_could_bring_control_tokens_is_refused_by_name(
     fields: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(NotServed, match=r"not served here|unknown") as refused:
-        require_served(asks(**fields), chat=True)
+        require_text(asks(**fields))
     assert named in refused.value.message
     assert refused.value.status == 400
 
 
-@pytest.mark.parametrize(
-    "fields", [{"echo": True}, {"add_special_tokens": True}, {"messages": [{"role": "x"}]}]
-)
-def test_a_completion_of_a_text_may_have_what_a_chat_may_not(fields: dict[str, Any]) -> None:
-    require_served({"prompt": "a", **fields}, chat=False)
-
-
 @pytest.mark.parametrize("messages", [None, 7, ["a"], [{}], [{"role": 7, "content": 8}]])
 def test_what_is_no_conversation_is_left_to_vllm(messages: Any) -> None:
-    require_served({"messages": messages}, chat=True)
+    require_text({"messages": messages})
     assert plain_messages({"messages": messages}) is None
 
 
@@ -130,15 +112,12 @@ def test_texts_of_a_prompt_are_found_wherever_they_stand() -> None:
         asks(
             {"role": "user", "content": [{"type": "text", "text": "in a part"}], "name": "a name"},
             tools=[{"function": {"name": "f", "parameters": {"a key": {"enum": ["a value"]}}}}],
-            documents=[{"title": "a title"}],
-            chat_template_kwargs={"custom": {"deep": ["an argument"]}},
             stop=["a stop"],
-            cache_salt="salt",
         )
     )
-    wanted = {"in a part", "a name", "f", "a key", "a value", "a title", "an argument"}
+    wanted = {"in a part", "a name", "f", "a key", "a value"}
     assert wanted <= set(found)
-    assert {"a stop", "salt", "policy"}.isdisjoint(found)
+    assert {"a stop", "policy"}.isdisjoint(found)
 
 
 def test_json_inside_a_text_is_looked_into() -> None:

@@ -73,15 +73,13 @@ async def test_a_streamed_answer_is_given_the_same_ids(replica: Any, tokenizer: 
     assert ids_of(replica) == ids
 
 
+JSON_TYPE = {"content-type": "application/json"}
 TOOL = {"type": "function", "function": {"name": "look_up", "description": "Looks up."}}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 NEEDS_VLLM: list[dict[str, Any]] = [
     {"tools": [TOOL]},
-    {"documents": [{"title": "a", "text": "b"}]},
-    {"chat_template_kwargs": {"enable_thinking": False}},
     {"reasoning_effort": "low"},
     {"add_generation_prompt": False},
-    {"truncate_prompt_tokens": 16},
     {"messages": [{"role": "user", "content": "Hi", "name": "Ada"}]},
     {"messages": [*user("Hi"), {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
 ]
@@ -117,8 +115,6 @@ ESCAPED = '{"city": "\\u003c|im_end|>"}'
         {"tools": [{**TOOL, "function": {"name": "f", "description": FORGED}}]},
         {"tools": [{**TOOL, "function": {"name": START, "description": "x"}}]},
         {"tools": [{**TOOL, "function": {"name": "f", "parameters": {END: {}}}}]},
-        {"documents": [{"title": END, "text": "b"}]},
-        {"chat_template_kwargs": {"custom": END}},
         {"messages": [{"role": "user", "content": "Hi", "name": START}]},
         {
             "messages": [
@@ -130,7 +126,7 @@ ESCAPED = '{"city": "\\u003c|im_end|>"}'
         },
         {"tools": [{**TOOL, "function": {"name": "<|im_", "description": "end|>"}}]},
     ],
-    ids=["described", "named", "key", "document", "argument", "name", "escaped", "in two halves"],
+    ids=["described", "named", "key", "name", "escaped", "in two halves"],
 )
 async def test_no_other_field_brings_a_control_token(
     replica: Any, tokenizer: Any, fields: dict[str, Any]
@@ -148,6 +144,8 @@ async def test_no_other_field_brings_a_control_token(
         {"chat_template_kwargs": {"chat_template": "{{ messages[0].content }}"}},
         {"add_special_tokens": True},
         {"echo": True},
+        {"documents": [{"title": "a", "text": "b"}]},
+        {"truncate_prompt_tokens": 16},
         {"kv_transfer_params": {"prompt_token_ids": [1, 2]}},
         {"messages": [{"role": "im_end", "content": "Hi"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
@@ -188,12 +186,15 @@ async def test_half_a_surrogate_pair_is_no_text(
     replica: Any, tokenizer: Any, path: str, half: str
 ) -> None:
     def asked(text: str) -> bytes:
+        if path == "/v1/completions":
+            return f'{{"prompt": "{text}"}}'.encode()
         return f'{{"messages": [{{"role": "user", "content": "{text}"}}]}}'.encode()
 
-    refused = await replica.api.post(path, content=asked(half))
+    refused = await replica.api.post(path, content=asked(half), headers=JSON_TYPE)
     assert refused.status_code == 422
     assert "half of a surrogate pair" in refused.json()["error"]["message"]
-    assert (await replica.api.post(path, content=asked(r"\ud83d\ude42"))).status_code == 200
+    whole = asked(r"\ud83d\ude42")
+    assert (await replica.api.post(path, content=whole, headers=JSON_TYPE)).status_code == 200
 
 
 async def test_more_turns_than_the_context_has_tokens_are_not_rendered(
@@ -279,7 +280,7 @@ MESSAGE = st.fixed_dictionaries(
 )
 REQUEST = st.fixed_dictionaries(
     {"messages": st.lists(MESSAGE, max_size=3) | JSON},
-    optional=dict.fromkeys(("tools", "echo", "chat_template_kwargs", "prompt", PLAIN_TEXT), JSON),
+    optional=dict.fromkeys(("tools", "prompt", PLAIN_TEXT), JSON),
 )
 ENGINE = SimpleNamespace(
     renderer=SimpleNamespace(get_tokenizer=cache(FAMILIES["chatml"])),

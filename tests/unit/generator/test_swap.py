@@ -99,7 +99,7 @@ async def test_requests_that_do_not_end_in_time_are_ended_and_may_be_repeated(
     replica: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fake server does not look whether its client has gone, so it is made to stop."""
-    monkeypatch.setattr(swap, "DRAIN_SECONDS", 0.02)
+    monkeypatch.setenv("REWARDLOOP_SWAP_DRAIN_SECONDS", "0.02")
     monkeypatch.setattr(admission, "END_SECONDS", 0.02)
     replica.server.may_answer.clear()
     running = asyncio.create_task(replica.chat())
@@ -116,7 +116,7 @@ async def test_requests_that_do_not_end_in_time_are_ended_and_may_be_repeated(
 async def test_a_stream_that_is_ended_says_so_and_does_not_look_whole(
     replica: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap, "DRAIN_SECONDS", 0.02)
+    monkeypatch.setenv("REWARDLOOP_SWAP_DRAIN_SECONDS", "0.02")
     monkeypatch.setattr(admission, "END_SECONDS", 0.02)
 
     half_sent = asyncio.Event()
@@ -139,7 +139,7 @@ async def test_a_stream_that_is_ended_says_so_and_does_not_look_whole(
 async def test_half_a_request_holds_no_swap_up(
     replica: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap, "DRAIN_SECONDS", 5)
+    monkeypatch.setenv("REWARDLOOP_SWAP_DRAIN_SECONDS", "5")
     sent_half = asyncio.Event()
 
     async def body() -> Any:
@@ -333,11 +333,10 @@ async def test_more_stop_ids_than_the_engine_knows_are_added_to_each_request(rep
     assert (await replica.activate("m2")).status_code == 200
     await replica.chat()
     await replica.chat(stop_token_ids=[5], n=2)
-    await replica.chat(ignore_eos=True)
     assert (await replica.activate("m1")).status_code == 200
     await replica.chat()
     asked = [request.get("stop_token_ids") for request in replica.server.requests]
-    assert asked == [[7, 9], [5, 7, 9], None, None]
+    assert asked == [[7, 9], [5, 7, 9], None]
 
 
 async def test_fewer_stop_ids_than_the_engines_are_not_loaded(replica: Any) -> None:

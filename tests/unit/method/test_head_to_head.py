@@ -211,3 +211,10 @@ def test_older_results_get_the_intervals_of_today() -> None:
     assert few["win_low"] is None
     assert few["interval_reason"] == "fewer than 10 prompts"
     assert with_intervals(None) is None
+
+
+def test_older_results_are_counted_with_their_ties() -> None:
+    found = with_intervals({"num_wins": 12, "num_losses": 5, "num_ties": 13})
+    assert found is not None
+    low, high = wilson(12, 30)
+    assert (found["win_low"], found["win_high"]) == (pytest.approx(low), pytest.approx(high))

@@ -1,4 +1,7 @@
-"""What a judge is shown, and what is read from what it wrote."""
+"""What a judge is shown, and what is read from what it wrote.
+
+Tests `rewardloop.method.rubric`, `rewardloop.method.score_form`.
+"""
 
 import re
 from collections.abc import Callable

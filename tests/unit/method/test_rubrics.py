@@ -1,5 +1,7 @@
 """The rubrics that ship, and one of the user's own."""
 
+import re
+
 import pytest
 
 from rewardloop.config import RubricTemplate, parse_run_config
@@ -91,3 +93,9 @@ def test_consistency_wants_more_than_one_judgement() -> None:
     with pytest.raises(InvalidInput, match="num_judgements is 1; set it to 2 or more"):
         parse_run_config(alone)
     parse_run_config({**alone, "judging": {"num_judgements": 2}})
+
+
+def test_a_version_is_short_enough_for_a_table() -> None:
+    """Eight digits of the text's hash tell apart more rubrics than anybody writes."""
+    assert re.fullmatch(r"additive-5-[0-9a-f]{8}", rubric_text("additive").version)
+    assert re.fullmatch(r"own-[0-9a-f]{8}", rubric_text(RubricTemplate(template=OWN)).version)

@@ -155,3 +155,33 @@ def test_texts_too_long_to_be_similar_to_any_are_not_indexed() -> None:
     assert index._sequences == []
     index.add(" ".join(f"w{i}" for i in range(30)))
     assert index.nearest(" ".join(f"w{i}" for i in range(10))) is not None
+
+
+def test_a_similar_text_is_named_by_its_first_200_characters() -> None:
+    index = SimilarityIndex(0.5, 100, ["word " * 60])
+    found = index.nearest("word " * 60)
+    assert found == (1.0, "word " * 40)
+
+
+def test_lengths_between_which_a_text_can_be_similar() -> None:
+    """7 tokens, all of them in a text of 13: F1 = 14 / 20 = 0.7."""
+    index = SimilarityIndex(0.7, 100, [])
+    assert (index._shortest(13), index._longest(7)) == (7, pytest.approx(13))
+    assert (index._shortest(14), index._common(20), index._common(21)) == (8, 7, 8)
+
+
+def test_texts_with_too_many_other_tokens_are_not_compared() -> None:
+    """Of 20 tokens 6 may stand in one text alone, or F1 is under 0.7."""
+    index = SimilarityIndex(0.7, 100, ["a b c d e f g h i j", "p q r s t u v w x y"])
+    looked_up = index._number(tokens("w v u a b c d e f g"))
+    assert set(index._posted(looked_up)) == {0, 1}
+    assert index._candidates(looked_up) == [0]
+
+
+def test_a_text_is_indexed_and_looked_up_by_its_rarest_tokens_alone() -> None:
+    """10 tokens: a similar text has 6 or more, so 16 in all and 6 in common, and one of the 5
+    rarest is among them. Of two texts with 10 each 7 are in common, so 4 are looked up."""
+    index = SimilarityIndex(0.7, 100, ["a b c d e f g h i j"])
+    assert {length: len(found) for length, found in index._postings.items()} == {10: 5}
+    assert list(index._posted(index._number(tokens("a b c d e f w x y z")))) == []
+    assert list(index._posted(index._number(tokens("a b c d e f g x y z")))) == [0]

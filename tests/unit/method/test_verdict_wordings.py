@@ -1,6 +1,8 @@
 """Verdicts in the words that judges really use, and words that only look like verdicts.
 
-Tests `rewardloop.method.own_words`, `rewardloop.method.verdict`.
+Tests `rewardloop.method.own_words`, `rewardloop.method.verdict`,
+`rewardloop.method.introductions`, `rewardloop.method.score_form`,
+`rewardloop.method.own_sentence`.
 """
 
 import pytest

@@ -1,6 +1,8 @@
 """What counts as a judge's own verdict, of a score and of a preference alike.
 
-Tests `rewardloop.method.own_words`, `rewardloop.method.verdict`.
+Tests `rewardloop.method.own_words`, `rewardloop.method.verdict`,
+`rewardloop.method.verdict_form`, `rewardloop.method.own_sentence`,
+`rewardloop.method.final_object`.
 """
 
 import pytest

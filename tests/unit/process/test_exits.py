@@ -70,6 +70,6 @@ def test_a_web_service_without_settings_too(
     app = importlib.import_module(f"services.{name}.app")
     monkeypatch.setattr(sys, "argv", [name])
     with pytest.raises(SystemExit) as ended:
-        serve(app.make_app, "", default_port=1)
+        serve(app.make_app, "", service=name, default_port=1)
     assert ended.value.code == 1
     assert capsys.readouterr().err.startswith("error invalid-input: ")

@@ -325,7 +325,7 @@ def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @given(st.data(), st.sampled_from([None, nan]))
-@settings(max_examples=15)
+@settings(max_examples=6)
 def test_anything_may_be_missing(
     sample: dict[str, Any], choice: st.DataObject, missing: float | None
 ) -> None:

@@ -60,15 +60,19 @@ def test_of_a_training_that_is_over_one_state_is_kept(tmp_path: Path) -> None:
     assert found.finished
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "added", "no list", "no JSON", "a list"])
+@pytest.mark.parametrize(
+    "damage", ["changed", "cut", "missing", "added", "no list", "no JSON", "a list", "no step"]
+)
 def test_a_damaged_state_is_none_and_the_one_before_it_is_taken(
     tmp_path: Path, damage: str
 ) -> None:
     states = states_in(tmp_path)
     for step in (5, 10):
-        states.add(written(tmp_path), step, finished=False)
+        states.add(written(tmp_path, str(step)), step, finished=False)
     folder = states.folder / "step-000000010"
     match damage:
+        case "changed":
+            (folder / "model.safetensors").write_text("11")
         case "cut":
             (folder / "model.safetensors").write_text("weig")
         case "missing":
@@ -81,6 +85,8 @@ def test_a_damaged_state_is_none_and_the_one_before_it_is_taken(
             (folder / "whole.json").write_text('{"step": 1')
         case "a list":
             (folder / "whole.json").write_text("[]")
+        case "no step":
+            (folder / "whole.json").write_text('{"finished": true}')
     found = states.newest()
     assert found is not None
     assert found.step == 5
@@ -152,6 +158,14 @@ def test_the_first_claim_has_nothing_to_tell_and_keeps_a_wish_to_stop(tmp_path: 
     assert states.stop_wanted
     states.ask_to_stop(False)
     assert not states.stop_wanted
+    assert states.folder.exists()
+
+
+def test_a_stop_before_anything_was_saved_leaves_nothing(tmp_path: Path) -> None:
+    states = States(tmp_path / ".m2.state")
+    states.ask_to_stop(True)
+    states.ask_to_stop(False)
+    assert not states.folder.exists()
 
 
 def test_states_lie_beside_the_checkpoints_and_are_none(tmp_path: Path) -> None:

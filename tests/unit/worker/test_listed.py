@@ -3,7 +3,7 @@
 import pytest
 
 from rewardloop.config import Rollout
-from rewardloop.errors import TooManyDead, UpstreamFailed
+from rewardloop.errors import TooManyDead
 from rewardloop.store import pauses
 from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import FailedItem
@@ -43,13 +43,13 @@ async def test_a_new_prompt_that_cannot_be_written_is_stored_as_failed(
     async def write(number: int) -> Candidate:
         asked.append(number)
         if number == 5:
-            raise UpstreamFailed("no room")
+            raise ValueError("no room")
         return Candidate(number, "a prompt", None, None)
 
     batch = Batch(write, range(4, 8), 3)
     await work_through(batch, Servers({}), limit=4, seconds=60)
     assert sorted(asked) == [4, 5, 5, 5, 6, 7]
-    assert batch.written[5] == Candidate(5, "", "failed", "no room")
+    assert batch.written[5] == Candidate(5, "", "failed", "ValueError: no room")
     assert {n: c.reason for n, c in batch.written.items()} == {
         4: None,
         5: "failed",

@@ -256,3 +256,17 @@ def test_an_empty_file_has_no_rows(tmp_path: Path, name: str) -> None:
 def test_a_missing_file_of_any_kind(tmp_path: Path, name: str) -> None:
     with pytest.raises(InvalidInput, match=r"does not exist\. Check the path\."):
         list(read_items(tmp_path / name))
+
+
+@pytest.mark.parametrize("data", [[["Q", "a"], ["R"]], [["Q", "a", "b"]], ["ab"]])
+def test_rows_of_another_width_are_no_split_table(tmp_path: Path, data: list[Any]) -> None:
+    held = {"columns": ["prompt", "completion"], "data": data}
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(held))
+    assert list(read_items(path)) == [Item(1, held)]
+
+
+@pytest.mark.parametrize("held", [{"columns": ["a", "b"], "prompt": "Q"}, {"data": [["Q"]]}])
+def test_half_a_split_table_is_one_row(tmp_path: Path, held: dict[str, Any]) -> None:
+    path = written(tmp_path, "a.json", json.dumps(held).encode())
+    assert raws(path) == [held]

@@ -106,6 +106,8 @@ def test_a_conversation_without_a_turn_to_learn_has_no_reference(tmp_path: Path)
         ([{"type": "text", "text": "one"}], "one"),
         ([{"type": "text", "text": "one "}, {"type": "text", "text": "two"}], "one two"),
         ({"type": "text", "text": "one"}, "one"),
+        ([{"type": "text", "text": "a\nb"}, {"type": "text", "text": "c"}], "a\nb\nc"),
+        ([{"type": "text", "text": "one"}, {"type": "text", "text": " two"}], "one two"),
     ],
 )
 def test_text_parts_are_joined(tmp_path: Path, content: Any, joined: str) -> None:
@@ -257,3 +259,8 @@ def test_turns_as_json_in_a_text(tmp_path: Path) -> None:
 def test_malformed_turns_are_told(tmp_path: Path, row: dict[str, Any], detail: str) -> None:
     found = prompts(tmp_path, {"prompt": "good"}, row)
     assert detail in found.account.left_out["malformed"].detail
+
+
+def test_empty_keys_of_another_form_do_not_change_a_turn(tmp_path: Path) -> None:
+    turns = [user("Q") | {"input": None}, assistant("a") | {"output": None, "input": None}]
+    assert told(tmp_path, {"messages": turns}) == [([("user", "Q")], "a")]

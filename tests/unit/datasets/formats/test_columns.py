@@ -218,3 +218,11 @@ def test_malformed_values_are_told(tmp_path: Path, row: dict[str, Any], detail: 
 def test_none_and_empty_lists_are_answers_like_others(tmp_path: Path) -> None:
     rows = [{"prompt": "How many?", "response": "None"}, {"prompt": "list()?", "response": "[]"}]
     assert [reference for _, reference in told(tmp_path, *rows)] == ["None", "[]"]
+
+
+def test_an_empty_column_that_is_no_grade_takes_no_reference_back(tmp_path: Path) -> None:
+    """A label that is empty here and filled elsewhere does."""
+    rows = [{"prompt": "Q", "completion": "a"}, {"prompt": "R", "completion": "b"}]
+    for column, filled, reference in (("system", "S", "a"), ("label", True, None)):
+        found = prompts(tmp_path, rows[0] | {column: None}, rows[1] | {column: filled})
+        assert [prompt.reference for prompt in found.prompts] == [reference, "b"], column

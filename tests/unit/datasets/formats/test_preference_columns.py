@@ -108,6 +108,13 @@ def test_a_score_of_one_side_is_no_margin(tmp_path: Path) -> None:
         # A conversation beside the answers that ends in one of them.
         ({"messages": [user("Q"), assistant("good")], "prompt": "Q", **BOTH}, ["Q"]),
         ({"messages": [user("Q"), assistant("bad")], "prompt": "Q", **BOTH}, ["Q"]),
+        (
+            {
+                "messages": [user("Q"), assistant("bad")],
+                "chosen": [user("Q"), assistant("good")],
+            },
+            ["Q"],
+        ),
     ],
 )
 def test_columns_that_tell_one_conversation(
