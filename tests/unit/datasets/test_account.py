@@ -1,4 +1,7 @@
-"""The account tells what was read, what was passed over, and what was left out and where."""
+"""The account tells what was read, what was passed over, and what was left out and where.
+
+Tests `rewardloop.datasets.reading`, `rewardloop.datasets.formats.shape`.
+"""
 
 import json
 from pathlib import Path

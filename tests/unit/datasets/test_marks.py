@@ -242,3 +242,10 @@ def test_a_rendered_conversation_among_turns_is_refused_and_alone_is_split() -> 
         with pytest.raises(RowLeftOut):
             marks.unrendered([*before, rendered])
     assert marks.unrendered([]) == []
+
+
+def test_a_turn_that_ends_in_a_mark_asks_and_one_that_quotes_a_turn_does_not() -> None:
+    quoted: Message = {"role": "user", "content": "<|im_start|>user\nHi"}
+    asks: Message = {**quoted, "content": "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"}
+    assert marks.unrendered([quoted]) == [quoted]
+    assert marks.unrendered([asks]) == [{"role": "user", "content": "Hi"}]

@@ -3,6 +3,7 @@
 Tests `rewardloop.datasets.formats.preference`.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,10 @@ def test_one_side_is_enough_for_a_format(
     assert found.account.formats == {format: 1}
     assert found.prompts[0].messages == (user("Q"),)
     assert found.prompts[0].reference == sides.get("chosen")
+
+
+def test_sides_that_hold_turns_as_json_are_no_transcripts(tmp_path: Path) -> None:
+    sides = [json.dumps([user("Q"), assistant(text)]) for text in ("good", "bad")]
+    found = prompts(tmp_path, {"chosen": sides[0], "rejected": sides[1]})
+    assert found.account.formats == {"trl": 1}
+    assert found.prompts[0].reference == "good"
