@@ -89,7 +89,8 @@ class Server:
     ) -> None:
         """`probe` asks for one token. Without it the breaker holds nothing back."""
         self._client = connect(url, key, timeout_seconds=ceiling_seconds)
-        self._client.event_hooks = {"response": [_look_at_headers]}
+        hooks = self._client.event_hooks
+        self._client.event_hooks = {**hooks, "response": [_look_at_headers]}
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
         self._probed_at = 0.0

@@ -14,7 +14,7 @@ from rewardloop.clients.generator import GeneratorClient
 from rewardloop.errors import Conflict, UpstreamFailed, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.store import dead_prompts, pauses, rollouts
 from rewardloop.store.rollouts import MAX_LOST_ALONE, SUSPECT_AFTER
-from services.generator.stub_engine import PAGE, Faults
+from services.generator.stub_faults import PAGE, Faults
 from services.worker import rollout
 
 POISONS = ("500", "503", "502", "hang", "cut", "html", "empty", "few")
