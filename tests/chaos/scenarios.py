@@ -79,7 +79,9 @@ class Storm:
         ]
         killers.append(asyncio.create_task(self._flush(iteration_id)))
         if self.size.worker_kill_seconds is not None:
-            killers.append(asyncio.create_task(self._kill_workers(self.size.worker_kill_seconds)))
+            killers.append(
+                asyncio.create_task(self._kill_workers(self.size.worker_kill_seconds, iteration_id))
+            )
         try:
             done = await self.work.finished(iteration_id, within_seconds=self.size.within_seconds)
         finally:
@@ -91,9 +93,11 @@ class Storm:
                 raise result
         return done, repeated_share(read_calls(self.cluster.calls, since=began))
 
-    async def _kill_workers(self, every: tuple[float, float]) -> None:
+    async def _kill_workers(self, every: tuple[float, float], iteration_id: UUID) -> None:
+        """Until nearly all is done: on a machine where a worker needs longer to start than the
+        next kill is away, the last prompt would never be."""
         chance = Random(f"{self.seed} workers")
-        while True:
+        while (await self.work.num_done(iteration_id) or 0) < 0.97 * self.size.num_prompts:
             await asyncio.sleep(chance.uniform(*every))
             await self._bounce(chance.choice(self.cluster.workers), chance)
 
