@@ -1,8 +1,9 @@
 """Gives a request that names a key the answer that was made for that key before.
 
 Serves the gate: `KeptAnswers` over recorded ASGI messages. An answer is kept whole, with its
-headers, and only if it is a 200 that came to its end; it is given again only while the version
-that made it is served. A streamed answer is not kept, nor is one to a request without a key.
+headers, and only if it is a 200 that came to its end and holds the choices asked for; it is
+given again only while the version that made it is served. A streamed answer is not kept, nor is
+one to a request without a key.
 """
 
 import asyncio
@@ -28,6 +29,8 @@ Serve = Callable[[Receive, Send], Awaitable[None]]
 class Recorded:
     """One answer, as the messages by which it was sent."""
 
+    num_wanted: int = 1
+    """Choices that were asked for."""
     messages: list[Message] = field(default_factory=list)
 
     async def send(self, message: Message) -> None:
@@ -35,7 +38,14 @@ class Recorded:
 
     @property
     def is_good(self) -> bool:
-        return bool(self.messages) and self.messages[0]["status"] == 200
+        """Whether it may be given again: an odd one would be as odd to whoever tries again."""
+        if not self.messages or self.messages[0]["status"] != 200:
+            return False
+        try:
+            answer = json.loads(b"".join(m.get("body", b"") for m in self.messages))
+            return len(answer["choices"]) == self.num_wanted
+        except (ValueError, RecursionError, TypeError, KeyError):
+            return False
 
     @property
     def version(self) -> str:
@@ -77,10 +87,11 @@ class AnswersByKey:
         """Send what `serve` sends, or sent before; `version` is the one that is served now."""
         headers = dict(scope["headers"])
         key = headers.get(KEY_HEADER.encode())
-        if key is None or json.loads(body).get("stream"):
+        request = json.loads(body)
+        if key is None or request.get("stream"):
             await serve(receive, send)
             return
-        mine = Making(serve)
+        mine = Making(serve, request.get("n") or 1)
         recorded = await _unless_gone(
             self._kept.get(
                 _private(scope["path"], headers, key),
@@ -105,14 +116,15 @@ class Making:
     """An answer that this request may cause. The engine is not told when its caller goes away,
     only when nobody wants the answer any more."""
 
-    def __init__(self, serve: Serve) -> None:
+    def __init__(self, serve: Serve, num_wanted: int = 1) -> None:
         self._serve = serve
+        self._num_wanted = num_wanted
         self._unwanted = asyncio.Event()
         self.was_made = False
 
     async def made(self) -> Recorded:
         self.was_made = True
-        recorded = Recorded()
+        recorded = Recorded(self._num_wanted)
         serving = asyncio.ensure_future(self._serve(self._receive, recorded.send))
         try:
             await asyncio.shield(serving)

@@ -10,11 +10,18 @@ import pytest
 
 from rewardloop.clients import generator as generator_client
 from rewardloop.clients import judge as judge_client
+from rewardloop.clients import server
 from rewardloop.clients.generator import GeneratorClient
-from rewardloop.errors import Conflict, UpstreamFailed, UpstreamMismatch, UpstreamUnavailable
+from rewardloop.errors import (
+    Conflict,
+    UnreadableAnswer,
+    UpstreamFailed,
+    UpstreamMismatch,
+    UpstreamUnavailable,
+)
 from rewardloop.store import dead_prompts, pauses, rollouts
 from rewardloop.store.rollouts import MAX_LOST_ALONE, SUSPECT_AFTER
-from services.generator.stub_engine import PAGE, Faults
+from services.generator.stub_engine import Faults
 from services.worker import rollout
 
 POISONS = ("500", "503", "502", "hang", "cut", "html", "empty", "few")
@@ -73,8 +80,10 @@ async def test_one_bad_prompt_of_60_ends_no_iteration(world: Any) -> None:
 
 def hangs_are_short(world: Any, seconds: float = 3.0) -> None:
     """A hanging call is given up after so long; an answer may take nearly as long."""
-    world.monkeypatch.setattr(generator_client, "REQUEST_SECONDS", seconds)
-    world.monkeypatch.setattr(judge_client, "REQUEST_SECONDS", seconds)
+    world.monkeypatch.setattr(server, "REQUEST_SECONDS", seconds)
+    # Longer than a breaker stays open, as it always is but in these tests.
+    world.monkeypatch.setattr(generator_client, "RETRY_SECONDS", 5.0)
+    world.monkeypatch.setattr(judge_client, "RETRY_SECONDS", 5.0)
 
 
 @pytest.mark.parametrize("poison", POISONS)
@@ -249,13 +258,11 @@ async def test_a_wrong_server_still_fails_the_iteration_at_once(
 ) -> None:
     """A page for every request, whatever its prompt: the address is wrong."""
     made = await in_rollout(world, *(f"question {number}" for number in range(num_prompts)))
-    sampled: list[Any] = []
 
-    async def page(self: GeneratorClient, path: str, body: Any) -> Any:
-        sampled.append(path)
-        raise rollout_page()
+    async def page(*_: Any, **__: Any) -> Any:
+        raise a_page()
 
-    world.monkeypatch.setattr(GeneratorClient, "_post_once", page)
+    world.monkeypatch.setattr(server, "call_once", page)
     world.serve_judge()
     with pytest.raises(UpstreamMismatch, match="something else than JSON"):
         await world.roll_out(made)
@@ -265,11 +272,9 @@ async def test_a_wrong_server_still_fails_the_iteration_at_once(
     assert await dead(world, made) == []
 
 
-def rollout_page() -> Exception:
-    from rewardloop.errors import UnreadableAnswer
-
+def a_page() -> Exception:
     return UnreadableAnswer(
-        f"http://x answered /v1 with something else than JSON ({PAGE[:5]}); is this the address "
+        "http://x answered /v1 with something else than JSON; is this the address "
         "of the service that is wanted?"
     )
 
@@ -277,15 +282,15 @@ def rollout_page() -> Exception:
 async def test_one_page_of_a_proxy_is_no_wrong_server(world: Any) -> None:
     made = await in_rollout(world, *(f"question {number}" for number in range(12)))
     world.serve()
-    post_once = GeneratorClient._post_once
+    call_once = server.call_once
     pages = iter(range(6))
 
-    async def odd(self: GeneratorClient, path: str, body: Any) -> Any:
+    async def odd(*args: Any, **kwargs: Any) -> Any:
         if next(pages, None) is not None:
-            raise rollout_page()
-        return await post_once(self, path, body)
+            raise a_page()
+        return await call_once(*args, **kwargs)
 
-    world.monkeypatch.setattr(GeneratorClient, "_post_once", odd)
+    world.monkeypatch.setattr(server, "call_once", odd)
     await world.roll_out(made)
     assert await states(world) == {"done": 12}
 
@@ -339,9 +344,9 @@ async def test_suspects_are_worked_on_one_at_a_time(world: Any) -> None:
     at_once: list[int] = []
     sample = GeneratorClient.sample
 
-    async def noted(self: GeneratorClient, *args: Any) -> Any:
+    async def noted(self: GeneratorClient, *args: Any, **kwargs: Any) -> Any:
         at_once.append(engine._num_in_flight)
-        return await sample(self, *args)
+        return await sample(self, *args, **kwargs)
 
     world.monkeypatch.setattr(GeneratorClient, "sample", noted)
     await world.roll_out(made)

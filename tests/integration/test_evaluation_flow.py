@@ -305,11 +305,11 @@ async def test_an_evaluation_that_answers_something_goes_on(
     monkeypatch.setattr("services.worker.evaluate.MAX_IN_FLIGHT", 1)
     sample, left = GeneratorClient.sample, [0]
 
-    async def away_after_two(*args: Any) -> Any:
+    async def away_after_two(*args: Any, **kwargs: Any) -> Any:
         left[0] -= 1
         if left[0] < 0:
             raise UpstreamUnavailable("away")
-        return await sample(*args)
+        return await sample(*args, **kwargs)
 
     monkeypatch.setattr(GeneratorClient, "sample", away_after_two)
     evaluation_id = await asked_for(ready)

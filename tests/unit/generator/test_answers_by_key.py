@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse
 
-from services.generator.answers_by_key import Making
+from services.generator.answers_by_key import Making, Recorded
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -55,6 +55,27 @@ async def test_a_failure_is_not_given_again(replica: Any) -> None:
     assert (await ask(replica, "k", user="fail")).status_code == 400
     assert (await ask(replica, "k", user="fail")).status_code == 400
     assert len(replica.server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "is_good"),
+    [
+        (b'{"choices": [{}, {}]}', True),
+        (b'{"choices": [{}]}', False),  # fewer than were asked for
+        (b'{"choices": []}', False),
+        (b"{}", False),
+        (b'{"choices": [{}, {', False),
+        (b"<html></html>", False),
+        (b"[" * 100_000, False),
+        (b"", False),
+    ],
+)
+def test_an_odd_answer_is_not_given_again(body: bytes, is_good: bool) -> None:
+    """Whoever tries again wants another one."""
+    start = {"type": "http.response.start", "status": 200, "headers": []}
+    half = len(body) // 2
+    parts = [{"type": "http.response.body", "body": b} for b in (body[:half], body[half:])]
+    assert Recorded(2, [start, *parts]).is_good is is_good
 
 
 async def test_an_answer_is_not_given_again_after_a_swap(replica: Any) -> None:
