@@ -123,13 +123,12 @@ class KeptAnswers(Generic[T]):
         try:
             async with asyncio.timeout(MAKE_SECONDS):
                 answer = await make()
+            self._succeeded(key, entry, making, answer)
         except TimeoutError:
             error = UpstreamUnavailable(f"no answer was made within {MAKE_SECONDS:.0f} s")
             self._failed(key, entry, making, error)
         except Exception as error:
             self._failed(key, entry, making, error)
-        else:
-            self._succeeded(key, entry, making, answer)
         finally:
             entry.makings.discard(making)
 
@@ -146,10 +145,10 @@ class KeptAnswers(Generic[T]):
     def _succeeded(self, key: str, entry: _Entry[T], making: asyncio.Task[None], answer: T) -> None:
         if entry.result.done():
             return
+        num_bytes = self._size(answer)
         entry.result.set_result(answer)
         for other in entry.makings - {making}:
             other.cancel()
-        num_bytes = self._size(answer)
         if num_bytes is None:
             self._forget(key, entry)
             return

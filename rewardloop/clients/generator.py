@@ -8,7 +8,7 @@ import httpx
 
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.http import call_once
-from rewardloop.clients.server import Server, asked_again
+from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again
 from rewardloop.config import Sampling, SelfInstruct
 from rewardloop.errors import UpstreamMismatch
 from rewardloop.records import Message, Sample
@@ -28,7 +28,9 @@ class GeneratorClient:
         self, urls: Sequence[str], key: str, *, model: str = "policy", ours: bool = True
     ) -> None:
         """`ours` are servers behind our gate, which knows a field that others may refuse."""
-        self._servers = [Server(url, key, probe=self._probe) for url in urls]
+        self._servers = [
+            Server(url, key, probe=self._probe, ceiling_seconds=REQUEST_SECONDS) for url in urls
+        ]
         self._model = model
         self._plain_text = {"split_special_tokens": True} if ours else {}
 
@@ -110,10 +112,15 @@ class GeneratorClient:
 
     async def _post(self, path: str, body: dict[str, Any], key: str | None = None) -> Any:
         async def ask(anew: bool) -> Any:
-            server = min(self._servers, key=lambda server: server.reluctance)
-            return await server.post(path, {"model": self._model, **body}, key=key, anew=anew)
+            return await self._post_once(path, {"model": self._model, **body}, key=key, anew=anew)
 
         return await asked_again(ask, RETRY_SECONDS)
+
+    async def _post_once(
+        self, path: str, body: dict[str, Any], *, key: str | None, anew: bool
+    ) -> Any:
+        server = min(self._servers, key=lambda server: server.reluctance)
+        return await server.post(path, body, key=key, anew=anew)
 
     async def _probe(self, client: httpx.AsyncClient) -> None:
         """One token."""

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.generator import RETRY_SECONDS
-from rewardloop.clients.server import Server, asked_again
+from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again
 from rewardloop.config import Judging
 from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
 from rewardloop.method.comparison import COMPARISON_VERSION
@@ -24,7 +24,7 @@ from rewardloop.records import (
 
 class JudgeClient:
     def __init__(self, url: str, key: str) -> None:
-        self._server = Server(url, key)
+        self._server = Server(url, key, ceiling_seconds=REQUEST_SECONDS)
 
     async def __aenter__(self) -> Self:
         return self

@@ -20,7 +20,7 @@ from rewardloop import telemetry
 from rewardloop.clients.breaker import Breaker
 from rewardloop.clients.http import attempts, call_once, connect
 from rewardloop.clients.latency import Latency
-from rewardloop.errors import Overdue, RewardloopError, UpstreamUnavailable
+from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
 
 logger = logging.getLogger("rewardloop.clients")
 
@@ -79,16 +79,26 @@ class _Call:
 
 
 class Server:
-    def __init__(self, url: str, key: str, *, probe: Probe | None = None) -> None:
-        """`probe` asks for one token. Without it, the first call after a pause is the trial."""
-        self._client = connect(url, key, timeout_seconds=REQUEST_SECONDS)
-        self._client.event_hooks = {"response": [_look_at_headers]}
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        probe: Probe | None = None,
+        ceiling_seconds: float = REQUEST_SECONDS,
+    ) -> None:
+        """`probe` asks for one token. Without it the breaker holds nothing back."""
+        self._client = connect(url, key, timeout_seconds=ceiling_seconds)
+        hooks = self._client.event_hooks
+        self._client.event_hooks = {**hooks, "response": [_look_at_headers]}
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
         self._probed_at = 0.0
-        self._latency = Latency(REQUEST_SECONDS)
+        self._latency = Latency(ceiling_seconds)
         self._in_flight: set[_Call] = set()
         self.breaker = Breaker()
+        self._trial = asyncio.Lock()
+        self._why = UpstreamUnavailable(f"{url} has failed several times in a row")
 
     async def aclose(self) -> None:
         if self._probing is not None:
@@ -121,13 +131,10 @@ class Server:
         try:
             answer = await self._in_time(call, asked)
         except UpstreamUnavailable:
-            self._failed()
+            self._count_opening(self.breaker.failed)
             raise
         except RewardloopError:
             self.breaker.succeeded()  # a refusal is an answer too
-            raise
-        except asyncio.CancelledError:
-            self.breaker.undecided()
             raise
         self.breaker.succeeded()
         if not call.given_again:
@@ -179,13 +186,13 @@ class Server:
         Raises:
             UpstreamUnavailable: the breaker is open, and no trial is due or it failed.
         """
-        if not self.breaker.is_open:
+        if self._probe is None or not self.breaker.is_open:
             return
-        if not self.breaker.may_try(time.monotonic()):
-            raise UpstreamUnavailable(
-                f"{self._client.base_url} has failed several times in a row; it is tried again soon"
-            )
-        if self._probe is not None:
+        async with self._trial:
+            if not self.breaker.is_open:
+                return
+            if not self.breaker.trial_is_due(time.monotonic()):
+                raise type(self._why)(self._why.message)
             await self._ask_for_a_token()
 
     async def _ask_for_a_token(self) -> None:
@@ -198,23 +205,21 @@ class Server:
             async with asyncio.timeout(PROBE_SECONDS):
                 await self._probe(self._client)
         except (TimeoutError, UpstreamUnavailable) as error:
-            self._failed(trip=True)
-            raise UpstreamUnavailable(
-                f"{self._client.base_url} does not give a single token"
-            ) from error
+            self._count_opening(self.breaker.trial_failed)
+            self._why = self._as_told(error)
+            raise self._why from error
         except RewardloopError:
-            self.breaker.succeeded()  # what is wrong with it, the calls will tell
-        except asyncio.CancelledError:
-            self.breaker.undecided()
-            raise
+            pass  # what is wrong with it, the calls will tell
         self.breaker.succeeded()
 
-    def _failed(self, *, trip: bool = False) -> None:
+    def _as_told(self, error: TimeoutError | UpstreamUnavailable) -> UpstreamUnavailable:
+        if isinstance(error, TimeoutError):
+            return UpstreamFailed(f"{self._client.base_url} does not give a single token in time")
+        return type(error)(f"{error.message}; asked for a single token")
+
+    def _count_opening(self, happened: Callable[[float], None]) -> None:
         was_open = self.breaker.is_open
-        if trip:
-            self.breaker.trip(time.monotonic())
-        else:
-            self.breaker.failed(time.monotonic())
+        happened(time.monotonic())
         if self.breaker.is_open and not was_open:
             telemetry.BREAKERS_OPENED.labels(str(self._client.base_url)).inc()
 

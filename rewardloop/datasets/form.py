@@ -1,9 +1,9 @@
 """What one row of a file says: a conversation and its candidate answers.
 
-Owns the form that every reader makes and that references and rankings are
-derived from; nothing else of a row reaches training. A candidate carries what
-its row says of it, in the row's own terms: nothing is inferred here. Pure;
-knows no format and no file.
+Every format's reader makes this form, and references and rankings are derived from
+it; nothing else of a row reaches training. A candidate carries the grade that its row
+gives, in the row's own terms: nothing is inferred here. Pure; knows no format and no
+file.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rewardloop.records import Message
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The row gives the answer as the one to learn, and says nothing else of it."""
+    """The answer to learn: the row holds it and does not grade it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Rated:
 
 @dataclass(frozen=True, slots=True)
 class Ungraded:
-    """The row holds the answer and says that it is not to be learnt, or not how good it is."""
+    """An answer that is not to be learnt, or of which the row does not say how good it is."""
 
 
 Grade = Reference | Liked | Disliked | Ranked | Rated | Ungraded

@@ -1,8 +1,8 @@
-"""From all that a file says of one prompt's answers: its reference, and its ranking. Pure.
+"""Derives a prompt's reference and its ranking from all that a file says of its answers. Pure.
 
-Owns what makes an answer good enough to learn, and how rows with one prompt come
-together. The result does not depend on the order of the rows: among equals the
-answer that stands earlier in its own row goes first, then the alphabet decides.
+Owns what makes an answer good enough to learn, and how rows with the same prompt are
+combined. The order of the rows changes nothing: among equal answers the one that stands
+earlier in its own row goes first, then the alphabet decides.
 A disliked, rejected, worst-ranked or zero-rated answer is never a reference.
 """
 

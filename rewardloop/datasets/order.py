@@ -1,9 +1,9 @@
-"""Merges orders of answers into one, and invents none. Pure.
+"""Merges several orders of a prompt's answers into one, and invents none. Pure.
 
-Each row, scale or pair of labels orders some of a prompt's answers. What two
-orders say of the same answers must agree; what no order says, not even through
-a third answer, stays unsaid. Kept is the longest run of answers whose order is
-told throughout.
+Each row, scale or pair of labels orders some of the answers. Answers on which two
+orders contradict each other are left out. Two answers that no order compares, not
+even through a third answer, are not put in order by guessing: the longest run of
+answers in which the order of each two is known is kept, and the others are left out.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence

@@ -42,9 +42,8 @@ def read_ranked(
 ) -> RankedResult:
     """All prompts of a file with answers in order.
 
-    `language` is looked at where a row tells one; None takes all. `skip_broken` is the earlier
-    word for `strict`, turned
-    round.
+    A row that names another language than `language` is left out; None takes all languages.
+    `skip_broken=False` means the same as `strict=True` and is kept for older callers.
 
     Raises:
         BrokenFile: no row is good; or, with `strict`, one is not.

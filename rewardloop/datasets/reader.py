@@ -42,9 +42,9 @@ def read_prompts(
 ) -> ReadResult:
     """All prompts of a file, in the file's order.
 
-    A named format only restricts: a row that is not of it is left out. `language` is looked
-    at where a row tells one; None takes all. `skip_broken` is the earlier word for `strict`, turned
-    round; callers of old may give it.
+    A named format only restricts: a row that is not of it is left out. A row that names another
+    language than `language` is left out too; None takes all languages. `skip_broken=False` means
+    the same as `strict=True` and is kept for older callers.
 
     Raises:
         BrokenFile: no row is good; or, with `strict`, one is not.

@@ -111,3 +111,24 @@ def not_asked(data: Tree, part: str) -> str:
     if part in config and config[part] is None:
         return _NOT_ASKED[part]
     return standing(data)
+
+
+def left_out(data: Tree) -> list[str]:
+    """A sentence for each phase that went on without what failed for good."""
+    told = []
+    for iteration in data["iterations"]:
+        prompts = dig(iteration, "report", "dead_prompts")
+        if isinstance(prompts, Mapping):
+            told.append(_dead(iteration, prompts, "num_prompts", "prompts"))
+        judged = dig(iteration, "report", "dead_ranked_responses")
+        for of_what, found in (judged if isinstance(judged, Mapping) else {}).items():
+            told.append(_dead(iteration, found, "num_items", f"ranked responses ({of_what})"))
+    return told
+
+
+def _dead(iteration: Tree, found: Any, num_all: str, what: str) -> str:
+    num, all_of_them = plain(dig(found, "num_dead")), plain(dig(found, num_all))
+    return (
+        f"{name(iteration)}: {num} of {all_of_them} {what} failed for good and are left out. The "
+        f"most frequent error: {plain(dig(found, 'error'))}"
+    )

@@ -29,9 +29,9 @@ from rewardloop.store.models import Iteration, IterationPrompt, Judgement, Promp
 from rewardloop.store.sessions import has_no_living_owner
 from rewardloop.texts import storable
 
-SUSPECT_AFTER = 3
+SUSPECT_AFTER = 5
 """Lost leases of a prompt, after which it is leased only by a task that works on nothing else."""
-MAX_LOST_ALONE = 3
+MAX_LOST_ALONE = 5
 WORKER_LOST = "worker-lost"
 """The kind of the error of a prompt that died of lost leases."""
 FREE = {"lease_owner": None, "lease_expires_at": None}

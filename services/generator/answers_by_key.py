@@ -1,8 +1,9 @@
 """Gives a request that names a key the answer that was made for that key before.
 
 Serves the gate: `KeptAnswers` over recorded ASGI messages. An answer is kept whole, with its
-headers, and only if it is a 200 that came to its end; it is given again only while the version
-that made it is served. A streamed answer is not kept, nor is one to a request without a key.
+headers, and only if it came to its end and is a completion with all its choices: what nobody
+can read is made again for whoever asks again. It is given again only while the version that
+made it is served. A streamed answer is not kept, nor is one to a request without a key.
 """
 
 import asyncio
@@ -14,8 +15,9 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from rewardloop.clients.completions import choices_of
 from rewardloop.clients.server import AGAIN_HEADER, ANEW_HEADER, KEY_HEADER
-from rewardloop.errors import UpstreamUnavailable
+from rewardloop.errors import RewardloopError, UpstreamUnavailable
 from rewardloop.kept_answers import KeptAnswers
 from services.generator.stamp import WEIGHT_VERSION_HEADER
 
@@ -28,6 +30,8 @@ Serve = Callable[[Receive, Send], Awaitable[None]]
 class Recorded:
     """One answer, as the messages by which it was sent."""
 
+    num_choices: int
+    """How many were asked for."""
     messages: list[Message] = field(default_factory=list)
 
     async def send(self, message: Message) -> None:
@@ -35,7 +39,14 @@ class Recorded:
 
     @property
     def is_good(self) -> bool:
-        return bool(self.messages) and self.messages[0]["status"] == 200
+        if self.messages[0]["status"] != 200:
+            return False
+        body = b"".join(message.get("body", b"") for message in self.messages)
+        try:
+            choices_of(json.loads(body), self.num_choices, "the engine")
+        except (ValueError, RecursionError, RewardloopError):
+            return False
+        return True
 
     @property
     def version(self) -> str:
@@ -76,11 +87,11 @@ class AnswersByKey:
     ) -> None:
         """Send what `serve` sends, or sent before; `version` is the one that is served now."""
         headers = dict(scope["headers"])
-        key = headers.get(KEY_HEADER.encode())
-        if key is None or json.loads(body).get("stream"):
+        key, asked = headers.get(KEY_HEADER.encode()), json.loads(body)
+        if key is None or asked.get("stream"):
             await serve(receive, send)
             return
-        mine = Making(serve)
+        mine = Making(serve, _num_choices(asked))
         recorded = await _unless_gone(
             self._kept.get(
                 _private(scope["path"], headers, key),
@@ -101,18 +112,28 @@ def _private(path: str, headers: dict[bytes, bytes], key: bytes) -> str:
     return f"{caller} {path} {key.decode('latin-1')}"
 
 
+def _num_choices(asked: dict[str, Any]) -> int:
+    """n for each prompt; /v1/completions takes several prompts at once."""
+    prompt = asked.get("prompt")
+    num = int(asked.get("n") or 1)
+    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+        return num * len(prompt)
+    return num
+
+
 class Making:
     """An answer that this request may cause. The engine is not told when its caller goes away,
     only when nobody wants the answer any more."""
 
-    def __init__(self, serve: Serve) -> None:
+    def __init__(self, serve: Serve, num_choices: int) -> None:
         self._serve = serve
+        self._num_choices = num_choices
         self._unwanted = asyncio.Event()
         self.was_made = False
 
     async def made(self) -> Recorded:
         self.was_made = True
-        recorded = Recorded()
+        recorded = Recorded(self._num_choices)
         serving = asyncio.ensure_future(self._serve(self._receive, recorded.send))
         try:
             await asyncio.shield(serving)

@@ -41,6 +41,7 @@ from services.generator.chat_request import text_of
 from services.generator.launch import initial_checkpoint
 from services.generator.stub_faults import (
     NEVER_SECONDS,
+    PAGE,
     CallLog,
     CutResponse,
     Fate,
@@ -48,6 +49,8 @@ from services.generator.stub_faults import (
     poison_of,
     poisoned,
 )
+
+__all__ = ["PAGE", "Faults", "StubEngine", "make_app"]
 
 JUDGE_PROMPT_END = "Score: <total>"
 """How the rubric's prompt ends; an answer to it ends in a score."""

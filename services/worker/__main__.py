@@ -32,7 +32,8 @@ def main() -> None:
     app = tasks.bind(settings)
     name = f"{role}-{os.getpid()}@{socket.gethostname()}"
     # -q: no banner, which would be many lines that are none of the log.
-    common = ["-q", "worker", "--pool=solo", "--without-gossip", "--without-mingle", "-n", name]
+    quiet = ["-q", "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
+    common = [*quiet, "--pool=solo", "-n", name]
     if role == "rollout":
         app.worker_main([*common, "-Q", "rollout"])
         return

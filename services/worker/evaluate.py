@@ -99,12 +99,12 @@ class Evaluating:
         Raises:
             TooManyDead: too many.
         """
-        wanted = 2 * await evaluations.num_prompts(session, self.config)
+        num_prompts = await evaluations.num_prompts(session, self.config)
         mend = "Mend the cause, then ask for the evaluation again: what is stored is kept"
         found = {}
         for kind in (Kind.ANSWER, Kind.COMPARISON):
             dead = await failed_items.dead(session, self.evaluation.id, kind)
-            left_out(f"{kind}s", dead, wanted, LIMITS, mend)
+            left_out("prompts", dead, num_prompts, LIMITS, mend)
             found[f"num_dead_{kind}s"] = len(dead)
         return found
 
@@ -174,7 +174,7 @@ class Evaluating:
     async def _unanswered(self, version: str) -> dict[str, Unanswered]:
         async with self.store.transaction() as session:
             found = await evaluations.unanswered(session, version, self.config)
-        return {f"answer of {version} to prompt {item[0]}": item for item in found}
+        return {f"prompt {item[0]}, answered by {version}": item for item in found}
 
     async def _compare(self) -> bool:
         missing = await self._uncompared()
@@ -207,7 +207,7 @@ class Evaluating:
         async with self.store.transaction() as session:
             found = await evaluations.uncompared(session, self.evaluation, self.config)
         return {
-            f"comparison of prompt {item.prompt_id}, {'A' if item.a_first else 'B'} first": item
+            f"prompt {item.prompt_id}, compared with {'A' if item.a_first else 'B'} first": item
             for item in found
         }
 

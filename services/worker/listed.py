@@ -93,34 +93,34 @@ class Listed(Generic[ItemT]):
 
 
 def left_out(
-    what: str, dead: Sequence[FailedItem], num_items: int, config: Rollout, mend: str
+    what: str, dead: Sequence[FailedItem], num_wanted: int, config: Rollout, mend: str
 ) -> dict[str, Any] | None:
     """What a finished phase leaves out, for a report; None where nothing is dead.
 
+    An item's name begins with the thing that is left out with it, before the first comma: two
+    answers to one prompt are one prompt.
+
     Raises:
-        TooManyDead: more than the config allows.
+        TooManyDead: more things than the config allows.
     """
     if not dead:
         return None
-    max_dead = config.max_dead(num_items)
+    num_dead = len({item.item.partition(",")[0] for item in dead})
+    max_dead = config.max_dead(num_wanted)
     ((worst, num_worst),) = Counter(item.last_error for item in dead).most_common(1)
-    if len(dead) > max_dead:
+    example = next(item.item for item in dead if item.last_error == worst)
+    if num_dead > max_dead:
         raise TooManyDead(
-            f"{len(dead)} of {num_items} {what} are dead: their attempts failed while the servers "
+            f"{num_dead} of {num_wanted} {what} are dead: their attempts failed while the servers "
             f"answered others. max_dead_share {config.max_dead_share:g} allows {max_dead}. The "
-            f"most frequent error, of {num_worst} of them, is that of {_with(worst, dead)}: "
-            f"{worst}. {mend}",
-            num_dead=len(dead),
-            num_items=num_items,
+            f"most frequent error, seen {num_worst} times, at {example} for one: {worst}. {mend}",
+            num_dead=num_dead,
+            num_items=num_wanted,
         )
     return {
-        "num_items": num_items,
-        "num_dead": len(dead),
+        "num_items": num_wanted,
+        "num_dead": num_dead,
         "max_dead": max_dead,
         "error": worst,
         "num_of_error": num_worst,
     }
-
-
-def _with(error: str, dead: Sequence[FailedItem]) -> str:
-    return next(item.item for item in dead if item.last_error == error)

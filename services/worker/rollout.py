@@ -178,7 +178,8 @@ class Rollout:
         stored = await self._stored(prompt)
         missing = sorted(set(range(sampling.num_samples)) - set(stored))
         if missing:
-            key = request_key("sample", self.iteration_id, prompt.prompt_id, missing)
+            use = ("sample", self.iteration_id, prompt.prompt_id, missing)
+            key = request_key(*use, prompt.num_attempts)
             samples = await self._servers.asked(
                 GENERATOR, self.generator.sample(prompt.messages, sampling, len(missing), key=key)
             )
@@ -203,7 +204,7 @@ class Rollout:
 
     async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
         missing = response.missing_judgements
-        key = request_key("judge", response.response_id, missing)
+        key = request_key("judge", response.response_id, missing, prompt.num_attempts)
         written = await self._servers.asked(
             JUDGE,
             self.judge.judge(

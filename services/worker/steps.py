@@ -1,5 +1,6 @@
 """The steps that every kind of iteration takes."""
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from rewardloop.store import (
 )
 from rewardloop.store.models import Iteration
 from services.worker.swap import bring_to
+
+logger = logging.getLogger("rewardloop.worker")
 
 Step = Callable[[], Awaitable[bool]]
 """Returns whether another step can be taken at once."""
@@ -74,6 +77,7 @@ class Steps:
         current = await iterations.locked(session, self.iteration)
         await self._observe(session, current.phase)
         await iterations.enter(session, current, phase)
+        logger.info("the iteration enters %s", phase)
 
     async def _observe(self, session: AsyncSession, phase: str) -> None:
         seconds = await iterations.phase_seconds(session, self.iteration.id)

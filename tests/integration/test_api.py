@@ -173,6 +173,7 @@ async def test_an_iteration_says_where_it_stands(api: httpx.AsyncClient, world: 
         "prompts": 5,
         "prompts_done": 0,
         "prompts_rejected": 0,
+        "prompts_dead": 0,
         "responses_expected": 20,
         "responses": 0,
         "judgements_expected": 60,

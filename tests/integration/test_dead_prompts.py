@@ -14,7 +14,7 @@ from rewardloop.clients.generator import GeneratorClient
 from rewardloop.errors import Conflict, UpstreamFailed, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.store import dead_prompts, pauses, rollouts
 from rewardloop.store.rollouts import MAX_LOST_ALONE, SUSPECT_AFTER
-from services.generator.stub_engine import PAGE, Faults
+from services.generator.stub_faults import PAGE, Faults
 from services.worker import rollout
 
 POISONS = ("500", "503", "502", "hang", "cut", "html", "empty", "few")
@@ -251,7 +251,7 @@ async def test_a_wrong_server_still_fails_the_iteration_at_once(
     made = await in_rollout(world, *(f"question {number}" for number in range(num_prompts)))
     sampled: list[Any] = []
 
-    async def page(self: GeneratorClient, path: str, body: Any) -> Any:
+    async def page(self: GeneratorClient, path: str, body: Any, **_: Any) -> Any:
         sampled.append(path)
         raise rollout_page()
 
@@ -280,10 +280,10 @@ async def test_one_page_of_a_proxy_is_no_wrong_server(world: Any) -> None:
     post_once = GeneratorClient._post_once
     pages = iter(range(6))
 
-    async def odd(self: GeneratorClient, path: str, body: Any) -> Any:
+    async def odd(self: GeneratorClient, path: str, body: Any, **how: Any) -> Any:
         if next(pages, None) is not None:
             raise rollout_page()
-        return await post_once(self, path, body)
+        return await post_once(self, path, body, **how)
 
     world.monkeypatch.setattr(GeneratorClient, "_post_once", odd)
     await world.roll_out(made)
@@ -334,14 +334,15 @@ async def test_suspects_are_worked_on_one_at_a_time(world: Any) -> None:
     made = await in_rollout(world, *(f"question {number}" for number in range(5)))
     engine = world.serve(Faults(latency_seconds=0.05))
     await world.rows(
-        "UPDATE iteration_prompts SET num_lost_leases = 3 WHERE prompt_id <= 3 RETURNING 1"
+        "UPDATE iteration_prompts SET num_lost_leases = :n WHERE prompt_id <= 3 RETURNING 1",
+        n=SUSPECT_AFTER,
     )
     at_once: list[int] = []
     sample = GeneratorClient.sample
 
-    async def noted(self: GeneratorClient, *args: Any) -> Any:
+    async def noted(self: GeneratorClient, *args: Any, **named: Any) -> Any:
         at_once.append(engine._num_in_flight)
-        return await sample(self, *args)
+        return await sample(self, *args, **named)
 
     world.monkeypatch.setattr(GeneratorClient, "sample", noted)
     await world.roll_out(made)

@@ -69,7 +69,7 @@ async def test_an_evaluation_goes_from_the_request_to_its_result(
     assert (await api.get(url)).json() == made.json()
     assert (made.json()["state"], made.json()["result"]) == ("queued", None)
     assert made.json()["config"]["num_prompts"] == 256  # the paper's, left out in the request
-    assert ready.messages("rollout") == 1
+    assert ready.messages("control") == 1
 
     await ready.evaluate(UUID(made.json()["id"]))
     done = (await api.get(url)).json()
@@ -177,7 +177,7 @@ async def test_an_evaluation_and_an_iteration_wait_for_each_other(ready: Any) ->
         current = await iterations.get(session, running, lock=True)
         await iterations.fail(session, current, NotFound("for this test"))
     assert (await ready.advance(behind)).state == "queued"  # the evaluation comes first
-    assert ready.messages("rollout") == 1  # and is told that it may start
+    assert ready.messages("control") == 2  # both are told to look whether they may start
     async with ready.store.transaction() as session:
         assert await evaluations.try_start(session, evaluation_id)
     assert (await ready.advance(behind)).state == "queued"
@@ -305,11 +305,11 @@ async def test_an_evaluation_that_answers_something_goes_on(
     monkeypatch.setattr("services.worker.evaluate.MAX_IN_FLIGHT", 1)
     sample, left = GeneratorClient.sample, [0]
 
-    async def away_after_two(*args: Any) -> Any:
+    async def away_after_two(*args: Any, **kwargs: Any) -> Any:
         left[0] -= 1
         if left[0] < 0:
             raise UpstreamUnavailable("away")
-        return await sample(*args)
+        return await sample(*args, **kwargs)
 
     monkeypatch.setattr(GeneratorClient, "sample", away_after_two)
     evaluation_id = await asked_for(ready)
@@ -325,15 +325,15 @@ async def test_an_evaluation_that_answers_something_goes_on(
 async def test_an_evaluation_whose_time_is_up_sends_for_a_successor(
     ready: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready.serve()
+    ready.serve(Faults(latency_seconds=0.5))
     evaluation_id = await asked_for(ready)
     await ready.lose_messages()
-    monkeypatch.setattr("services.worker.phase.WORK_SECONDS", -1)
+    monkeypatch.setattr("services.worker.evaluate.WORK_SECONDS", 0.4)  # less than one answer
     monkeypatch.setattr("services.worker.evaluate.MAX_IN_FLIGHT", 3)
     for num_answers in (3, 6, 8):
         await ready.evaluate(evaluation_id)
         assert (await num_stored(ready))[0] == num_answers + 3 * (num_answers == 8)
-        assert ready.messages("rollout") == 1
+        assert ready.messages("control") == 1
         await ready.lose_messages()
     assert (await stored(ready, evaluation_id)).state == "running"
 

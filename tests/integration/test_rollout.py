@@ -267,9 +267,9 @@ async def test_a_task_that_finishes_prompts_and_fails_stands_not_still(
     world.serve()
     sample = GeneratorClient.sample
 
-    async def but_one(self: GeneratorClient, messages: Any, *args: Any) -> Any:
+    async def but_one(self: GeneratorClient, messages: Any, *args: Any, **named: Any) -> Any:
         if messages[0]["content"] in PROMPTS[:-1]:
-            return await sample(self, messages, *args)
+            return await sample(self, messages, *args, **named)
         while not await world.rows("SELECT 1 FROM iteration_prompts WHERE state = 'done'"):
             await asyncio.sleep(0.01)
         raise UpstreamUnavailable("this replica is away")

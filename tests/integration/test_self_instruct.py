@@ -194,12 +194,12 @@ def meanwhile(world: Any, happens: Callable[[Any], Awaitable[None]]) -> None:
     """Let `happens` happen in a transaction of its own when the prompt model is first asked."""
     complete, done = GeneratorClient.complete, []
 
-    async def instead(*args: Any) -> str:
+    async def instead(*args: Any, **named: Any) -> str:
         if not done:
             done.append(True)
             async with world.store.transaction() as session:
                 await happens(session)
-        return await complete(*args)
+        return await complete(*args, **named)
 
     world.monkeypatch.setattr(GeneratorClient, "complete", instead)
 
@@ -229,10 +229,10 @@ async def test_a_written_batch_is_progress(ready: Any, monkeypatch: pytest.Monke
     )
     complete, calls = GeneratorClient.complete, iter(range(100))
 
-    async def fails_in_its_second_batch(*args: Any) -> str:
+    async def fails_in_its_second_batch(*args: Any, **named: Any) -> str:
         if next(calls) >= 3:
             raise UpstreamUnavailable("away")
-        return await complete(*args)
+        return await complete(*args, **named)
 
     monkeypatch.setattr(GeneratorClient, "complete", fails_in_its_second_batch)
     monkeypatch.setattr(writing, "BATCH_SIZE", 2)

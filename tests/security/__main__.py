@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.security import access, contract, floods
+from tests.security import access, contract, floods, scopes, scripts
 from tests.security.services import Services, running
 
 PARTS = ("tests.security.checkpoints", "tests.security.swaps", "tests.security.killers")
@@ -30,18 +30,26 @@ def examined(services: Services, folder: Path, examples: int, mebibytes: int) ->
     growth = floods.rss_growth_mb(services, mebibytes, key=None)
     print("rss_growth_mb", growth, file=sys.stderr)
     num_asked, holes = access.holes(services)
+    num_scoped, scoped_holes = scopes.holes(services)
+    scripts_through = scripts.through(services.api, services.api_key)
     found = [
         contract.fuzz(service, services.api_key, folder, num_examples=examples, phases=WHOLE)
         for service in (services.judge, services.api)
     ]
-    for told in (*holes, *(text for one in found for text in one.server_errors + one.violations)):
+    for told in (
+        *holes,
+        *scoped_holes,
+        *scripts_through,
+        *(text for one in found for text in one.server_errors + one.violations),
+    ):
         print(told, file=sys.stderr)
     return {
         "server_errors": sum(len(one.server_errors) for one in found),
         "contract_violations": sum(len(one.violations) for one in found),
         "cases": sum(one.num_cases for one in found),
-        "access_holes": len(holes),
-        "requests": num_asked,
+        "access_holes": len(holes) + len(scoped_holes),
+        "scripts_through": len(scripts_through),
+        "requests": num_asked + num_scoped,
         "rss_growth_mb": round(max(growth.values()), 1),
     }
 
@@ -71,7 +79,7 @@ async def main() -> None:
             result = await asyncio.to_thread(
                 examined, services, Path(folder), options.examples, options.mebibytes
             )
-    bad = ("server_errors", "contract_violations", "access_holes")
+    bad = ("server_errors", "contract_violations", "access_holes", "scripts_through")
     is_well = not any(result[name] for name in bad) and result["rss_growth_mb"] <= MAX_GROWTH_MB
     for part in () if options.without_engines else PARTS:
         ended_well, found = ended(part)

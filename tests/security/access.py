@@ -1,6 +1,7 @@
-"""Every route of every service with no key, with a wrong one, and with another service's.
+"""Every route of every service with no key, with a wrong one, with another service's, and every
+route of the API with a key of each scope.
 
-A *hole* is a route that answers anything but 401 or 403 to a key that is not its own. The
+A *hole* is a route that answers anything but 401 or 403 to a key that does not open it. The
 routes are read from the services' own OpenAPI documents, and of the gate from its lists.
 """
 
@@ -10,6 +11,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from rewardloop.records import Scope
+from services.api.access import ROUTES
 from services.generator.gate import ADMIN, PUBLIC
 from tests.security.services import Service, Services
 
@@ -51,7 +54,35 @@ def holes(services: Services) -> tuple[int, list[str]]:
                     told = header.get("authorization", "no key")[:12]
                     at = f"{route.service.name}: {route.method} {route.path}"
                     found.append(f"{at} {told} {status}")
+        num_scoped, wrongly_open = _scoped(client, services)
+    return num_asked + num_scoped, found + wrongly_open
+
+
+def _scoped(client: httpx.Client, services: Services) -> tuple[int, list[str]]:
+    """The API's routes with keys of one scope each: open to the route's own scope alone."""
+    keys = {scope: _new_key(client, services, scope) for scope in Scope}
+    found, num_asked = [], 0
+    for (method, path), needed in ROUTES.items():
+        for scope, key in keys.items():
+            if needed is None:
+                continue
+            num_asked += 1
+            route = Route(services.api, method, path, ())
+            header = {"authorization": f"Bearer {key}"}
+            status = client.send(_request(client, route, header)).status_code
+            if (scope == needed) == (status in (401, 403)):
+                found.append(f"api: {method} {path} with scope {scope} {status}")
     return num_asked, found
+
+
+def _new_key(client: httpx.Client, services: Services, scope: Scope) -> str:
+    answer = client.post(
+        f"{services.api.url}/v1/keys",
+        json={"name": f"only-{scope}", "scopes": [scope]},
+        headers={"authorization": f"Bearer {services.api_key}"},
+    )
+    assert answer.status_code == 201, answer.text
+    return str(answer.json()["key"])
 
 
 def _request(client: httpx.Client, route: Route, headers: dict[str, str]) -> httpx.Request:

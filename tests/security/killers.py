@@ -194,7 +194,7 @@ def _victim(client: httpx.Client) -> float:
 async def run() -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="rewardloop-killers-") as folder:
         async with replica(Path(folder) / "home", _publish) as served:
-            server = served.start()
+            server = served.start(stepping_model.MAX_TOKENS)
             try:
                 await server.wait_until(served.is_healthy, START_SECONDS)
                 key = served.settings.api_key.get_secret_value()

@@ -17,7 +17,8 @@ from rewardloop.embedded.process import Process, free_port
 from rewardloop.embedded.stack import environment
 from rewardloop.store import Store, versions
 
-START_SECONDS = 300.0
+START_SECONDS = 600.0
+"""A busy machine takes minutes to import vLLM."""
 
 
 @dataclass

@@ -58,8 +58,8 @@ async def end_long_answers(served: Replica) -> int:
             asyncio.create_task(ask_for_much(client, stream=stream)) for stream in (False, True)
         )
         while "rewardloop_requests_in_flight 2.0" not in (await client.get("/metrics")).text:
-            assert not whole.done(), "the answers are too short"
-            assert not streamed.done(), "the answers are too short"
+            for answer in (whole, streamed):
+                assert not answer.done(), f"too short: {answer.result().text[-1000:]}"
             await asyncio.sleep(0.1)
         await bring_to(served.store, served.settings, "three")
         refused, text = await whole, (await streamed).text
@@ -74,7 +74,6 @@ async def ask_for_much(client: httpx.AsyncClient, *, stream: bool) -> httpx.Resp
         "messages": [{"role": "user", "content": "Count"}],
         "max_tokens": stepping_model.MAX_TOKENS - 500,
         "temperature": 0,
-        "n": 2,
         "stream": stream,
     }
     return await client.post("/v1/chat/completions", json=request)
@@ -147,6 +146,9 @@ async def run(num_swaps: int) -> dict[str, Any]:
             try:
                 await server.wait_until(served.is_healthy, START_SECONDS)
                 return await _measure(served, num_swaps)
+            except Exception:
+                print(server.log.read_text()[-4000:], file=sys.stderr)
+                raise
             finally:
                 server.stop()
 

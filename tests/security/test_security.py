@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.security import access, contract, floods
+from tests.security import access, contract, floods, scopes, scripts
 from tests.security.services import Services, running
 
 
@@ -24,6 +24,16 @@ def test_no_route_opens_to_another_key(services: Services) -> None:
     num_asked, holes = access.holes(services)
     assert holes == []
     assert num_asked > 100
+
+
+def test_a_key_opens_the_routes_of_its_scope_alone(services: Services) -> None:
+    num_asked, holes = scopes.holes(services)
+    assert holes == []
+    assert num_asked > 100
+
+
+def test_no_text_becomes_markup(services: Services) -> None:
+    assert scripts.through(services.api, services.api_key) == []
 
 
 def test_a_body_without_a_key_is_not_kept(services: Services) -> None:

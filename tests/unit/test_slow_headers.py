@@ -17,8 +17,10 @@ from services import slow_headers
 async def app(scope, receive, send) -> None:  # type: ignore[no-untyped-def]
     assert scope["type"] == "http"
     if scope["path"] == "/slow":
-        await asyncio.sleep(0.6)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(0.4)
+    await send(
+        {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}
+    )
     await send({"type": "http.response.body", "body": b"ok"})
 
 
@@ -39,12 +41,17 @@ def url(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     thread.join(10)
 
 
-async def sent(url: str, text: bytes) -> bytes:
-    """All that comes back until the server closes."""
+async def sent(url: str, *texts: bytes) -> bytes:
+    """All that comes back until the server closes, where each text waits for an answer to the
+    one before."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
-    writer.write(text)
+    answer = b""
     async with asyncio.timeout(20):
-        answer = await reader.read()
+        for text in texts[:-1]:
+            writer.write(text)
+            answer += await reader.readuntil(b"ok")
+        writer.write(texts[-1])
+        answer += await reader.read()
     writer.close()
     return answer
 
@@ -56,7 +63,7 @@ async def test_headers_that_do_not_come_end_the_connection(url: str, text: bytes
 
 async def test_so_do_those_of_a_second_request(url: str) -> None:
     whole = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
-    answer = await sent(url, whole + b"GET /")
+    answer = await sent(url, whole, b"GET /")
     assert answer.count(b"200 OK") == 1
 
 

@@ -12,11 +12,23 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from rewardloop.cli import demo, doctor, importing, keys, listing, main, progress, remote
+from rewardloop.cli import (
+    control,
+    dead,
+    demo,
+    doctor,
+    importing,
+    keys,
+    listing,
+    main,
+    progress,
+    remote,
+)
 from rewardloop.cli.terminal import Console, shown_json
 from rewardloop.datasets import Format
 from rewardloop.embedded.home import Home
 from rewardloop.errors import InvalidInput
+from rewardloop.lifecycle import Ask
 from rewardloop.process.exits import known_errors_told
 
 CSI, OSC8, BEL, CR = "\x1b[2J\x1b[31m", "\x1b]8;;http://evil\x1b\\click\x1b]8;;\x1b\\", "\a", "\r"
@@ -35,7 +47,7 @@ def assert_safe(shown: str) -> None:
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (demo, doctor, importing, keys, listing, remote):
+    for module in (control, dead, demo, doctor, importing, keys, listing, remote):
         monkeypatch.setattr(module, "console", Console(width=1000))
 
 
@@ -93,6 +105,33 @@ async def test_keys(stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
     for stream in capsys.readouterr():
         assert_safe(stream)
     await keys.revoke(home, HOSTILE)
+    assert_safe(capsys.readouterr().out)
+
+
+async def test_iterations_and_what_is_asked_of_them(
+    stack: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stands = view(state=HOSTILE, waits_for=HOSTILE, wish=None, run_id=HOSTILE)
+    home, _ = await stack(
+        {
+            **THE_RUN,
+            ITERATIONS: {"items": [stands]},
+            ("POST", f"/v1/iterations/{RUN}/pause"): stands,
+        }
+    )
+    await listing.list_iterations(home, RUN)
+    assert_safe(capsys.readouterr().out)
+    await control.ask(home, RUN, Ask.PAUSE)
+    assert_safe(capsys.readouterr().out)
+
+
+async def test_dead_prompts(stack: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = {"prompt_id": 1, "num_attempts": 3, "num_lost_leases": 0, "error": HOSTILE}
+    prompt["messages"] = [{"role": "user", "content": HOSTILE}]
+    other = {"item": HOSTILE, "num_attempts": 3, "error": HOSTILE}
+    page = {"items": [prompt], "next_after": None, "ranked_responses": [other]}
+    home, _ = await stack({("GET", f"/v1/iterations/{RUN}/dead-prompts"): page})
+    await dead.list_dead(home, RUN)
     assert_safe(capsys.readouterr().out)
 
 

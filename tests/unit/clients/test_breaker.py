@@ -23,49 +23,37 @@ def test_failures_in_a_row_open_it_and_others_do_not() -> None:
 def test_a_single_failure_lets_it_rest() -> None:
     breaker = Breaker()
     breaker.failed(100.0)
-    assert [breaker.rest(now) for now in (100.0, 101.0, 900.0)] == [
-        REST_SECONDS,
-        REST_SECONDS - 1,
-        0.0,
-    ]
+    rests = [breaker.rest(now) for now in (100.0, 101.0, 900.0)]
+    assert rests == [REST_SECONDS, REST_SECONDS - 1, 0.0]
     breaker.succeeded()
     assert breaker.rest(100.0) == 0.0
 
 
-def test_one_trial_at_a_time_and_none_before_the_pause_is_over() -> None:
-    breaker = opened(100.0)
-    due = 100.0 + PAUSE_SECONDS
-    assert [breaker.may_try(now) for now in (100.0, due, due, due + 9)] == [
-        False,
-        True,
-        False,
-        False,
-    ]
+def test_a_closed_one_needs_no_trial_and_an_opened_one_is_tried_at_once() -> None:
+    assert not Breaker().trial_is_due(100.0)
+    assert opened(100.0).trial_is_due(100.0)
 
 
-def test_a_trial_that_succeeds_closes_it() -> None:
+def test_failures_of_calls_that_were_under_way_put_no_trial_off() -> None:
     breaker = opened(100.0)
-    assert breaker.may_try(200.0)
-    breaker.succeeded()
-    assert not breaker.is_open
+    breaker.failed(150.0)
+    assert breaker.trial_is_due(100.0)
 
 
 def test_a_trial_that_fails_makes_the_next_one_wait() -> None:
     breaker = opened(100.0)
-    assert breaker.may_try(200.0)
-    breaker.failed(200.0)
-    assert breaker.is_open
-    assert [breaker.may_try(now) for now in (200.0, 200.0 + PAUSE_SECONDS)] == [False, True]
+    breaker.trial_failed(200.0)
+    due = [breaker.trial_is_due(now) for now in (200.0, 200.0 + PAUSE_SECONDS)]
+    assert due == [False, True]
 
 
-def test_a_trial_that_was_broken_off_decides_nothing() -> None:
+def test_success_closes_it() -> None:
     breaker = opened(100.0)
-    assert breaker.may_try(200.0)
-    breaker.undecided()
-    assert breaker.may_try(200.0)
+    breaker.succeeded()
+    assert not breaker.is_open
 
 
 def test_a_server_that_is_known_not_to_work_is_not_asked_five_times_more() -> None:
     breaker = Breaker()
-    breaker.trip(100.0)
+    breaker.trial_failed(100.0)
     assert breaker.is_open

@@ -35,6 +35,8 @@ class Engine:
             await asyncio.sleep(3600)
         if text == "refused":
             return web.json_response({"error": {"message": "no"}}, status=400)
+        if text == "broken":
+            return web.json_response({"error": {"message": "broken"}}, status=503)
         return web.json_response({"text": text}, headers=self.extra(text))
 
     def extra(self, text: str) -> dict[str, str]:
@@ -122,12 +124,22 @@ async def test_a_server_that_gives_no_token_is_not_trusted_until_it_does(serve: 
         assert engine.asked[-2:] == ["one token", "real"]
 
 
-async def test_without_a_probe_the_first_call_is_the_trial(serve: Serve) -> None:
-    engine = Engine()
-    async with asking(serve, engine) as made:
-        made.breaker.trip(0.0)
+async def test_without_a_probe_nothing_is_held_back(serve: Serve) -> None:
+    async with asking(serve, Engine()) as made:
+        made.breaker.trial_failed(1e9)
         assert await made.post("/", {"text": "a"}) == {"text": "a"}
         assert not made.breaker.is_open
+
+
+async def test_a_prompt_that_always_fails_does_not_cut_the_others_off(serve: Serve) -> None:
+    """Each time that the breaker opens, one token shows that the server is there."""
+    engine = Engine()
+    async with asking(serve, engine, probe=probe) as made:
+        for _ in range(4 * breaker.MAX_FAILURES):
+            with pytest.raises(UpstreamUnavailable, match=r"^broken$"):
+                await made.post("/", {"text": "broken"})
+        assert await made.post("/", {"text": "next"}) == {"text": "next"}
+    assert engine.asked.count("broken") == 4 * breaker.MAX_FAILURES
 
 
 async def test_refusals_are_answers(serve: Serve) -> None:

@@ -121,3 +121,10 @@ def test_one_reading_gives_both_results(tmp_path: Path) -> None:
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_of_a_plain_file_nothing_else_is_counted(tmp_path: Path) -> None:
+    account = prompts(tmp_path, {"prompt": "Q", "response": "A"}).account
+    assert (account.duplicates, account.later_turns, account.cut_sources) == (0, 0, 0)
+    assert (account.num_rows, account.num_ranked) == (1, 0)
+    assert (account.notes, account.left_out) == ((), {})

@@ -89,6 +89,8 @@ class FakeServer:
 
     engine: FakeEngine
     content: str = "Hello."
+    num_missing: int = 0
+    """Choices that it leaves out."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
@@ -112,7 +114,7 @@ class FakeServer:
                 "message": {"role": "assistant", "content": self.content},
                 "finish_reason": "stop",
             }
-            for index in range(body.get("n", 1))
+            for index in range((body.get("n") or 1) - self.num_missing)
         ]
         usage = {"prompt_tokens": 7, "total_tokens": 12, "completion_tokens": 5}
         return JSONResponse({"id": "x", "choices": choices, "usage": usage})

@@ -57,6 +57,15 @@ async def test_a_failure_is_not_given_again(replica: Any) -> None:
     assert len(replica.server.requests) == 2
 
 
+@pytest.mark.parametrize("n", [None, 2])
+async def test_an_answer_that_lacks_a_choice_is_made_again(replica: Any, n: int | None) -> None:
+    replica.server.num_missing = 1
+    first = (await ask(replica, "k", n=n)).json()
+    assert len(first["choices"]) == (n or 1) - 1
+    replica.server.num_missing = 0
+    assert len((await ask(replica, "k", n=n)).json()["choices"]) == (n or 1)
+
+
 async def test_an_answer_is_not_given_again_after_a_swap(replica: Any) -> None:
     assert (await ask(replica, "k")).json()["weight_version"] == "m0"
     assert (await replica.activate("m1")).status_code == 200
@@ -83,7 +92,7 @@ async def test_the_engine_is_told_that_nobody_wants_an_answer_any_more(replica: 
     async def serve(receive: Any, _: Any) -> None:
         heard.append(await receive())
 
-    making = Making(serve)
+    making = Making(serve, 1)
     task = asyncio.create_task(making.made())
     await asyncio.sleep(0)
     task.cancel()

@@ -83,3 +83,9 @@ def test_a_turn_cannot_forge_another_turn_of_the_transcript(forged: str) -> None
     assert request == (
         f"user: Hi\n\n{label}&#58;{rest}\n\nassistant: Hello\n\nuser: Name a colour."
     )
+
+
+def test_the_first_character_becomes_the_entity_that_it_is() -> None:
+    assert defused("a<|im_end|>[INST]\u25c1think\u25b7") == (
+        "a&lt;|im_end|>&#91;INST]&#9665;think\u25b7"
+    )

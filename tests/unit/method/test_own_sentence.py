@@ -3,6 +3,8 @@
 Tests `rewardloop.method.own_sentence`.
 """
 
+# ruff: noqa: RUF001 (judges write these characters)
+
 import pytest
 
 from rewardloop.method import rubric
@@ -58,6 +60,10 @@ def test_somebody_elses(before: str) -> None:
         ("It is right. [RESULT] 4", 4),
         ('It writes "[RESULT] 4', None),
         ('It is right. "[RESULT] 4"', None),
+        ("I settle on score: 4", 4),
+        ("I settle on ‘score: 4’", None),
+        ("I settle on `score: 4`.", None),
+        ("I settle on (score: 4)", 4),
     ],
 )
 def test_whole_sentences_and_results(written: str, score: float | None) -> None:

@@ -364,3 +364,8 @@ def test_any_text_is_admitted_or_rejected_for_a_reason(text: str, language: str 
         assert reason(text, prompt_filter) is Rejection.DUPLICATE
     else:
         assert rejected.detail
+
+
+@pytest.mark.parametrize(("length", "shown"), [(80, "x" * 80), (81, "x" * 77 + "...")])
+def test_what_a_text_is_like_is_told_in_80_characters(length: int, shown: str) -> None:
+    assert self_instruct._likeness(0.875, "x" * length) == f"0.88 to {shown!r}"

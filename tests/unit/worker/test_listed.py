@@ -31,7 +31,14 @@ def test_too_many_dead_items_end_a_phase_with_what_is_needed_to_mend_it() -> Non
     message = caught.value.message
     assert message.startswith("3 of 10 responses are dead")
     assert "max_dead_share 0.01 allows 1" in message
-    assert "of 2 of them, is that of response 1: b. Mend it" in message
+    assert "seen 2 times, at response 1 for one: b. Mend it" in message
+
+
+def test_what_is_left_out_with_one_thing_counts_once() -> None:
+    both = [FailedItem(item=f"prompt 1, answered by {v}", last_error="e") for v in ("a", "b")]
+    found = left_out("prompts", both, 8, Rollout(), "Mend it")
+    assert found is not None
+    assert (found["num_dead"], found["num_of_error"]) == (1, 2)
 
 
 async def test_a_new_prompt_that_cannot_be_written_is_stored_as_failed(

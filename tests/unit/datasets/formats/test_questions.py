@@ -49,3 +49,7 @@ def test_malformed_tasks(tmp_path: Path, instances: Any) -> None:
 def test_malformed_turns(tmp_path: Path, turns: Any) -> None:
     reason = why_left_out(tmp_path, {"question_id": 1, "turns": turns})
     assert set(reason) <= {"malformed", "unknown_shape"}
+
+
+def test_a_question_without_anything_else(tmp_path: Path) -> None:
+    assert told(tmp_path, {"question_id": 1, "text": "Q"}) == [([("user", "Q")], None)]

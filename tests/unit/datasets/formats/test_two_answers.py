@@ -11,6 +11,7 @@ import pytest
 
 from rewardloop.datasets import read_prompts, read_ranked
 from rewardloop.errors import InvalidInput
+from tests.unit.datasets.rows import orders, told
 
 
 def ranking(folder: Path, row: dict[str, Any]) -> list[tuple[str, int]]:
@@ -125,3 +126,12 @@ def test_what_a_ranked_answer_says_of_itself_is_not_passed_by(
     path.write_text(json.dumps({"prompt": "Q?", "responses": answers}))
     with pytest.raises(InvalidInput, match="reply 1"):
         read_ranked(path)
+
+
+@pytest.mark.parametrize(
+    "question", [{"input": "Q"}, {"prompt": [{"role": "user", "content": "Q"}]}]
+)
+def test_the_question_in_any_of_its_columns(tmp_path: Path, question: dict[str, Any]) -> None:
+    row = question | {"response_a": "a", "response_b": "b", "winner": "b"}
+    assert told(tmp_path, row) == [([("user", "Q")], "b")]
+    assert orders(tmp_path, row) == [[("b", 0), ("a", 1)]]
