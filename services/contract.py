@@ -31,9 +31,10 @@ from rewardloop.errors import (
 
 Kind = type[RewardloopError]
 
-_OF_ANY: tuple[Kind, ...] = (MethodNotAllowed, Unexpected)
+_OF_ANY: tuple[Kind, ...] = (MethodNotAllowed, InvalidInput, Unexpected)
+"""Of them 422 even without a parameter: one that the route does not have is refused."""
 _OF_A_KEY: tuple[Kind, ...] = (Unauthorized, Forbidden, TooManyRequests, UpstreamUnavailable)
-_OF_A_BODY: tuple[Kind, ...] = (BodyTooSlow, TooLarge, UnsupportedMedia, InvalidInput)
+_OF_A_BODY: tuple[Kind, ...] = (BodyTooSlow, TooLarge, UnsupportedMedia)
 _OF_AN_ENGINE: tuple[Kind, ...] = (UpstreamRejected, UpstreamMismatch)
 _METHODS = frozenset({"get", "post", "put", "patch", "delete"})
 MEDIA_TYPE = "application/problem+json"
@@ -104,9 +105,7 @@ def _errors_of(path: str, method: str, operation: dict[str, Any]) -> Iterator[Ki
     if "{" in path:
         yield NotFound
     if method != "get":
-        yield from (NotFound, Conflict, InvalidInput)
-    if operation.get("parameters"):
-        yield InvalidInput
+        yield from (NotFound, Conflict)
     if "requestBody" in operation:
         yield from _OF_A_BODY
     if path == "/v1/chat/completions":

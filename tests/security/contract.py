@@ -27,7 +27,7 @@ def fuzz(service: Service, key: str, folder: Path, *, num_examples: int, phases:
         *("--checks", "all", "--max-examples", str(num_examples), "--phases", phases),
         *("--header", f"Authorization: Bearer {key}", "--seed", "1", "--continue-on-failure"),
         *("--report", "json", "--report-json-path", str(report), "--warnings", "off"),
-        *("--suppress-health-check", "all"),  # a machine may be slow
+        *("--suppress-health-check", "all", "--request-timeout", "120"),  # a machine may be slow
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert report.exists(), done.stdout[-2000:] + done.stderr[-2000:]

@@ -185,7 +185,7 @@ def _attacked(client: httpx.Client, killer: Killer) -> Outcome:
 
 def _victim(client: httpx.Client) -> float:
     started = time.monotonic()
-    body = {"model": "policy", "messages": [HI], "max_tokens": 64, "temperature": 0}
+    body = {"model": "policy", "messages": [HI], "max_tokens": 32, "temperature": 0}
     answer = client.post(CHAT, json=body)
     assert answer.status_code == 200, answer.text
     return time.monotonic() - started

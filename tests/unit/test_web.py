@@ -99,7 +99,7 @@ async def test_the_openai_form_stands_beside_the_problem() -> None:
 
 def test_what_a_route_does_decides_what_it_declares() -> None:
     paths = service().openapi()["paths"]
-    assert sorted(paths["/health"]["get"]["responses"]) == ["200", "405", "500"]
+    assert sorted(paths["/health"]["get"]["responses"]) == ["200", "405", "422", "500"]
     reads = ["200", "401", "403", "405", "422", "429", "500", "503"]
     assert sorted(paths["/things"]["get"]["responses"]) == reads
     writes = sorted([*reads, "404", "408", "409", "413", "415"])
