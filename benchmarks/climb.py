@@ -34,12 +34,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks.climb_results import WORDS, Arm, Results, summary
 from benchmarks.rule_judge import RULES, RuleJudge, served
 from rewardloop.cli.progress import follow
 from rewardloop.cli.remote import client
+from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.replicas import ReplicaAdmin
@@ -71,7 +70,7 @@ CONFIG: dict[str, Any] = {
         "max_length": 384,
     },
 }
-console = Console(markup=False)
+console = Console()
 
 
 def training_prompts(seed: int, num_prompts: int) -> list[PromptRecord]:
@@ -181,11 +180,15 @@ class Experiment:
                 return [sample.text for sample in found]
 
             texts = await asyncio.gather(*map(answers, self.held_out))
-        measures = {**RULES, WORDS: lambda text: float(len(text.split()))}
+        measures = {**RULES, WORDS: _num_words}
         return {
             name: [[measure(text) for text in each] for each in texts]
             for name, measure in measures.items()
         }
+
+
+def _num_words(text: str) -> float:
+    return float(len(text.split()))
 
 
 def set_taste(judge: RuleJudge, results: Results, arm: Arm, seed: int) -> None:

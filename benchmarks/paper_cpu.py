@@ -19,13 +19,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from rewardloop import presets
 from rewardloop.cli.demo import import_seeds
 from rewardloop.cli.progress import follow, iterations_of
 from rewardloop.cli.remote import client, resolved_config
+from rewardloop.cli.terminal import Console
 from rewardloop.clients.api import ApiClient
 from rewardloop.config import RunConfig, parse_run_config
 from rewardloop.datasets import RankedResult, read_ranked
@@ -43,7 +43,7 @@ METRICS = (
     *("exact_order", "spearman", "kendall_tau"),
 )
 COUNTS = ("num_pairs_needed", "num_prompts_needed")
-console = Console(markup=False)
+console = Console()
 
 
 async def chain(

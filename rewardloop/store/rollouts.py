@@ -6,11 +6,9 @@ The same holds for storing answers. Judgements need no token: they hang on store
 answers, and their unique keys keep the first that came.
 
 A prompt's failures are counted at the prompt. An attempt that failed by the prompt's own fault
-is one of `max_attempts`; after the last the prompt is dead. A lease that was lost, since the
-task had ended, is no such attempt: the task's end is mostly no prompt's fault. But a prompt may
-end each task that takes it. So one whose leases were lost SUSPECT_AFTER times is worked on
-alone, and if its lease is lost MAX_LOST_ALONE more times, it is dead. Who decides whose fault
-a failure is: `services/worker/attempts.py`.
+is one of `max_attempts`; after the last the prompt is dead (`dead_prompts`). A lease that was
+lost is no such attempt (`lost_leases`). Who decides whose fault a failure is:
+`services/worker/attempts.py`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,21 +17,17 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, case, func, or_, select, update
+from sqlalchemy import Select, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.records import IterationState, Message, PromptState, Sample, WrittenJudgement
 from rewardloop.store import events
 from rewardloop.store.models import Iteration, IterationPrompt, Judgement, Prompt, Response
-from rewardloop.store.sessions import has_no_living_owner
 from rewardloop.texts import storable
 
 SUSPECT_AFTER = 5
 """Lost leases of a prompt, after which it is leased only by a task that works on nothing else."""
-MAX_LOST_ALONE = 5
-WORKER_LOST = "worker-lost"
-"""The kind of the error of a prompt that died of lost leases."""
 FREE = {"lease_owner": None, "lease_expires_at": None}
 
 
@@ -191,44 +185,6 @@ async def take_back_all(session: AsyncSession, iteration_id: UUID) -> None:
         )
         .values(state=PromptState.PENDING, **FREE)
     )
-
-
-async def take_back_expired(session: AsyncSession) -> int:
-    """Make prompts whose lease ran out pending again; returns how many."""
-    return await take_back(session, IterationPrompt.lease_expires_at < func.now())
-
-
-async def take_back_orphans(session: AsyncSession) -> int:
-    """Make prompts whose task no longer holds its session lock pending again; returns how many."""
-    return await take_back(session, has_no_living_owner(IterationPrompt.lease_owner))
-
-
-async def take_back(session: AsyncSession, *lost: Any) -> int:
-    """End the leases that were `lost`, and count that at their prompts; returns how many."""
-    num_lost = IterationPrompt.num_lost_leases + 1
-    is_dead = num_lost >= SUSPECT_AFTER + MAX_LOST_ALONE
-    why = (
-        f"each of the {SUSPECT_AFTER + MAX_LOST_ALONE} tasks that worked on it ended without a "
-        "word, at last while it worked on nothing else; see the workers' logs, and whether "
-        "their memory suffices"
-    )
-    taken = await session.execute(
-        update(IterationPrompt)
-        .where(IterationPrompt.state == PromptState.LEASED, *lost)
-        .values(
-            state=case((is_dead, PromptState.DEAD), else_=PromptState.PENDING),
-            num_lost_leases=num_lost,
-            last_error=case((is_dead, why), else_=IterationPrompt.last_error),
-            last_error_kind=case((is_dead, WORKER_LOST), else_=IterationPrompt.last_error_kind),
-            **FREE,
-        )
-        .returning(IterationPrompt.iteration_id, IterationPrompt.prompt_id, IterationPrompt.state)
-    )
-    rows = taken.all()
-    for iteration_id, prompt_id, state in rows:
-        if state == PromptState.DEAD:
-            record_death(session, iteration_id, prompt_id, why, WORKER_LOST)
-    return len(rows)
 
 
 def record_death(

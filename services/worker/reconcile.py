@@ -12,7 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.queue import relay
 from rewardloop.records import Phase
-from rewardloop.store import Store, engines, iterations, outbox, rollouts, runs, training
+from rewardloop.store import (
+    Store,
+    engines,
+    iterations,
+    lost_leases,
+    outbox,
+    rollouts,
+    runs,
+    training,
+)
 from rewardloop.store.models import Iteration
 from services.worker import assess, evaluate, prompts
 
@@ -24,8 +33,8 @@ async def run(store: Store, app: Celery) -> None:
         if not held:
             return
         async with store.transaction() as session:
-            num_orphans = await rollouts.take_back_orphans(session)
-            num_expired = await rollouts.take_back_expired(session)
+            num_orphans = await lost_leases.take_back_orphans(session)
+            num_expired = await lost_leases.take_back_expired(session)
             await training.stop_abandoned(session)
             for iteration_id in await engines.due_iterations(session):
                 outbox.add(session, outbox.ADVANCE, iteration_id)

@@ -12,8 +12,9 @@ from rewardloop.clients import generator as generator_client
 from rewardloop.clients import judge as judge_client
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.errors import Conflict, UpstreamFailed, UpstreamMismatch, UpstreamUnavailable
-from rewardloop.store import dead_prompts, pauses, rollouts
-from rewardloop.store.rollouts import MAX_LOST_ALONE, SUSPECT_AFTER
+from rewardloop.store import dead_prompts, lost_leases, pauses, rollouts
+from rewardloop.store.lost_leases import MAX_LOST_ALONE
+from rewardloop.store.rollouts import SUSPECT_AFTER
 from services.generator.stub_faults import PAGE, Faults
 from services.worker import rollout
 
@@ -299,7 +300,7 @@ async def test_a_prompt_that_ends_each_task_is_worked_on_alone_and_dies(world: A
     for _ in range(SUSPECT_AFTER):
         async with world.store.transaction() as session:
             num_leased.append(len(await rollouts.lease(session, made, "lost", 4, -1)))
-            await rollouts.take_back_expired(session)
+            await lost_leases.take_back_expired(session)
     assert num_leased == [4] * SUSPECT_AFTER
     async with world.store.transaction() as session:
         assert await rollouts.lease(session, made, "careful", 4, 60) == []
@@ -316,7 +317,7 @@ async def test_a_prompt_that_ends_each_task_is_worked_on_alone_and_dies(world: A
     for _ in range(MAX_LOST_ALONE):
         async with world.store.transaction() as session:
             (lost,) = await rollouts.lease(session, made, "lost", 1, -1, suspects=True)
-            await rollouts.take_back_expired(session)
+            await lost_leases.take_back_expired(session)
         assert lost.prompt_id in (3, 4)
         await world.rows(
             "UPDATE iteration_prompts SET num_lost_leases = num_lost_leases + 10"
@@ -356,7 +357,7 @@ async def test_a_late_task_counts_no_failure(world: Any) -> None:
     made = await in_rollout(world, "one")
     async with world.store.transaction() as session:
         (slow,) = await rollouts.lease(session, made, "slow", 1, -1)
-        await rollouts.take_back_expired(session)
+        await lost_leases.take_back_expired(session)
         await rollouts.lease(session, made, "other", 1, 60)
     async with world.store.transaction() as session:
         error = UpstreamFailed("late")

@@ -15,7 +15,7 @@ from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
 from rewardloop.errors import RewardloopError, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Phase, PromptRecord, Sample
-from rewardloop.store import prompts, rollouts
+from rewardloop.store import lost_leases, prompts, rollouts
 from services.generator.stub_engine import Faults
 from services.worker import phase, rollout
 
@@ -292,7 +292,7 @@ async def test_a_task_leases_no_more_than_it_asks_for(world: Any, iteration_id: 
 async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUID) -> None:
     async with world.store.transaction() as session:
         slow = (await rollouts.lease(session, iteration_id, "slow", 6, -1))[0]
-        assert await rollouts.take_back_expired(session) == 6
+        assert await lost_leases.take_back_expired(session) == 6
     async with world.store.transaction() as session:
         other = (await rollouts.lease(session, iteration_id, "other", 6, 60))[0]
     assert (other.prompt_id, other.token) == (slow.prompt_id, slow.token + 1)
@@ -315,7 +315,7 @@ async def test_a_late_task_stores_no_responses(world: Any, iteration_id: UUID) -
     sample = Sample("late", 1, 1, "stop", "base")
     async with world.store.transaction() as session:
         slow = (await rollouts.lease(session, iteration_id, "slow", 6, -1))[0]
-        assert await rollouts.take_back_expired(session) == 6
+        assert await lost_leases.take_back_expired(session) == 6
         await rollouts.lease(session, iteration_id, "other", 6, 60)
     async with world.store.transaction() as session:
         await rollouts.add_responses(session, iteration_id, slow, [(0, sample)], {})
@@ -332,7 +332,7 @@ async def test_a_live_lease_is_renewed_and_an_expired_one_taken_back(
         await rollouts.renew(session, iteration_id, "alive", 60)
     await asyncio.sleep(0.02)
     async with world.store.transaction() as session:
-        assert await rollouts.take_back_expired(session) == 2
+        assert await lost_leases.take_back_expired(session) == 2
     left = await world.rows(
         "SELECT lease_owner, lease_expires_at - now() AS time FROM iteration_prompts"
         " WHERE state = 'leased'"
@@ -351,7 +351,7 @@ async def test_a_task_keeps_its_leases_while_it_works(
     num_taken_back = 0
     while not working.done():
         async with world.store.transaction() as session:
-            num_taken_back += await rollouts.take_back_expired(session)
+            num_taken_back += await lost_leases.take_back_expired(session)
         await asyncio.sleep(0.05)
     await working
     assert num_taken_back == 0

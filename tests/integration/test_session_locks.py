@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from rewardloop.errors import UpstreamUnavailable
-from rewardloop.store import rollouts, sessions
+from rewardloop.store import lost_leases, rollouts, sessions
 from services.worker import reconcile
 
 
@@ -130,7 +130,7 @@ async def test_a_task_works_under_its_lock(world: Any, iteration_id: UUID) -> No
     num_taken = 0
     while not working.done():
         async with world.store.transaction() as session:
-            num_taken += await rollouts.take_back_orphans(session)
+            num_taken += await lost_leases.take_back_orphans(session)
     await working
     assert num_taken == 0
     assert await world.value("SELECT count(*) FROM judgements") == 3 * 4 * 3
