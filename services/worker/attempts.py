@@ -200,7 +200,7 @@ async def _waited(source: Source[ItemT], deadline: float) -> bool:
     """Wait for the next pause to end, for a look at most; returns whether there is one, and
     time for it."""
     seconds = await source.seconds_until_due()
-    if seconds is None or time.monotonic() + seconds >= deadline:
+    if seconds is None or time.monotonic() + max(0.0, seconds) >= deadline:
         return False
     await asyncio.sleep(min(LOOK_SECONDS, max(MIN_WAIT_SECONDS, seconds)))
     return True

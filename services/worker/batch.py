@@ -39,7 +39,7 @@ class Batch:
         return taken
 
     async def seconds_until_due(self) -> float | None:
-        return self._waiting[0][0] - time.monotonic() if self._waiting else None
+        return max(0.0, self._waiting[0][0] - time.monotonic()) if self._waiting else None
 
     async def work(self, number: int) -> None:
         self.written[number] = await self._write(number)

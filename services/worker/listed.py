@@ -67,7 +67,7 @@ class Listed(Generic[ItemT]):
         return taken
 
     async def seconds_until_due(self) -> float | None:
-        return self._waiting[0][0] - time.monotonic() if self._waiting else None
+        return max(0.0, self._waiting[0][0] - time.monotonic()) if self._waiting else None
 
     async def work(self, name: str) -> None:
         await self._work(self._items[name])

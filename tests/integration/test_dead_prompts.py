@@ -76,6 +76,9 @@ def hangs_are_short(world: Any, seconds: float = 3.0) -> None:
     """A hanging call is given up after so long; an answer may take nearly as long."""
     world.monkeypatch.setattr(generator_client, "REQUEST_SECONDS", seconds)
     world.monkeypatch.setattr(judge_client, "REQUEST_SECONDS", seconds)
+    # Longer than a breaker stays open, as it always is but in these tests.
+    for client in ("generator", "judge"):
+        world.monkeypatch.setattr(f"rewardloop.clients.{client}.RETRY_SECONDS", 5.0)
 
 
 @pytest.mark.parametrize("poison", POISONS)

@@ -220,6 +220,22 @@ async def test_nothing_is_begun_when_time_is_up() -> None:
     assert items.done == []
 
 
+async def test_when_time_is_up_what_is_left_waits_for_no_pause() -> None:
+    """An item that was due long ago tells how long ago, and is not waited for."""
+
+    class Overdue(Items):
+        async def seconds_until_due(self) -> float | None:
+            return -1e6 if self.waiting else None
+
+    async def slow(_: int) -> None:
+        await asyncio.sleep(0.05)
+
+    items = Overdue(10, slow)
+    async with asyncio.timeout(60):
+        await work_through(items, Servers({}), limit=2, seconds=0.01)
+    assert len(items.done) == 2
+
+
 async def test_siblings_end_before_the_first_error_is_raised() -> None:
     done = []
 
