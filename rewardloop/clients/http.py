@@ -136,7 +136,9 @@ def _unanswered(client: httpx.AsyncClient, error: httpx.TransportError) -> Upstr
         and not isinstance(error.__cause__, aiohttp.ClientConnectorError)
     )
     never_sent = isinstance(error, _NEVER_SENT) and not broken
-    kind = UpstreamUnavailable if never_sent else UpstreamFailed
+    kind: type[UpstreamUnavailable] = UpstreamUnavailable if never_sent else UpstreamFailed
+    if isinstance(error, httpx.ReadTimeout):
+        kind = Overdue  # as one that its own deadline broke off: asked anew, not waited for again
     name = type(error.__cause__ or error).__name__ if broken else type(error).__name__
     return kind(f"{client.base_url} does not answer ({name}: {error})")
 

@@ -204,7 +204,7 @@ async def test_10_bad_prompts_of_200_cost_the_others_no_time(world: Any) -> None
     seconds = {}
     hangs_are_short(world, 2.5)
     await world.with_base()
-    world.serve(Faults(latency_seconds=0.4, heeds_poison=True))
+    world.serve(Faults(latency_seconds=0.8, heeds_poison=True))
     for name, prompts in (("undisturbed", contents), ("disturbed", [*bad, *contents[10:]])):
         await world.add_prompts(*prompts, dataset=name)
         (made,) = await world.new_run(
