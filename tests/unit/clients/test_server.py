@@ -59,8 +59,10 @@ async def probe(client: httpx.AsyncClient) -> None:
 @asynccontextmanager
 async def asking(serve: Serve, engine: Engine, **options: Any) -> AsyncIterator[Server]:
     made = Server(await serve(engine), "key", **options)
-    yield made
-    await made.aclose()
+    try:
+        yield made
+    finally:
+        await made.aclose()
 
 
 async def used(made: Server) -> None:
@@ -117,7 +119,7 @@ async def test_a_server_that_gives_no_token_is_not_trusted_until_it_does(serve: 
         engine.is_dead = False
 
         async def ask(anew: bool) -> Any:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(1.2 * breaker.PAUSE_SECONDS)  # of three tries one finds it due
             return await made.post("/", {"text": "real"})
 
         assert await asked_again(ask, retry_seconds=60) == {"text": "real"}
