@@ -119,7 +119,7 @@ async def test_a_server_that_gives_no_token_is_not_trusted_until_it_does(serve: 
         engine.is_dead = False
 
         async def ask(anew: bool) -> Any:
-            await asyncio.sleep(1.2 * breaker.PAUSE_SECONDS)  # of three tries one finds it due
+            await asyncio.sleep(server.PROBE_SECONDS)  # until the last failed probe is past
             return await made.post("/", {"text": "real"})
 
         assert await asked_again(ask, retry_seconds=60) == {"text": "real"}
