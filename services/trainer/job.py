@@ -142,6 +142,7 @@ async def _train_and_publish(
         raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        states.remove_unused()
 
 
 async def _to_its_end(work: Callable[[], T]) -> T:

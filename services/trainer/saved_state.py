@@ -134,6 +134,11 @@ class States:
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def remove_unused(self) -> None:
+        """A training that failed before anything was worth keeping leaves nothing."""
+        if self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= {FITS}:
+            self.remove()
+
 
 def _saved(folder: Path) -> Saved | None:
     said = _read(folder / WHOLE)

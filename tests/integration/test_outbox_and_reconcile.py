@@ -250,7 +250,7 @@ async def test_the_reconciler_brings_a_phases_task_back_unless_one_works(
     async with ready.store.advisory_lock(lock_name(subject)) as held:
         assert held
         await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "control") is None
+    assert taken(ready, "rollout") is None
     assert taken(ready, "control") == (outbox.ADVANCE, str(subject))
     await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "rollout") == (task, str(subject))
@@ -269,7 +269,7 @@ async def test_the_reconciler_brings_an_evaluation_back_unless_a_task_works_on_i
     async with ready.store.advisory_lock(evaluate.lock_name(made.id)) as held:
         assert held
         await reconcile.run(ready.store, ready.celery)
-    assert taken(ready, "rollout") is None
+    assert taken(ready, "control") is None
     await reconcile.run(ready.store, ready.celery)
     assert taken(ready, "control") == (outbox.EVALUATE, str(made.id))
 

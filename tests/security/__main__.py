@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.security import access, contract, floods, scopes, scripts
+from tests.security import access, contract, floods, scripts
 from tests.security.services import Services, running
 
 PARTS = ("tests.security.checkpoints", "tests.security.swaps", "tests.security.killers")
@@ -30,7 +30,6 @@ def examined(services: Services, folder: Path, examples: int, mebibytes: int) ->
     growth = floods.rss_growth_mb(services, mebibytes, key=None)
     print("rss_growth_mb", growth, file=sys.stderr)
     num_asked, holes = access.holes(services)
-    num_scoped, scoped_holes = scopes.holes(services)
     scripts_through = scripts.through(services.api, services.api_key)
     found = [
         contract.fuzz(service, services.api_key, folder, num_examples=examples, phases=WHOLE)
@@ -38,7 +37,6 @@ def examined(services: Services, folder: Path, examples: int, mebibytes: int) ->
     ]
     for told in (
         *holes,
-        *scoped_holes,
         *scripts_through,
         *(text for one in found for text in one.server_errors + one.violations),
     ):
@@ -47,9 +45,9 @@ def examined(services: Services, folder: Path, examples: int, mebibytes: int) ->
         "server_errors": sum(len(one.server_errors) for one in found),
         "contract_violations": sum(len(one.violations) for one in found),
         "cases": sum(one.num_cases for one in found),
-        "access_holes": len(holes) + len(scoped_holes),
+        "access_holes": len(holes),
         "scripts_through": len(scripts_through),
-        "requests": num_asked + num_scoped,
+        "requests": num_asked,
         "rss_growth_mb": round(max(growth.values()), 1),
     }
 
