@@ -94,7 +94,12 @@ def test_stop(start: Start) -> None:
 
 def test_a_child_is_stopped_by_the_signal_of_its_choice(tmp_path: Path) -> None:
     """Postgres takes SIGINT for "now, but cleanly"; SIGTERM waits for its clients."""
-    child = Process("child", SLEEP, {}, tmp_path / "log", stop_signal=signal.SIGINT)
+    # What a shell starts in the background ignores SIGINT, and `sleep` would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        child = Process("child", SLEEP, {}, tmp_path / "log", stop_signal=signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
     child.stop()
     with pytest.raises(EnvironmentUnfit, match="status -2"):
         child.require_alive()
