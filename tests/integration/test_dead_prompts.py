@@ -206,15 +206,16 @@ async def seconds_of_the_good(world: Any, iteration_id: UUID) -> float:
     return float(seconds)
 
 
-async def test_10_bad_prompts_of_200_cost_the_others_no_time(world: Any) -> None:
-    """Both sides run in this test, so a slow machine slows both."""
-    bad = [f"[poison {p}] {n}" for n in range(5) for p in ("500", "hang")]
+async def test_4_bad_prompts_of_200_cost_the_others_no_time(world: Any) -> None:
+    """Both sides run in this test, so a slow machine slows both. Bad prompts stand twice as
+    close as 10 in 1,000 do."""
+    bad = [f"[poison {p}] {n}" for n in range(2) for p in ("500", "hang")]
     contents = [f"question {number}" for number in range(200)]
     seconds = {}
     hangs_are_short(world, 2.5)
     await world.with_base()
     world.serve(Faults(latency_seconds=0.8, heeds_poison=True))
-    for name, prompts in (("undisturbed", contents), ("disturbed", [*bad, *contents[10:]])):
+    for name, prompts in (("undisturbed", contents), ("disturbed", [*bad, *contents[len(bad) :]])):
         await world.add_prompts(*prompts, dataset=name)
         (made,) = await world.new_run(
             prompts={"dataset": name, "num_per_iteration": 200},
@@ -227,7 +228,7 @@ async def test_10_bad_prompts_of_200_cost_the_others_no_time(world: Any) -> None
         seconds[name] = await seconds_of_the_good(world, made)
         listed = await dead(world, made)
         await world.rows("UPDATE iterations SET state = 'succeeded', phase = 'done' RETURNING 1")
-    assert len(listed) == 10
+    assert len(listed) == len(bad)
     assert all(found.num_attempts == 3 and found.error for found in listed)
     assert seconds["disturbed"] <= 1.5 * seconds["undisturbed"], seconds
 
