@@ -12,6 +12,7 @@ from rewardloop.method.head_to_head import with_intervals
 from rewardloop.records import IterationKind, Stage
 from rewardloop.store import (
     evaluations,
+    iteration_progress,
     iterations,
     pairs,
     prompts,
@@ -122,7 +123,7 @@ async def _assessments(
 
 
 async def _iteration(session: AsyncSession, iteration: Iteration) -> dict[str, Any]:
-    progress = await iterations.progress(session, iteration)
+    progress = await iteration_progress.progress(session, iteration)
     examples = await pairs.page(
         session, iteration.run_id, iteration=iteration.index, limit=NUM_EXAMPLES
     )
@@ -138,7 +139,7 @@ async def _iteration(session: AsyncSession, iteration: Iteration) -> dict[str, A
         "seconds": progress["seconds"],
         "counts": progress["counts"],
         "report": iteration.report,
-        "scores": await iterations.scores(session, iteration.id),
+        "scores": await iteration_progress.scores(session, iteration.id),
         "lengths": await _lengths(session, iteration.id),
         "training": await training.metrics_of(session, iteration.id),
         "baseline_training": await training.metrics_of(session, iteration.id, Stage.BASELINE),

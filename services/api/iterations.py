@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import Pairing
-from rewardloop.store import control, iterations, pairs, runs, training
+from rewardloop.store import control, iteration_progress, iterations, pairs, runs, training
 from rewardloop.store.models import Iteration
 from services.api.context import Context, Ctx
 
@@ -72,7 +72,7 @@ async def _progress(ctx: Context, session: AsyncSession, iteration: Iteration) -
     ended = iteration.finished_at
     known_end, known = ctx.settled.get(iteration.id, (None, {}))
     if ended is None or known_end != ended:
-        known = await iterations.progress(session, iteration)
+        known = await iteration_progress.progress(session, iteration)
         if ended is not None and datetime.now(UTC) - ended > SETTLED_AFTER:
             ctx.settled[iteration.id] = ended, known
             if len(ctx.settled) > MAX_SETTLED:
@@ -128,7 +128,7 @@ async def get_scores(ctx: Ctx, iteration_id: UUID) -> dict[str, dict[str, int]]:
     """How often each score was given, and how often none and why."""
     async with ctx.store.transaction() as session:
         await iterations.get(session, iteration_id)
-        return await iterations.scores(session, iteration_id)
+        return await iteration_progress.scores(session, iteration_id)
 
 
 @router.get("/iterations/{iteration_id}/metrics")

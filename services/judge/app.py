@@ -14,6 +14,7 @@ number of them may stand in front of one engine.
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import httpx
@@ -101,22 +102,30 @@ def make_app(settings: Settings) -> FastAPI:
             first = await anext(lines)  # an error comes before the headers are sent
             return StreamingResponse(errors_told(first, lines), media_type="text/event-stream")
 
-        async def make(upstream_headers: dict[str, str]) -> dict[str, Any]:
-            with _own_key_refused(upstream.base_url):
-                answer = await call(
-                    upstream,
-                    "POST",
-                    "/v1/chat/completions",
-                    retry_seconds=UPSTREAM_RETRY_SECONDS,
-                    json=body,
-                    headers=upstream_headers,
-                )
-            return _judged(answer, request, upstream.base_url)
-
+        make = partial(_made, upstream, request, body)
         answer, again = await given.get(headers, request, body, make)
         return AsciiJsonResponse(answer, headers=again)
 
     return app
+
+
+async def _made(
+    upstream: httpx.AsyncClient,
+    request: JudgeRequest,
+    body: dict[str, Any],
+    upstream_headers: dict[str, str],
+) -> dict[str, Any]:
+    """What the engine writes to `body`, judged."""
+    with _own_key_refused(upstream.base_url):
+        answer = await call(
+            upstream,
+            "POST",
+            "/v1/chat/completions",
+            retry_seconds=UPSTREAM_RETRY_SECONDS,
+            json=body,
+            headers=upstream_headers,
+        )
+    return _judged(answer, request, upstream.base_url)
 
 
 class AsciiJsonResponse(JSONResponse):

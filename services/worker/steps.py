@@ -21,6 +21,7 @@ from rewardloop.store import (
     Store,
     evaluations,
     events,
+    iteration_progress,
     iterations,
     outbox,
     ranked,
@@ -80,7 +81,7 @@ class Steps:
         logger.info("the iteration enters %s", phase)
 
     async def _observe(self, session: AsyncSession, phase: str) -> None:
-        seconds = await iterations.phase_seconds(session, self.iteration.id)
+        seconds = await iteration_progress.phase_seconds(session, self.iteration.id)
         if phase in seconds:
             telemetry.PHASE_SECONDS.labels(phase).observe(seconds[phase])
 

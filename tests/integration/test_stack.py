@@ -10,32 +10,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from rewardloop import checkpoints
 from rewardloop.cli import demo
-from rewardloop.embedded import postgres, stack
+from rewardloop.embedded import stack
 from rewardloop.embedded.home import Home
 from rewardloop.errors import TrainingFailed
-from rewardloop.store import Store, versions
-from tests.integration.conftest import write_checkpoint
+from tests.integration.stub_home import stub_home
 
 
 @pytest.fixture
 async def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home whose served version is a small checkpoint for the stub engine."""
-    made = Home(tmp_path / "home")
-    made.create()
-    manifest = checkpoints.publish(
-        made.checkpoints, "base", lambda f: write_checkpoint(f, "base"), {"kind": "base"}
-    )
-    server, port = await postgres.start(made)
-    address = postgres.dsn(port, made.credentials().database_password)
-    store = Store(address.replace("postgresql:", "postgresql+psycopg:"))
-    await store.migrate()
-    async with store.transaction() as session:
-        await versions.add(session, "base", kind="base", parent=None, manifest=manifest)
-        await versions.set_serving(session, "base")
-    await store.close()
-    server.stop()
+    made = await stub_home(tmp_path / "home")
     on_the_stub = partial(stack.running, generator="generator.stub_engine")
     monkeypatch.setattr(demo, "running", on_the_stub)
     return made

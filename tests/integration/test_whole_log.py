@@ -16,15 +16,14 @@ from typing import Any
 import httpx
 import pytest
 
-from rewardloop import checkpoints, redaction, telemetry
-from rewardloop.embedded import postgres, stack
+from rewardloop import redaction, telemetry
+from rewardloop.embedded import stack
 from rewardloop.embedded.home import Home
 from rewardloop.errors import UpstreamUnavailable
-from rewardloop.store import Store, versions
 from rewardloop.store.outbox import ADVANCE, ROLLOUT
 from services.generator.stub_engine import Faults
 from services.worker.named_work import work_named
-from tests.integration.conftest import write_checkpoint
+from tests.integration.stub_home import stub_home
 
 PARTS = ("controller", "worker", "trainer", "judge", "generator.stub_engine", "api")
 STARTING = ("celery.", "kombu.", "uvicorn", "asyncio", "rewardloop.web")
@@ -34,21 +33,7 @@ STARTING = ("celery.", "kombu.", "uvicorn", "asyncio", "rewardloop.web")
 @pytest.fixture
 async def home(tmp_path: Path) -> Home:
     """A home whose served version is a small checkpoint for the stub engine."""
-    made = Home(tmp_path / "home")
-    made.create()
-    manifest = checkpoints.publish(
-        made.checkpoints, "base", lambda f: write_checkpoint(f, "base"), {"kind": "base"}
-    )
-    server, port = await postgres.start(made)
-    address = postgres.dsn(port, made.credentials().database_password)
-    store = Store(address.replace("postgresql:", "postgresql+psycopg:"))
-    await store.migrate()
-    async with store.transaction() as session:
-        await versions.add(session, "base", kind="base", parent=None, manifest=manifest)
-        await versions.set_serving(session, "base")
-    await store.close()
-    server.stop()
-    return made
+    return await stub_home(tmp_path / "home")
 
 
 async def failed_in_training(home: Home) -> dict[str, Any]:
