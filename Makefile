@@ -56,7 +56,7 @@ bench-filter: setup  ## The cost of filtering 100,000 new prompts
 formats: setup  ## Is each published dataset format read as its authors meant it?
 	$(RUN)/python -m benchmarks.formats
 
-security: setup  ## Attacks on the services: floods, keys, and 500 fuzzed requests an operation
+security: setup  ## Attacks: forged scores, floods, keys, checkpoints, and 500 fuzzed requests an operation
 	$(RUN)/python -m tests.security $(SECURITY_OPTIONS)
 
 clean:  ## Remove what was built (not your home folder's data)

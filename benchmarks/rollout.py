@@ -31,6 +31,7 @@ from rewardloop.embedded.home import Home
 from rewardloop.embedded.stack import running
 from rewardloop.lifecycle import ENDED
 from rewardloop.method import rubric
+from rewardloop.method.nonce import nonce_of
 from rewardloop.records import Message
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"
@@ -64,16 +65,17 @@ async def _raw_prompt(
 
     async def judge(text: str) -> int:
         turn: Message = {"role": "assistant", "content": text}
+        nonce = nonce_of(None)
         judged = await _post(
             session,
             {
                 "model": "policy",
-                "messages": rubric.render([*prompt, turn], judging.mode),
+                "messages": rubric.render([*prompt, turn], judging.mode, nonce=nonce),
                 "n": judging.num_judgements,
                 "temperature": judging.temperature,
                 "top_p": judging.top_p,
                 "max_tokens": judging.max_tokens,
-                "structured_outputs": {"regex": rubric.CONSTRAINED_PATTERN},
+                "structured_outputs": {"regex": rubric.constrained_pattern(nonce)},
             },
         )
         return int(judged["usage"]["completion_tokens"])

@@ -32,6 +32,8 @@ MIDDLE_LETTERS = 4.5
 SPREAD_LETTERS = 0.5
 _REQUEST = re.compile(r"<request>\n(.*?)\n</request>", re.DOTALL)
 _RESPONSE = re.compile(r"<response>\n(.*)\n</response>", re.DOTALL)
+_LAST_LINE = re.compile(r"^(.*): <total>\Z", re.MULTILINE)
+"""As it is asked for: "Score", and the call's nonce."""
 
 
 def brevity(response: str) -> float:
@@ -72,9 +74,11 @@ class RuleJudge:
         body: dict[str, Any] = await request.json()
         content = body["messages"][-1]["content"]
         prompt, response = _REQUEST.search(content), _RESPONSE.search(content)
+        signed = _LAST_LINE.search(content)
         assert prompt is not None, "the rubric's text has no request"
         assert response is not None, "the rubric's text has no response"
-        text = f"The rule decides.\nScore: {self.score(prompt[1], response[1]):.3f}"
+        assert signed is not None, "the rubric's text asks for no score"
+        text = f"The rule decides.\n{signed[1]}: {self.score(prompt[1], response[1]):.3f}"
         choices = [
             {
                 "index": index,

@@ -187,6 +187,8 @@ class UnscoredReason(StrEnum):
     """Why a judgement carries no score. Never stored as a number."""
 
     NO_SCORE = "no_score"
+    UNSIGNED = "unsigned"
+    """There is a score, but without the nonce of the call: it may be one that the judge quotes."""
     OUT_OF_RANGE = "out_of_range"
     CONFLICTING = "conflicting"
     TRUNCATED = "truncated"
@@ -225,8 +227,13 @@ class WrittenJudgement:
     rubric_version: str
     judge_version: str
     mode: JudgementMode
+    nonce: str | None
+    """What its score had to name; None where its rubric asks for none."""
     prompt_tokens: int
     completion_tokens: int
+    """Of this text and of those that were asked for in vain before it."""
+    unscored_before: tuple[UnscoredReason, ...] = ()
+    """Why what the judge wrote before it, for the same judgement, carries no score."""
 
 
 SCORE_DECIMALS = 9
@@ -239,6 +246,14 @@ MARGIN_DECIMALS = 6
 
 
 def mean_score(scores: Iterable[float | None]) -> float | None:
+    """The rounded mean of a response's scores; None unless more than half of its judgements
+    have one (2 of 3): the luck of a single one is no mean."""
+    asked = list(scores)
+    parsed = [score for score in asked if score is not None]
+    return mean_of_parsed(parsed) if 2 * len(parsed) > len(asked) else None
+
+
+def mean_of_parsed(scores: Iterable[float | None]) -> float | None:
     """The rounded mean of the scores that there are; None where there is none."""
     parsed = [score for score in scores if score is not None]
     return round(fmean(parsed), SCORE_DECIMALS) if parsed else None
@@ -276,6 +291,8 @@ class WrittenComparison:
     """Why there is no preference."""
     rubric_version: str
     judge_version: str
+    nonce: str | None
+    """What its preference had to name; None where no judge was reached."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from rewardloop.records import JudgementMode, Message
 REQUEST: Message = {"role": "user", "content": "What is 2 + 2?"}
 ANSWER: Message = {"role": "assistant", "content": "2 + 2 is 4."}
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+NONCE = "7f3a"
 
 
 @dataclass(frozen=True)
@@ -120,12 +121,12 @@ def it_ends_before_a_stop_string(engine: Engine) -> None:
 
 def it_holds_to_a_pattern(engine: Engine) -> None:
     (choice,) = engine.chat(
-        messages=rubric.render([REQUEST, ANSWER], JudgementMode.CONSTRAINED),
+        messages=rubric.render([REQUEST, ANSWER], JudgementMode.CONSTRAINED, nonce=NONCE),
         max_tokens=48,
-        structured_outputs={"regex": rubric.CONSTRAINED_PATTERN},
+        structured_outputs={"regex": rubric.constrained_pattern(NONCE)},
     )["choices"]
     text = choice["message"]["content"]
-    assert rubric.parse(text, choice["finish_reason"]).score is not None, text
+    assert rubric.parse(text, choice["finish_reason"], NONCE).score is not None, text
 
 
 def it_streams_to_an_end(engine: Engine) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.generator import RETRY_SECONDS
-from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again
+from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again, request_key
 from rewardloop.config import Judging
 from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
 from rewardloop.method.comparison import COMPARISON_VERSION
@@ -43,13 +44,33 @@ class JudgeClient:
     ) -> list[WrittenJudgement]:
         """`count` judgements of one response.
 
-        A request that the judge's engine refuses (it does not fit the context, say)
-        settles as judgements without a score.
+        Those that carry no score are asked for again, `judging.max_reasks` times. A request that
+        the judge's engine refuses (it does not fit the context, say) settles as judgements
+        without a score.
 
         Raises:
             UpstreamUnavailable: no answer, after retries.
             UpstreamMismatch: what answers is no judge, or its engine is not what it should be.
         """
+        written = await self._judge(prompt, response, judging, count, key)
+        for number in range(1, judging.max_reasks + 1):
+            vain = [i for i, found in enumerate(written) if _may_be_asked_again(found)]
+            if not vain:
+                break
+            again_key = request_key(key, "again", number, vain) if key else None
+            again = await self._judge(prompt, response, judging, len(vain), again_key)
+            for index, found in zip(vain, again, strict=True):
+                written[index] = _instead_of(written[index], found)
+        return written
+
+    async def _judge(
+        self,
+        prompt: Sequence[Message],
+        response: str,
+        judging: Judging,
+        count: int,
+        key: str | None,
+    ) -> list[WrittenJudgement]:
         try:
             answer = await self._ask(
                 prompt,
@@ -97,7 +118,7 @@ class JudgeClient:
             )
         except (UpstreamRejected, InvalidInput) as error:
             return WrittenComparison(
-                error.message, None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none"
+                error.message, None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none", None
             )
         (choice,) = choices_of(answer, 1, "the judge")
         return _comparison(choice)
@@ -131,8 +152,24 @@ def _refused(message: str, judging: Judging) -> WrittenJudgement:
         rubric_version=rubric_text(judging.rubric).version,
         judge_version="none",
         mode=judging.mode,
+        nonce=None,
         prompt_tokens=0,
         completion_tokens=0,
+    )
+
+
+def _may_be_asked_again(written: WrittenJudgement) -> bool:
+    """A request that was refused will be again."""
+    return written.verdict.reason not in (None, UnscoredReason.REFUSED)
+
+
+def _instead_of(vain: WrittenJudgement, found: WrittenJudgement) -> WrittenJudgement:
+    assert vain.verdict.reason is not None
+    return replace(
+        found,
+        prompt_tokens=vain.prompt_tokens + found.prompt_tokens,
+        completion_tokens=vain.completion_tokens + found.completion_tokens,
+        unscored_before=(*vain.unscored_before, vain.verdict.reason),
     )
 
 
@@ -149,6 +186,7 @@ def _judgements(answer: dict[str, Any], count: int) -> list[WrittenJudgement]:
                 rubric_version=choice["judgement"]["rubric_version"],
                 judge_version=choice["judgement"]["judge_version"],
                 mode=JudgementMode(choice["judgement"]["mode"]),
+                nonce=choice["judgement"]["nonce"],
                 prompt_tokens=prompt_tokens,
                 completion_tokens=num_tokens,
             )
@@ -183,4 +221,5 @@ def _comparison(choice: dict[str, Any]) -> WrittenComparison:
             reason=None if decided else UnscoredReason(found["reason"]),
             rubric_version=found["rubric_version"],
             judge_version=found["judge_version"],
+            nonce=found["nonce"],
         )

@@ -30,6 +30,9 @@ class Judging(Frozen):
     """The paper samples judgements as it samples candidates (section 3.1.2). 1.0 spares a CPU
     engine the sort of the whole vocabulary for each token."""
     max_tokens: int = Field(default=512, ge=8, le=8192)
+    max_reasks: int = Field(default=1, ge=0, le=5)
+    """How often a judgement that carries no score is asked for again. What the judge wrote in
+    vain is counted by its reason, and not kept."""
     rubric: Rubric = "additive"
     """What the judge is asked: `additive` (the paper's scheme of five points), `short` (a few
     lines, which small models follow better), or a template of one's own."""

@@ -11,14 +11,18 @@ PLACEHOLDER = re.compile(r"(?<!\{)\{(?P<name>[a-z_]+)\}(?!\})|\{\{(?P<literal>[a
 """`{request}` stands for the request; `{{request}}` is the word in braces. Other braces, such
 as those of a JSON object, are text."""
 REQUIRED = frozenset({"request", "response"})
-KNOWN = REQUIRED | {"max_words"}
+KNOWN = REQUIRED | {"max_words", "nonce"}
 MAX_CHARACTERS = 20_000
 SHIPPED = ("additive", "short")
 
 
 class RubricTemplate(Frozen):
     """The text of a rubric of the user's own. It is stored with the run, which so does not
-    depend on the file that it came from."""
+    depend on the file that it came from.
+
+    With `{nonce}` in the line that asks for the score (`Score {nonce}: <total>`), only a score
+    that names the call's nonce counts. Without it, a response that the judge quotes without any
+    mark of quotation may be read as its score."""
 
     template: str = Field(min_length=1, max_length=MAX_CHARACTERS)
 
@@ -34,8 +38,8 @@ class RubricTemplate(Frozen):
         if unknown := sorted(used - KNOWN):
             raise ValueError(
                 f"the rubric's template has {{{unknown[0]}}}, for which there is no text; use "
-                f"{{request}}, {{response}} and {{max_words}}, or write {{{{{unknown[0]}}}}} for "
-                "the word in braces"
+                f"{{request}}, {{response}}, {{nonce}} and {{max_words}}, or write "
+                f"{{{{{unknown[0]}}}}} for the word in braces"
             )
         return template
 

@@ -39,7 +39,7 @@ class JudgedRanking:
     ranks: tuple[int, ...]
     """0 is the best; equal ranks are a human tie."""
     scores: tuple[float | None, ...]
-    """The judge's `mean_score` of each response; None where no judgement parsed."""
+    """The judge's `mean_score` of each response; None where too few judgements parsed."""
     lengths: tuple[int, ...] | None = None
     """Characters of each response; None where they are not known."""
 

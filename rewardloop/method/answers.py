@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 
-from rewardloop.records import ScoredResponse, mean_score
+from rewardloop.records import ScoredResponse, mean_of_parsed, mean_score
 
 _LINE_END = re.compile("\r\n|[\r\x85\u2028\u2029]")
 _JOINERS = "\u200c\u200d"
@@ -70,7 +70,7 @@ def _one_of(samples: Sequence[ScoredResponse]) -> ScoredResponse:
     return replace(
         min(samples, key=lambda s: (s.is_cut, s.score is None, s.response_id)),
         score=mean_score(score for scores in known for score in scores),
-        scores=tuple(mean_score(at_index) for at_index in zip_longest(*known)),
+        scores=tuple(mean_of_parsed(at_index) for at_index in zip_longest(*known)),
     )
 
 

@@ -106,6 +106,7 @@ PAPER = (
     PaperValue("judging.temperature", "judge's temperature", (0.7,)),
     PaperValue("judging.top_p", "judge's top-p", (0.9,)),
     PaperValue("judging.mode", "how the model judges", ("free",)),
+    PaperValue("judging.max_reasks", "unscored judgements are asked for again", ()),
     PaperValue("pairing.policy.kind", "pairs", ("best_worst",)),
     PaperValue("pairing.min_margin", "least margin of a pair", (0.0,)),
     PaperValue("report.m2.num_pairs", "pairs that M2 learns from", (3964,)),

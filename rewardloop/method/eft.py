@@ -29,6 +29,8 @@ class Judged:
     score: float | None
     reason: UnscoredReason | None
     """Why there is no score."""
+    num_asked: int = 1
+    """How often the judge wrote until there was a score, or no more was asked."""
 
     def __post_init__(self) -> None:
         assert (self.score is None) != (self.reason is None)

@@ -6,28 +6,53 @@ begin a turn of the conversation that it stands in. Score lines in it are left a
 they are, since a judge's quotations do not count (see `own_words`). Knows no rubric.
 """
 
+# ruff: noqa: RUF001 (characters that look like ours)
+
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from rewardloop.method.control_tokens import defused
 from rewardloop.records import Message
 
+_LESS_THAN = re.compile("[<＜﹤]")
+_MAX_READ = 64
+"""Characters behind a `<` in which a tag's name is looked for, and before a colon a role's."""
+
 
 def escaping(*tags: str) -> Callable[[str], str]:
-    """A function that spells `<` as `&lt;` wherever a text opens or closes one of `tags`, and
-    defuses control tokens."""
-    # Possessive quantifiers keep this linear in what was written.
-    tag = re.compile(rf"<(?=\s*+/?+\s*+(?:{'|'.join(tags)})\b)", re.IGNORECASE)
+    """A function that spells `<` as `&lt;` wherever a reader sees a text open or close one of
+    `tags`, and defuses control tokens."""
+    tag = re.compile(rf"[\s/\\]*+(?:{'|'.join(tags)})\b", re.IGNORECASE)
+
+    def as_text(match: re.Match[str]) -> str:
+        behind = _as_read(match.string[match.end() : match.end() + _MAX_READ])
+        return "&lt;" if tag.match(behind) else match[0]
 
     def escaped(text: str) -> str:
-        return defused(tag.sub("&lt;", text))
+        return defused(_LESS_THAN.sub(as_text, text))
 
     return escaped
 
 
-_ROLE_LABEL = re.compile(
-    r"^([ \t]*+(?:system|user|assistant)[ \t]*+):", re.IGNORECASE | re.MULTILINE
+def _as_read(text: str) -> str:
+    """Compatible forms as their plain letters, without invisible characters."""
+    plain = unicodedata.normalize("NFKC", text)
+    return "".join(char for char in plain if unicodedata.category(char) != "Cf")
+
+
+_LINE_BREAKS = r"\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+_BEFORE_COLON = re.compile(
+    rf"((?:\A|[{_LINE_BREAKS}])[^:：﹕︓{_LINE_BREAKS}]{{1,{_MAX_READ}}}+)[:：﹕︓]"
 )
+_ROLE = re.compile(r"\s*(?:system|user|assistant)\s*", re.IGNORECASE)
+
+
+def _without_role_labels(text: str) -> str:
+    def as_text(match: re.Match[str]) -> str:
+        return f"{match[1]}&#58;" if _ROLE.fullmatch(_as_read(match[1])) else match[0]
+
+    return _BEFORE_COLON.sub(as_text, text)
 
 
 def transcript(messages: Sequence[Message]) -> str:
@@ -42,9 +67,7 @@ def material(messages: Sequence[Message]) -> str:
     that reads like the start of another turn ("assistant: ...") has `&#58;` for its colon."""
     if len(messages) == 1:
         return messages[0]["content"]
-    return transcript(
-        [{**m, "content": _ROLE_LABEL.sub(r"\1&#58;", m["content"])} for m in messages]
-    )
+    return transcript([{**m, "content": _without_role_labels(m["content"])} for m in messages])
 
 
 def split_response(conversation: Sequence[Message]) -> tuple[list[Message], str]:

@@ -76,14 +76,21 @@ class OwnWords:
     """As long as what was written."""
     unquoted: str
     """Thinking is blanked, quotations are not: where a final JSON object is looked for."""
+    written: str
+    """Nothing is blanked; full-width characters are narrow."""
     is_unfinished: bool
     """Thinking was begun and not ended; of it only the last line is left."""
+    thinking_ends: int
+    """The index behind the last mark that ends thinking; 0 where there is none."""
 
 
 def own_words(written: str) -> OwnWords:
-    thought_out, is_unfinished = _without_thinking(written.translate(_FULL_WIDTH))
+    written = written.translate(_FULL_WIDTH)
+    thought_out, is_unfinished = _without_thinking(written)
     unquoted = _WRAPPING.sub(_blank_match, thought_out)
-    return OwnWords(_without_quotations(unquoted), unquoted, is_unfinished)
+    ends = [mark.end() for mark in _THOUGHT_MARK.finditer(written) if not mark["opens"]]
+    text = _without_quotations(unquoted)
+    return OwnWords(text, unquoted, written, is_unfinished, ends[-1] if ends else 0)
 
 
 def _blank(text: str) -> str:

@@ -1,7 +1,7 @@
 """What a judge reads, and what is read from a judge. Pure text.
 
-Two invariants keep a response from scoring itself: a score is only ever searched
-in the judge's own words (see `own_words`), never in its prompt; and a response can
+Two invariants keep a response from scoring itself: a score counts only where it names
+the nonce of its call, which no response can know (see `nonce`); and a response can
 neither close the tags that enclose it nor spell a control token. The texts of the
 rubrics are in `rubrics`, the spellings of a score in `score_form`.
 """
@@ -18,18 +18,24 @@ from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 RUBRIC_VERSION = rubric_text("additive").version
 """That of the rubric that a judge is given unless asked otherwise."""
 
-CONSTRAINED_PATTERN = r"[A-Z][A-Za-z ,']{10,60}\.\nScore: [0-5]"
-"""Regular expression that the engine is held to in constrained mode: a short
-sentence, then the score. Its alphabet is kept small so that the grammar
-compiles at once."""
-
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
 
 
+def constrained_pattern(nonce: str | None) -> str:
+    """Regular expression that the engine is held to in constrained mode: a short sentence,
+    then the score. Its alphabet is kept small so that the grammar compiles at once."""
+    return rf"[A-Z][A-Za-z ,']{{10,60}}\.\nScore{f' {nonce}' if nonce else ''}: [0-5]"
+
+
 def render(
-    conversation: Sequence[Message], mode: JudgementMode, rubric: Rubric = "additive"
+    conversation: Sequence[Message],
+    mode: JudgementMode,
+    rubric: Rubric = "additive",
+    nonce: str | None = None,
 ) -> list[Message]:
     """The judge's prompt for a conversation whose last turn is the response to grade.
+
+    With None for the nonce it asks for a score without one.
 
     Raises:
         ValueError: the conversation does not end in an assistant's turn after a user's.
@@ -39,18 +45,20 @@ def render(
         "request": material(request),
         "response": response,
         "max_words": str(_MAX_WORDS[mode]),
+        "nonce": nonce or "",
     }
     return [{"role": "user", "content": rubric_text(rubric).fill(texts)}]
 
 
-def parse(completion: str, finish_reason: str | None = "stop") -> Verdict:
+def parse(completion: str, finish_reason: str | None = "stop", nonce: str | None = None) -> Verdict:
     """Read the score from what a judge wrote.
 
-    A score line stands alone on its line (`Score: 4`, `**Score: 4/5**`) or ends the last
-    one. What the judge quotes is not its score, and a total takes the place of its parts.
-    Lines that repeat the same number agree; different numbers conflict.
+    It names the call's nonce (`Score 7f3a: 4`, `**Score 7f3a: 4/5**`). With None for the
+    nonce, a score line stands alone on its line (`Score: 4`) or ends the last one, and what
+    the judge quotes is not its score. A total takes the place of its parts. Lines that repeat
+    the same number agree; different numbers conflict.
     """
-    found = read(completion, finish_reason, FORM)
+    found = read(completion, finish_reason, FORM, nonce)
     score, reason = found
     if score is None:
         return Verdict(None, reason)
@@ -59,9 +67,9 @@ def parse(completion: str, finish_reason: str | None = "stop") -> Verdict:
     return Verdict(score, None)
 
 
-def through_score(completion: str) -> str:
+def through_score(completion: str, nonce: str | None = None) -> str:
     """What a judge wrote up to its score; all of it where there is none.
 
     What it went on to write is no part of the judgement, and may be cut in the middle.
     """
-    return through_verdict(completion, FORM)
+    return through_verdict(completion, FORM, nonce)

@@ -15,11 +15,12 @@ import re
 from math import inf
 from typing import Any
 
-from rewardloop.method.verdict_form import PICTURES, REPORTS, Form
+from rewardloop.method.nonce import MARK
+from rewardloop.method.verdict_form import PICTURES, REPORTS, Form, signed_by
 
 MAX_SCORE = 5
 
-_NUMBER = r"\d++(?:\.\d++)?+"
+_NUMBER = r"[0-9]++(?:\.[0-9]++)?+(?!\d)"  # ASCII: what is no digit of ours is no score
 
 # The parts of a score's line, from left to right.
 
@@ -77,6 +78,9 @@ _SCALE = rf"""
 """What may follow the number: its unit, and the scale that it is of."""
 
 _LINE_END = rf"[|. \t\r*_!`\"'”)\]>{PICTURES}]*+ $"
+
+_CLOSING = r"(?: [>\])}*_`$ \t] | </\w{1,9}> ){0,8}+"
+"""Behind a number that names its nonce. No quotation mark: what that opens is somebody else's."""
 
 _IN_BRACKETS = r"""
     \( [^()\n\d]{0,300} \)                                        # "(good, but short)"
@@ -163,6 +167,26 @@ _SENTENCE_END = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 
+_SIGNED = re.compile(
+    rf"""
+    (?: (?P<total>
+            (?: total|final|overall | (?:revised|corrected|adjusted|updated)(?=[ ](?:total|score)) )
+            (?: [ ](?: score | rating | grade | verdict | points? | number[ ]of[ ]points ) )?+ )
+        (?: [^\w\n{MARK}] | _ ){{0,4}}+ )?+
+    {signed_by("score")}
+    (?: (?: [0-9]++ [ ]*+ \+ [ ]*+ )++ [0-9]++ [ ]*+ = [ *_]*+ )?+    # the sum: "1 + 1 + 2 = 4"
+    (?P<score> [-−]?{_NUMBER} )
+    (?! [^\W_]    # "4th"
+      | [> \t*_]*+ (?: [+=] | (?: [-–—,] | to\b | or\b | and\b ) [ \t]*+ \d ) )    # "0 - 5"
+    {_CLOSING}
+    (?: {_UNIT} [*_ \t]{{0,4}}+ \(?+ (?: / | out[ ]of | of ) [ \t]*+ (?: a[ ]maximum[ ]of[ ] )?+
+        (?P<scale> {_NUMBER} ) )?+
+    {_CLOSING}
+    (?(below) {_UNIT} {_LINE_END} )
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+
 _MAY_GO_ON = re.compile(
     r"""
     \d (?: \.                                          # "Score: 4." may become 4.5
@@ -217,6 +241,7 @@ def _json_points(value: Any) -> float | None:
 FORM: Form[float] = Form(
     line=_LINE,
     whole_last_line=_WHOLE_LAST_LINE,
+    signed=_SIGNED,
     sentence_end=_SENTENCE_END,
     keys=_KEYS,
     value=_points,

@@ -1,10 +1,12 @@
 """What a judge's text says in the end: its verdict, or why it has none. Pure text.
 
 Shared by the rubric (a score) and the comparison (a preference), which give the
-form that they ask for. Invariants: only the judge's own words count (`own_words`);
-the first verdict is the one, and what the judge invents after it (another request,
-another response) is neither read nor trained on; a text that was cut has a verdict
-only where its last line is a whole one. `docs/decisions/0014` gives the reasons.
+form that they ask for. Invariants: where the call had a nonce, only a verdict that
+names it counts, wherever it stands (`nonce`); where it had none, only the judge's own
+words count (`own_words`); the first verdict is the one, and what the judge invents
+after it (another request, another response) is neither read nor trained on; a text that
+was cut has a verdict only where its last line is a whole one. `docs/decisions/0014` and
+`0025` give the reasons.
 """
 
 # ruff: noqa: RUF001 (judges write these characters)
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Generic
 
 from rewardloop.method.final_object import final_object
+from rewardloop.method.nonce import marked
 from rewardloop.method.own_sentence import is_own_sentence
 from rewardloop.method.own_words import OwnWords, lines_of, own_words
 from rewardloop.method.verdict_form import Form, Found, T
@@ -48,31 +51,91 @@ class _Judgement(Generic[T]):
     end: int
     goes_on: bool
     """The judge went on to another example."""
+    in_thinking: bool = False
+    """There are signed verdicts in thinking alone."""
 
 
 def read(
-    written: str, finish_reason: str | None, form: Form[T]
+    written: str, finish_reason: str | None, form: Form[T], nonce: str | None
 ) -> tuple[T | None, UnscoredReason | None]:
-    """The verdict, or why there is none: one of the two is None."""
-    own = own_words(written)
-    judgement = _judgement(own, form)
-    cut = str(finish_reason or "").lower() in _CUT
-    if own.is_unfinished and cut:
-        return None, UnscoredReason.TRUNCATED
-    if (cut or own.is_unfinished) and not _ends_in_verdict(own, judgement, form):
+    """The verdict, or why there is none: one of the two is None. `nonce` is the call's; with
+    None a verdict needs none."""
+    own, judgement = _own_judgement(written, form, nonce)
+    is_cut = str(finish_reason or "").lower() in _CUT
+    lacks_its_end = _unsigned_lacks_its_end if nonce is None else _signed_lacks_its_end
+    if lacks_its_end(own, judgement, form, is_cut):
         return None, UnscoredReason.TRUNCATED
     if not judgement.verdicts:
-        return None, UnscoredReason.NO_SCORE
+        unsigned = nonce is not None and _judgement(own, form).verdicts
+        return None, UnscoredReason.UNSIGNED if unsigned else UnscoredReason.NO_SCORE
     values = {found.value for found in judgement.verdicts}
     return (values.pop(), None) if len(values) == 1 else (None, UnscoredReason.CONFLICTING)
 
 
-def through_verdict(written: str, form: Form[Any]) -> str:
+def through_verdict(written: str, form: Form[Any], nonce: str | None) -> str:
     """What was written up to its first verdict; all of it where there is none."""
-    judgement = _judgement(own_words(written), form)
+    _, judgement = _own_judgement(written, form, nonce)
     if not judgement.verdicts:
         return written
     return written[: min(found.end for found in judgement.verdicts)].rstrip()
+
+
+def _own_judgement(
+    written: str, form: Form[T], nonce: str | None
+) -> tuple[OwnWords, _Judgement[T]]:
+    if nonce is None:
+        own = own_words(written)
+        return own, _judgement(own, form)
+    own = own_words(marked(written, nonce))
+    return own, _signed_judgement(own, form)
+
+
+def _signed_judgement(own: OwnWords, form: Form[T]) -> _Judgement[T]:
+    """The verdicts that name the nonce: those behind all thinking, else those outside of it,
+    else drafts in it. For a mark of thinking may be quoted, and must not hide a verdict."""
+    behind = " " * own.thinking_ends + own.unquoted[own.thinking_ends :]
+    for text, in_thinking in ((behind, False), (own.unquoted, False), (own.written, True)):
+        found = [_found(match, form) for match in form.signed.finditer(text)]
+        if found:
+            return _signed(found, text, in_thinking=in_thinking)
+    return _Judgement([], len(own.text), goes_on=False)
+
+
+def _signed(found: list[Found[T]], text: str, *, in_thinking: bool) -> _Judgement[T]:
+    """A line like `user:` may begin another example, or be quoted: behind it only a total counts,
+    where there was none before."""
+    end = _start_of_other_example(text, found[0].end)
+    before = [verdict for verdict in found if verdict.end <= end]
+    if not any(verdict.is_total for verdict in before):
+        before += [verdict for verdict in found if verdict.end > end and verdict.is_total]
+    return _Judgement(_without_parts(before), end, end < len(text), in_thinking)
+
+
+def _start_of_other_example(text: str, after: int) -> int:
+    starts = (at for at, line in lines_of(text) if at >= after and _OTHER_EXAMPLE.match(line))
+    return next(starts, len(text))
+
+
+def _signed_lacks_its_end(
+    own: OwnWords, judgement: _Judgement[Any], form: Form[Any], is_cut: bool
+) -> bool:
+    """A text that was cut has the verdict of any whole line: no quotation can be one."""
+    if not is_cut:
+        return False
+    if not judgement.verdicts or judgement.in_thinking:
+        return True
+    rest = own.written[max(found.end for found in judgement.verdicts) :]
+    if own.is_unfinished:  # a verdict on the last line is a draft
+        return "\n" not in rest.rstrip()
+    return "\n" not in rest and not _ends_in_verdict(own, judgement, form)
+
+
+def _unsigned_lacks_its_end(
+    own: OwnWords, judgement: _Judgement[Any], form: Form[Any], is_cut: bool
+) -> bool:
+    if own.is_unfinished and is_cut:
+        return True
+    return (is_cut or own.is_unfinished) and not _ends_in_verdict(own, judgement, form)
 
 
 def _ends_in_verdict(own: OwnWords, judgement: _Judgement[Any], form: Form[Any]) -> bool:

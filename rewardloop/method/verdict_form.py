@@ -4,10 +4,14 @@ The kinds are a score (`score_form`) and a preference (`comparison`); `verdict` 
 their forms. Knows no text.
 """
 
+# ruff: noqa: RUF001 (judges write these characters)
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
+
+from rewardloop.method.nonce import MARK, NUM_DIGITS
 
 T = TypeVar("T")
 """What a verdict is: a score or a preference."""
@@ -16,6 +20,28 @@ PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff\ufe0f"
 """Arrows, marks and emoji, for a character class: what judges put around a verdict."""
 REPORTS = r"says?|said|claims?|writes?|wrote|asks?|demands?|itself|quot\w{1,5}"
 """Words after a verdict by which it is somebody else's."""
+
+_NO_JOINT = rf"\w\n.,;!?&/+−{MARK}"
+"""What ends a sentence, or begins another word or number."""
+
+
+def signed_by(label: str) -> str:
+    """The nonce with what joins it to the verdict behind it, as a verbose pattern.
+
+    A nonce that is merely mentioned ("I shall name 7f3a") joins nothing, unless `label` stands
+    right before it.
+    """
+    return rf"""
+    {MARK}++ (?P<labelled> (?<={label}[ ]{MARK * NUM_DIGITS}) )?+
+    (?: [^{_NO_JOINT}:=|–—-] | _ ){{0,6}}+    # then the scale, "(0-5)"
+    (?: (?<=[(]) [^()\n]{{1,12}} \) [ ]?+ )?+
+    (?P<joined>
+        (?: [:=|] | [-–—](?=[ \t]) | is[ ] )
+        (?: <(?:total|which|score)> | \\boxed\{{ | [^{_NO_JOINT}-] | _ ){{0,10}}+
+    )?+
+    (?(joined) | (?(labelled) | (?!) ) )
+    (?P<below> \n [\n*_#> \t]{{0,12}}+ )?+
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +52,8 @@ class Form(Generic[T]):
     """One that stands alone on its line, or on this line and the next."""
     whole_last_line: re.Pattern[str]
     """What counts too where it is the whole last line."""
+    signed: re.Pattern[str]
+    """One that names the nonce of its call, wherever it stands in a text that is `marked`."""
     sentence_end: re.Pattern[str]
     """How the last line may end, after words of the judge's own."""
     keys: frozenset[str]

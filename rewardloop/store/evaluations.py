@@ -287,6 +287,7 @@ async def add_comparison(
             reason=written.reason,
             rubric_version=written.rubric_version,
             judge_version=written.judge_version,
+            nonce=written.nonce,
         )
         .on_conflict_do_nothing()
     )

@@ -263,6 +263,8 @@ async def add_judgements(
                     "reason": judgement.verdict.reason,
                     "rubric_version": judgement.rubric_version,
                     "judge_version": judgement.judge_version,
+                    "nonce": judgement.nonce,
+                    "unscored_before": list(judgement.unscored_before),
                 }
                 for index, judgement in zip(item.missing, written, strict=True)
             ]
@@ -298,6 +300,7 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
             RankedJudgement.id,
             RankedJudgement.score,
             RankedJudgement.reason,
+            1 + func.cardinality(RankedJudgement.unscored_before),
         )
         .join(RankedJudgement, RankedJudgement.ranked_response_id == RankedResponse.id)
         .where(RankedJudgement.assessment_id == assessment_id)
@@ -305,10 +308,10 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
     )
     ranks: dict[tuple[int, int], tuple[int, int]] = {}
     judged: dict[tuple[int, int], list[Judged]] = {}
-    for prompt_id, response_id, rank, length, judgement_id, score, reason in rows:
+    for prompt_id, response_id, rank, length, judgement_id, score, reason, num_asked in rows:
         ranks[prompt_id, response_id] = rank, length
         judged.setdefault((prompt_id, response_id), []).append(
-            Judged(judgement_id, score, UnscoredReason(reason) if reason else None)
+            Judged(judgement_id, score, UnscoredReason(reason) if reason else None, num_asked)
         )
     by_prompt: dict[int, list[JudgedResponse]] = {}
     for (prompt_id, response_id), found in judged.items():
@@ -342,11 +345,14 @@ async def eft_examples(
 ) -> list[dict[str, Any]]:
     """(judge's prompt, judgement as far as its score) of every kept judgement.
 
-    The prompt is that of free judging by the rubric `asked`, as M1 will be asked. M1 shall
-    learn to end at the score, whatever this judge went on to write.
+    The prompt is that of free judging by the rubric `asked`, as M1 will be asked, with the
+    nonce that the judgement names, as M1 is to name its own. M1 shall learn to end at the score,
+    whatever this judge went on to write.
     """
     rows = await session.execute(
-        select(Prompt.messages, RankedResponse.text, RankedJudgement.raw_text)
+        select(
+            Prompt.messages, RankedResponse.text, RankedJudgement.raw_text, RankedJudgement.nonce
+        )
         .join(RankedResponse, RankedResponse.prompt_id == Prompt.id)
         .join(RankedJudgement, RankedJudgement.ranked_response_id == RankedResponse.id)
         .join(EftExample, EftExample.ranked_judgement_id == RankedJudgement.id)
@@ -359,10 +365,11 @@ async def eft_examples(
                 [*messages, {"role": "assistant", "content": answer}],  # type: ignore[list-item]
                 JudgementMode.FREE,
                 asked,
+                nonce,
             ),
-            "completion": rubric.through_score(judgement),
+            "completion": rubric.through_score(judgement, nonce),
         }
-        for messages, answer, judgement in rows
+        for messages, answer, judgement, nonce in rows
     ]
 
 

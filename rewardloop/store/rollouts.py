@@ -355,6 +355,8 @@ def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) ->
         "mode": judgement.mode,
         "rubric_version": judgement.rubric_version,
         "judge_version": judgement.judge_version,
+        "nonce": judgement.nonce,
+        "unscored_before": list(judgement.unscored_before),
         "prompt_tokens": judgement.prompt_tokens,
         "completion_tokens": judgement.completion_tokens,
     }

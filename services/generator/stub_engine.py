@@ -35,7 +35,6 @@ from starlette.routing import Route
 
 from rewardloop import checkpoints, telemetry
 from rewardloop.config import load_settings
-from rewardloop.method import comparison, rubric
 from services.generator import gate
 from services.generator.chat_request import text_of
 from services.generator.launch import initial_checkpoint
@@ -49,17 +48,17 @@ from services.generator.stub_faults import (
     poison_of,
     poisoned,
 )
+from services.generator.stub_verdict import (
+    AskedVerdict,
+    asked_by_pattern,
+    asked_by_prompt,
+    without_nonce,
+)
 
 __all__ = ["PAGE", "Faults", "StubEngine", "make_app"]
 
-JUDGE_PROMPT_END = "Score: <total>"
-"""How the rubric's prompt ends; an answer to it ends in a score."""
-COMPARISON_PROMPT_END = "Better: <which>"
-"""How a comparison's prompt ends; an answer to it ends in a preference."""
-PATTERNS = {
-    rubric.CONSTRAINED_PATTERN: JUDGE_PROMPT_END,
-    comparison.CONSTRAINED_PATTERN: COMPARISON_PROMPT_END,
-}
+POISONED_VERDICT = "Score"
+"""The verdict whose askers suffer the poison of a prompt that names the judge."""
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "kettle"]
 
 
@@ -171,28 +170,27 @@ class StubEngine:
             raise Refused(500, "InternalServerError", "EngineCore encountered an issue.")
         return fate
 
-    def write(self, prompt: str, index: int, *, pattern: str | None = None) -> str:
-        """The text of sample `index` of `prompt`, in the form of `pattern` if one is given.
+    def write(self, prompt: str, index: int, *, forced: AskedVerdict | None = None) -> str:
+        """The text of sample `index` of `prompt`, in the form of `forced` if a verdict is.
 
         Free text names the weights that are loaded.
         """
-        asked = "" if self.faults.repeats_itself else f"{prompt}\0{index}"
+        asked = "" if self.faults.repeats_itself else f"{without_nonce(prompt)}\0{index}"
         chance = Random(f"{self._folder.name}\0{asked}")
         words = " ".join(chance.choices(WORDS, k=chance.randint(4, 24)))
-        score = chance.randint(0, 5) if self.faults.fixed_score is None else self.faults.fixed_score
-        last_lines = {
-            JUDGE_PROMPT_END: f"Score: {score}",
-            COMPARISON_PROMPT_END: f"Better: {chance.choice(['first', 'second', 'tie'])}",
-        }
-        if pattern is not None:
-            return f"The answer {words[:40].rstrip()}.\n{last_lines[PATTERNS[pattern]]}"
+        if forced is not None:
+            return f"The answer {words[:40].rstrip()}.\n{self._verdict(forced, chance)}"
         text = f"[{self._folder.name}] {words}"
         if self.faults.writes_nul:
             text += " \x00"
-        for end, last_line in last_lines.items():
-            if prompt.rstrip().endswith(end) and chance.random() >= self.faults.unscored_rate:
-                return f"{text}\n{last_line}"
-        return text
+        verdict = asked_by_prompt(prompt)
+        if verdict is None:
+            return text
+        line = self._verdict(verdict, chance)
+        return text if chance.random() < self.faults.unscored_rate else f"{text}\n{line}"
+
+    def _verdict(self, asked: AskedVerdict, chance: Random) -> str:
+        return asked.line(chance, self.faults.fixed_score)
 
     def prompt_logprobs(self, tokens: list[int]) -> list[dict[str, dict[str, float]] | None]:
         """Log-probability of each token given those before it; the first has none.
@@ -314,13 +312,13 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         answer = _Written(chat, num_words, [("stub", "length")]).body()
         answer["choices"][0]["prompt_logprobs"] = logprobs
         return JSONResponse(answer)
-    pattern = _pattern(body)
-    poison = poison_of(prompt, JUDGE_PROMPT_END) if engine.faults.heeds_poison else None
+    forced = _forced(body)
+    poison = _poison_of(prompt) if engine.faults.heeds_poison else None
     num = body.get("n") or 1
-    async with engine.request(num_words, asked=f"{prompt}\0{num}\0{pattern}") as fate:
+    async with engine.request(num_words, asked=f"{prompt}\0{num}\0{forced}") as fate:
         if poison is not None:
             await _suffer(poison)
-        whole = [engine.write(prompt, index, pattern=pattern) for index in range(num)]
+        whole = [engine.write(prompt, index, forced=forced) for index in range(num)]
     texts = [_stopped(text, body.get("stop")) for text in whole]
     asked = body.get("max_tokens") or body.get("max_completion_tokens") or engine.max_model_len
     room = min(asked, engine.max_model_len - num_words)
@@ -357,11 +355,19 @@ def _content(content: Any) -> str:
     return "\n".join(str(text_of(part)) for part in parts)
 
 
-def _pattern(body: dict[str, Any]) -> str | None:
+def _poison_of(prompt: str) -> str | None:
+    asked = asked_by_prompt(prompt)
+    return poison_of(prompt, is_judged=asked is not None and asked.name == POISONED_VERDICT)
+
+
+def _forced(body: dict[str, Any]) -> AskedVerdict | None:
     pattern: str | None = (body.get("structured_outputs") or {}).get("regex")
-    if pattern is not None and pattern not in PATTERNS:
+    if pattern is None:
+        return None
+    forced = asked_by_pattern(pattern)
+    if forced is None:
         raise Refused(400, "BadRequestError", "the stub only knows the judge's patterns")
-    return pattern
+    return forced
 
 
 def _stopped(text: str, stop: str | list[str] | None) -> str:

@@ -125,10 +125,10 @@ class CutResponse(JSONResponse):
         await super().__call__(scope, receive, send_half)
 
 
-def poison_of(prompt: str, judge_prompt_end: str) -> str | None:
-    """The kind of the fault that the prompt names."""
+def poison_of(prompt: str, *, is_judged: bool) -> str | None:
+    """The kind of the fault that the prompt names, if it befalls this one."""
     found = POISON.search(prompt)
-    if found is None or (found["judge"] and not prompt.rstrip().endswith(judge_prompt_end)):
+    if found is None or (found["judge"] and not is_judged):
         return None
     return found["kind"]
 

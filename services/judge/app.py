@@ -4,7 +4,7 @@
     GET  /v1/models
 
 Each choice carries, beside its message, a `judgement` object: status (`scored`
-or `unscored`), score, reason, mode, rubric_version, judge_version. A request with
+or `unscored`), score, reason, mode, nonce, rubric_version, judge_version. A request with
 `compare_with`, a second response, gets a `comparison` instead: status (`decided`
 or `undecided`), preference, and the rest alike. Streamed, either comes with the
 choice's last chunk. A request names its `rubric`, so each judge stays stateless: any
@@ -25,19 +25,11 @@ from rewardloop import __version__, telemetry
 from rewardloop.clients.completions import choices_of, text_of, usage_of
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
-from rewardloop.errors import (
-    InvalidInput,
-    Unauthorized,
-    UpstreamMismatch,
-    UpstreamUnavailable,
-)
-from rewardloop.method import comparison, rubric
-from rewardloop.method.enclosure import split_response
-from rewardloop.method.rubrics import rubric_text
-from rewardloop.records import JudgementMode, Message
+from rewardloop.errors import Unauthorized, UpstreamMismatch, UpstreamUnavailable
 from services.front import Limits, one_key
 from services.headers import SafeHeaders
 from services.judge.answers_by_key import AnswersByKey, RequestKey
+from services.judge.judge_call import JudgeCall
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
 from services.named import NamesWork
@@ -96,13 +88,14 @@ def make_app(settings: Settings) -> FastAPI:
     async def judge(
         request: JudgeRequest, headers: Annotated[RequestKey, Header()]
     ) -> JSONResponse | StreamingResponse:
-        body = upstream_request(request, settings.judge_upstream_model)
+        asked = JudgeCall.of(request, headers.x_request_key)
+        body = asked.body(settings.judge_upstream_model)
         if request.stream:
-            lines = _stream(upstream, body, request)
+            lines = _stream(upstream, body, asked)
             first = await anext(lines)  # an error comes before the headers are sent
             return StreamingResponse(errors_told(first, lines), media_type="text/event-stream")
 
-        make = partial(_made, upstream, request, body)
+        make = partial(_made, upstream, asked, body)
         answer, again = await given.get(headers, request, body, make)
         return AsciiJsonResponse(answer, headers=again)
 
@@ -111,7 +104,7 @@ def make_app(settings: Settings) -> FastAPI:
 
 async def _made(
     upstream: httpx.AsyncClient,
-    request: JudgeRequest,
+    asked: JudgeCall,
     body: dict[str, Any],
     upstream_headers: dict[str, str],
 ) -> dict[str, Any]:
@@ -125,7 +118,7 @@ async def _made(
             json=body,
             headers=upstream_headers,
         )
-    return _judged(answer, request, upstream.base_url)
+    return _judged(answer, asked, upstream.base_url)
 
 
 class AsciiJsonResponse(JSONResponse):
@@ -156,100 +149,22 @@ def _own_key_refused(engine: object) -> Iterator[None]:
         ) from error
 
 
-def upstream_request(request: JudgeRequest, model: str) -> dict[str, Any]:
-    """What the engine is asked: the rendered rubric, and its form where that is forced.
-
-    Raises:
-        InvalidInput: the conversation does not end in a response to a user.
-    """
-    compares = request.compare_with is not None
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": _rendered(request),
-        "n": request.n,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "max_tokens": request.max_completion_tokens or request.max_tokens,
-    }
-    if request.judgement_mode is JudgementMode.CONSTRAINED:
-        pattern = comparison.CONSTRAINED_PATTERN if compares else rubric.CONSTRAINED_PATTERN
-        body["structured_outputs"] = {"regex": pattern}
-    if request.stream:
-        body |= {"stream": True, "stream_options": request.stream_options.model_dump()}
-    return body
-
-
-def _rendered(request: JudgeRequest) -> list[Message]:
-    conversation = [turn.as_message() for turn in request.messages]
-    try:
-        if request.compare_with is None:
-            return rubric.render(conversation, request.judgement_mode, request.rubric)
-        asked, first = split_response(conversation)
-        return comparison.render(asked, first, request.compare_with, request.judgement_mode)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error
-
-
-def _judged(answer: dict[str, Any], request: JudgeRequest, engine: object) -> dict[str, Any]:
-    choices = choices_of(answer, request.n, f"the judging engine {engine}")
+def _judged(answer: dict[str, Any], asked: JudgeCall, engine: object) -> dict[str, Any]:
+    choices = choices_of(answer, asked.request.n, f"the judging engine {engine}")
     version = judge_version(answer)
     for choice in choices:
-        choice |= _reading(text_of(choice), choice.get("finish_reason"), request, version)
+        choice |= asked.reading(text_of(choice), choice.get("finish_reason"), version)
     prompt_tokens, completion_tokens = usage_of(answer)
     telemetry.TOKENS.labels("judge", "completion").inc(completion_tokens)
     telemetry.TOKENS.labels("judge", "prompt").inc(prompt_tokens)
     return {**answer, "choices": choices, "model": "judge"}
 
 
-def _reading(
-    text: str, finish_reason: str | None, request: JudgeRequest, judge_version: str
-) -> dict[str, dict[str, Any]]:
-    """What a choice gains: its judgement or its comparison."""
-    if request.compare_with is None:
-        return {"judgement": judgement(text, finish_reason, request, judge_version)}
-    return {"comparison": compared(text, finish_reason, request.judgement_mode, judge_version)}
-
-
-def judgement(
-    text: str, finish_reason: str | None, request: JudgeRequest, judge_version: str
-) -> dict[str, Any]:
-    """The parsed form of one written judgement."""
-    verdict = rubric.parse(text, finish_reason)
-    telemetry.JUDGEMENTS.labels(verdict.reason or "scored").inc()
-    return {
-        "status": "unscored" if verdict.score is None else "scored",
-        "score": verdict.score,
-        "reason": verdict.reason,
-        "mode": request.judgement_mode,
-        "rubric_version": rubric_text(request.rubric).version,
-        "judge_version": judge_version,
-    }
-
-
-def compared(
-    text: str, finish_reason: str | None, mode: JudgementMode, judge_version: str
-) -> dict[str, Any]:
-    """The parsed form of one written comparison. No judgement, so not counted as one."""
-    preference, reason = comparison.parse(text, finish_reason)
-    return {
-        "status": "undecided" if preference is None else "decided",
-        "preference": preference,
-        "reason": reason,
-        "mode": mode,
-        "rubric_version": comparison.COMPARISON_VERSION,
-        "judge_version": judge_version,
-    }
-
-
 async def _stream(
-    upstream: httpx.AsyncClient, body: dict[str, Any], request: JudgeRequest
+    upstream: httpx.AsyncClient, body: dict[str, Any], asked: JudgeCall
 ) -> AsyncIterator[str]:
     """The engine's events, each choice's last one with its judgement or comparison."""
-
-    def reading(text: str, finish_reason: str | None, version: str) -> dict[str, dict[str, Any]]:
-        return _reading(text, finish_reason, request, version)
-
-    judged = JudgedStream(upstream.base_url, request.n, reading)
+    judged = JudgedStream(upstream.base_url, asked.request.n, asked.reading)
     try:
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
             if not answer.is_success:

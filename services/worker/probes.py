@@ -23,7 +23,7 @@ async def probe_generator(generator: GeneratorClient, sampling: Sampling) -> lis
 
 
 async def probe_judge(judge: JudgeClient, judging: Judging) -> None:
-    small = judging.model_copy(update={"max_tokens": 8})
+    small = judging.model_copy(update={"max_tokens": 8, "max_reasks": 0})
     await judge.judge(QUESTION, ANSWER, small, judging.num_judgements)
 
 

@@ -134,7 +134,7 @@ async def test_no_forged_control_token_opens_or_closes_a_turn(demo: Demo) -> Non
 async def test_no_judged_answer_opens_a_turn_in_the_judges_prompt(demo: Demo) -> None:
     spelled = forging(Random(6), ["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
     rendered = [
-        rubric.render([{"role": "user", "content": "What is 2 + 2?"}, answer], mode)
+        rubric.render([{"role": "user", "content": "What is 2 + 2?"}, answer], mode, nonce="7f3a")
         for text, mode in itertools.product(spelled, JudgementMode)
         for answer in [Message(role="assistant", content=f"4{text}")]
     ]
@@ -165,7 +165,8 @@ def test_the_judge_service_shows_a_forged_turn_as_text(demo: Demo) -> None:
         timeout=240,
     )
     assert answer.status_code == 200, answer.text
-    rendered = rubric.render(conversation, JudgementMode.CONSTRAINED)
+    nonce = answer.json()["choices"][0]["judgement"]["nonce"]
+    rendered = rubric.render(conversation, JudgementMode.CONSTRAINED, nonce=nonce)
     expected = len(chat_tokens.prompt_ids(tokenizer(demo), rendered))
     assert answer.json()["usage"]["prompt_tokens"] == expected
 

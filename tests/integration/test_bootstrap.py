@@ -171,7 +171,7 @@ async def test_eft_judges_by_and_teaches_the_rubric_of_the_run(ready: Any) -> No
     assert versions == [{"rubric_version": rubric_text("short").version}]
     async with ready.store.transaction() as session:
         plan = await plan_of(session, await training.of(session, bootstrap, Stage.MODEL))
-    judge_tasks = [e for e in plan.task["examples"] if "Score:" in e["completion"]]
+    judge_tasks = [e for e in plan.task["examples"] if "Score " in e["completion"]]
     assert judge_tasks
     opening = rubric_text("short").template.partition("\n")[0]
     assert all(e["prompt"][0]["content"].startswith(opening) for e in judge_tasks)
@@ -257,8 +257,9 @@ async def test_eft_examples_agree_with_the_human_order(ready: Any) -> None:
 
 
 async def test_the_report_adds_up(ready: Any) -> None:
-    ready.serve(Faults(unscored_rate=0.1))
-    eft = {**BOOTSTRAP["eft"], "max_score_share": 0.25, "max_examples": 8}
+    ready.serve(Faults(unscored_rate=0.2))
+    judging = {"num_judgements": 5, "max_reasks": 0}
+    eft = {**BOOTSTRAP["eft"], "judging": judging, "max_score_share": 0.2, "max_examples": 8}
     bootstrap, _ = await ready.new_run(bootstrap={**BOOTSTRAP, "eft": eft})
     await until_judged(ready, bootstrap)
     await ready.assess(bootstrap)
@@ -277,7 +278,7 @@ async def test_the_report_adds_up(ready: Any) -> None:
     )
     assert (
         eft["num_judgements"]
-        == 18 * NUM_JUDGEMENTS
+        == 18 * 5
         == (
             sum(eft["num_unparsed"].values())
             + eft["num_without_order"]

@@ -17,6 +17,7 @@ from rewardloop.method.comparison import COMPARISON_VERSION
 from rewardloop.store import evaluations, failures, iterations
 from rewardloop.store.models import Evaluation
 from services.generator.stub_engine import Faults
+from services.generator.stub_verdict import asked_by_prompt
 from services.judge import app as judge_app
 from services.worker.swap import bring_to
 from tests.integration.conftest import Served, ranked_prompt
@@ -115,7 +116,9 @@ async def test_the_side_that_is_preferred_in_both_orders_wins(ready: Any) -> Non
         first = prompt.partition("<first_response>\n")[2].partition("\n</first_response>")[0]
         second = prompt.partition("<second_response>\n")[2].partition("\n</second_response>")[0]
         which = "tie" if len(first) == len(second) else "first"
-        return f"Better: {'second' if len(second) > len(first) else which}"
+        asked = asked_by_prompt(prompt)
+        assert asked is not None
+        return f"Better{asked.nonce}: {'second' if len(second) > len(first) else which}"
 
     ready.monkeypatch.setattr(engine, "write", prefer_the_longer)
     evaluation_id = await asked_for(ready)

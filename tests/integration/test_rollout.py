@@ -63,7 +63,9 @@ async def test_each_prompt_gets_4_responses_and_each_response_3_judgements(
     assert {row["weight_version"] for row in responses} == {"base"}
     assert all(row["text"].startswith("[base] ") for row in responses)
     assert {row["judge_version"] for row in judgements} == {"base"}
-    assert all(row["raw_text"].endswith(f"Score: {row['score']:.0f}") for row in judgements)
+    assert all(
+        row["raw_text"].endswith(f"Score {row['nonce']}: {row['score']:.0f}") for row in judgements
+    )
     assert {row["state"] for row in asked} == {"done"}
     assert engine.num_requests == 6 + 24  # one for each prompt, one for each response
     # What is charged to the samples adds up to what the engine said.
@@ -178,6 +180,41 @@ async def test_judgements_without_a_score_keep_their_text(world: Any, iteration_
     assert all(row["raw_text"] for row in unscored)
 
 
+async def test_a_judgement_without_a_score_is_asked_for_again(
+    world: Any, iteration_id: UUID
+) -> None:
+    """The stub writes by prompt and index, so an only one that is asked for again is that of
+    index 0: it has a score where the first judgement had one."""
+    engine = world.serve(Faults(unscored_rate=0.5))
+    await world.roll_out(iteration_id)
+    _, judgements, _ = await everything(world)
+    again = [row for row in judgements if row["unscored_before"]]
+    assert [row["unscored_before"] for row in again] == [["no_score"]] * len(again)
+    assert all(row["score"] is not None or row["unscored_before"] for row in judgements)
+    assert any(row["score"] is not None for row in again)
+    asked_again = {row["response_id"] for row in again}
+    assert engine.num_requests == 6 + 24 + len(asked_again)
+    assert {len(row["nonce"]) for row in judgements} == {4}
+    nonces = {
+        (row["response_id"], bool(row["unscored_before"]), row["nonce"]) for row in judgements
+    }
+    assert len(nonces) == len({(each[0], each[1]) for each in nonces})  # one a call
+
+
+async def test_a_response_has_a_mean_where_most_of_its_judgements_have_a_score(
+    world: Any, iteration_id: UUID
+) -> None:
+    world.serve(Faults(unscored_rate=0.6))
+    await world.roll_out(iteration_id)
+    scores = await world.rows(
+        "SELECT num_judgements, num_scored, score_mean FROM response_scores ORDER BY response_id"
+    )
+    assert {row["num_scored"] for row in scores} >= {1, 2}
+    for row in scores:
+        assert row["num_judgements"] == 3
+        assert (row["score_mean"] is not None) == (row["num_scored"] >= 2)
+
+
 async def test_a_constrained_judge_always_gives_a_score(world: Any) -> None:
     await world.with_base()
     await world.add_prompts(*PROMPTS)
@@ -223,21 +260,27 @@ async def test_transient_errors_of_the_engine_are_tried_again(
     await assert_complete(world)
 
 
-async def test_an_engine_that_dies_loses_nothing(
-    world: Any, iteration_id: UUID, tmp_path: Path
-) -> None:
+async def test_an_engine_that_dies_loses_nothing(world: Any, tmp_path: Path) -> None:
     """What was stored stays, the leases are given back, and a new engine finishes the rest."""
+    await world.with_base()
+    await world.add_prompts(*PROMPTS)
+    # One prompt has 5 requests. With two in flight, 12 answers are more than both prompts'
+    # samples and judgements: one prompt at least is stored whole before the engine dies.
+    (iteration_id,) = await world.new_run(rollout={"max_prompts_in_flight": 2})
+    await world.in_rollout(iteration_id)
     port = int(world.settings.generator_urls[0].rpartition(":")[2])
     command = [sys.executable, "-m", "services.generator.stub_engine", "--port", str(port)]
     engine = Process("stub", [*command, "--die-after=12"], dict(os.environ), tmp_path / "log")
-    await engine.wait_until(lambda: accepts(port), timeout_seconds=30)
-    world.serve_judge()
-    with pytest.raises(UpstreamUnavailable):
-        await world.roll_out(iteration_id)
+    try:
+        await engine.wait_until(lambda: accepts(port), timeout_seconds=30)
+        world.serve_judge()
+        with pytest.raises(UpstreamUnavailable):
+            await world.roll_out(iteration_id)
+    finally:
+        engine.stop()
     _, judgements, asked = await everything(world)
     assert judgements
     assert {row["state"] for row in asked} <= {"pending", "done"}
-    engine.stop()
     kept = {row["id"] for row in judgements}
     world.serve_generator()
     await world.roll_out(iteration_id)
@@ -344,9 +387,9 @@ async def test_a_live_lease_is_renewed_and_an_expired_one_taken_back(
 async def test_a_task_keeps_its_leases_while_it_works(
     world: Any, iteration_id: UUID, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollout, "LEASE_SECONDS", 2.0)
+    monkeypatch.setattr(rollout, "LEASE_SECONDS", 4.0)
     monkeypatch.setattr(rollout, "RENEW_SECONDS", 0.2)
-    world.serve(Faults(latency_seconds=1.5))  # sample and judge: longer than a lease
+    world.serve(Faults(latency_seconds=2.5))  # sample and judge: longer than a lease
     working = asyncio.create_task(world.roll_out(iteration_id))
     num_taken_back = 0
     while not working.done():

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from rewardloop import checkpoints
 from rewardloop.errors import DiskFull, TrainingFailed, UpstreamUnavailable
 from rewardloop.store import failures, training
+from services.generator.stub_verdict import asked_by_prompt
 from services.trainer import __main__ as trainer_service
 from services.trainer import child
 from services.trainer import job as trainer
@@ -144,10 +145,12 @@ for step, answer in ((0, "short"), (2, "of middling length"), (4, "tiny")):
 """
 
 
-def prefer_the_longer(prompt: str, index: int, *, pattern: str | None = None) -> str:
+def prefer_the_longer(prompt: str, index: int, **how: Any) -> str:
     first = prompt.partition("<first_response>\n")[2].partition("\n</first_response>")[0]
     second = prompt.partition("<second_response>\n")[2].partition("\n</second_response>")[0]
-    return f"Better: {'first' if len(first) > len(second) else 'second'}"
+    asked = asked_by_prompt(prompt)
+    assert asked is not None
+    return f"Better{asked.nonce}: {'first' if len(first) > len(second) else 'second'}"
 
 
 async def test_the_judge_answers_a_childs_checks_and_they_are_kept_as_metrics(

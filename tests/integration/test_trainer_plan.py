@@ -83,7 +83,7 @@ async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
     eft = second.task["examples"][3:]
     assert len(eft) == iteration.report["eft"]["num_kept"] > 0
     rows = await ready.rows(
-        "SELECT p.messages, r.text, j.raw_text FROM eft_examples e"
+        "SELECT p.messages, r.text, j.raw_text, j.nonce FROM eft_examples e"
         " JOIN ranked_judgements j ON j.id = e.ranked_judgement_id"
         " JOIN ranked_responses r ON r.id = j.ranked_response_id"
         " JOIN prompts p ON p.id = r.prompt_id ORDER BY j.id"
@@ -91,7 +91,9 @@ async def test_the_stages_of_a_bootstrap(ready: Any) -> None:
     for example, row in zip(eft, rows, strict=True):
         answer: Message = {"role": "assistant", "content": row["text"]}
         assert example == {
-            "prompt": rubric.render([*row["messages"], answer], JudgementMode.FREE),
+            "prompt": rubric.render(
+                [*row["messages"], answer], JudgementMode.FREE, nonce=row["nonce"]
+            ),
             "completion": row["raw_text"],
             "kind": "eft",
         }
@@ -244,9 +246,9 @@ class ScriptedJudge:
         self.how.update(how)
         a, b = self.merits[first], self.merits[second]
         if a < 0 or b < 0:
-            return WrittenComparison("…", None, UnscoredReason.TRUNCATED, "r", "judge")
+            return WrittenComparison("…", None, UnscoredReason.TRUNCATED, "r", "judge", "7f3a")
         which = Preference.TIE if a == b else Preference.FIRST if a > b else Preference.SECOND
-        return WrittenComparison("…", which, None, "r", "judge")
+        return WrittenComparison("…", which, None, "r", "judge", "7f3a")
 
 
 @pytest.fixture

@@ -20,7 +20,12 @@ from typing import Any
 from tests.security import access, contract, floods, scripts
 from tests.security.services import Services, running
 
-PARTS = ("tests.security.checkpoints", "tests.security.swaps", "tests.security.killers")
+PARTS = (
+    "tests.security.scores",
+    "tests.security.checkpoints",
+    "tests.security.swaps",
+    "tests.security.killers",
+)
 """The last two start a real vLLM."""
 MAX_GROWTH_MB = 20.0
 WHOLE = "coverage,fuzzing"

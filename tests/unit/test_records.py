@@ -10,6 +10,7 @@ from rewardloop.records import (
     ScoredResponse,
     UnscoredReason,
     Verdict,
+    mean_of_parsed,
     mean_score,
 )
 
@@ -38,7 +39,7 @@ def test_the_margin_is_chosen_minus_rejected() -> None:
     ("scores", "others"),
     [
         ((0.3, 0.2, 0.1), (0.1, 0.2, 0.3)),
-        ((0.1, 0.2), (0.15, None)),  # computed as 0.15000000000000002 and 0.15
+        ((0.1, 0.2), (0.15, None, 0.15)),  # computed as 0.15000000000000002 and 0.15
         ((None, 2.0, 3.0), (2.5,)),
     ],
 )
@@ -51,6 +52,28 @@ def test_equal_means_are_equal_numbers(
 def test_without_a_score_there_is_no_mean() -> None:
     assert mean_score([None, None]) is None
     assert mean_score([]) is None
+    assert mean_of_parsed([None, None]) is None
+    assert mean_of_parsed([]) is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "mean"),
+    [
+        ((4.0,), 4.0),
+        ((0.0, 0.0, None), 0.0),
+        ((4.0, None, 3.0), 3.5),
+        ((4.0, None), None),  # half is not more than half
+        ((None, 4.0, None), None),
+        ((4.0, 3.0, 2.0, None, None), 3.0),
+        ((4.0, 3.0, None, None), None),
+    ],
+)
+def test_a_mean_needs_a_score_of_more_than_half_of_the_judgements(
+    scores: tuple[float | None, ...], mean: float | None
+) -> None:
+    assert mean_score(scores) == mean
+    assert mean_score(iter(scores)) == mean  # what can be read only once
+    assert mean_of_parsed(scores) == mean_score([s for s in scores if s is not None])
 
 
 def test_margins_are_rounded_as_means_are() -> None:
@@ -76,7 +99,7 @@ def test_margins_are_rounded_as_means_are() -> None:
         (records.EvaluationState, "queued running cancelled succeeded failed"),
         (records.StopWish, "pause cancel"),
         (records.JudgementMode, "free constrained"),
-        (records.UnscoredReason, "no_score out_of_range conflicting truncated refused"),
+        (records.UnscoredReason, "no_score unsigned out_of_range conflicting truncated refused"),
     ],
 )
 def test_stored_words_are_frozen(words: type[records.Phase], expected: str) -> None:

@@ -3,7 +3,15 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, ForeignKey, UniqueConstraint, func
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Text,
+    UniqueConstraint,
+    func,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from rewardloop.records import EvaluationState, Preference, StopWish
@@ -85,6 +93,8 @@ class RankedJudgement(Base):
     reason: Mapped[str | None]
     rubric_version: Mapped[str]
     judge_version: Mapped[str]
+    nonce: Mapped[str | None]
+    unscored_before: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     __table_args__ = (
         UniqueConstraint("assessment_id", "ranked_response_id", "judge_index"),
@@ -182,6 +192,7 @@ class Comparison(Base):
     rubric_version: Mapped[str | None]
     """None of comparisons that were stored before it was."""
     judge_version: Mapped[str]
+    nonce: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     __table_args__ = (
         one_of("preference", *Preference),

@@ -4,10 +4,12 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
+    Text,
     UniqueConstraint,
     func,
     text,
@@ -120,6 +122,10 @@ class Judgement(Base):
     mode: Mapped[str]
     rubric_version: Mapped[str]
     judge_version: Mapped[str]
+    nonce: Mapped[str | None]
+    """What the score had to name; None where the rubric asks for none."""
+    unscored_before: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    """Why what was written before, for this judgement, carries no score."""
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -359,6 +359,7 @@ SCORED = {
     "score": 4,
     "reason": None,
     "mode": "constrained",
+    "nonce": "7f3a",
     "rubric_version": "r1",
     "judge_version": "m1",
 }
@@ -372,12 +373,13 @@ async def test_judgements(serve: Serve) -> None:
     answer["choices"][0]["judgement"] = UNSCORED
     script = Script((200, answer))
     async with JudgeClient(await serve(script), KEY) as client:
-        judging = Judging(mode=JudgementMode.CONSTRAINED, max_tokens=48)
+        judging = Judging(mode=JudgementMode.CONSTRAINED, max_tokens=48, max_reasks=0)
         first, second = await client.judge([HI], "Hello", judging, 2)
     assert (first.raw_text, first.verdict) == ("Score: 4", Verdict(4.0, None))
     assert (second.raw_text, second.verdict) == ("Well", Verdict(None, UnscoredReason.TRUNCATED))
     assert (first.completion_tokens, second.completion_tokens) == (4, 2)
     assert (first.rubric_version, first.judge_version, first.mode) == ("r1", "m1", "constrained")
+    assert (first.nonce, first.unscored_before, second.unscored_before) == ("7f3a", (), ())
     ((_, _, asked),) = script.requests
     assert asked == {
         "model": "judge",
@@ -404,7 +406,7 @@ async def test_what_the_judge_refuses_is_settled_without_a_score(
     async with JudgeClient(await serve(Script((error.status, error.openai()))), KEY) as client:
         found = await client.judge([HI], "Hello", Judging(), 3)
     assert [j.verdict for j in found] == [Verdict(None, UnscoredReason.REFUSED)] * 3
-    assert found[0].raw_text == "too long"
+    assert (found[0].raw_text, found[0].nonce) == ("too long", None)
 
 
 @pytest.mark.parametrize("error", [errors.Unauthorized("key"), errors.UpstreamMismatch("no model")])
@@ -469,14 +471,14 @@ async def test_a_comparison(
     expected: tuple[Preference | None, UnscoredReason | None],
 ) -> None:
     answer = completion("As it is.")
-    about = {"mode": "constrained", "rubric_version": "r1", "judge_version": "m1"}
+    about = {"mode": "constrained", "nonce": "7f3a", "rubric_version": "r1", "judge_version": "m1"}
     answer["choices"][0]["comparison"] = {**found, **about}
     script = Script((200, answer))
     async with JudgeClient(await serve(script), KEY) as client:
         written = await client.compare(
             [HI], "Hello", "Hey", mode=JudgementMode.CONSTRAINED, max_tokens=48, temperature=0.3
         )
-    assert written == WrittenComparison("As it is.", *expected, "r1", "m1")
+    assert written == WrittenComparison("As it is.", *expected, "r1", "m1", "7f3a")
     ((_, _, asked),) = script.requests
     assert asked == {
         "model": "judge",
@@ -509,7 +511,7 @@ async def test_what_the_judge_refuses_to_compare_is_settled_without_a_preference
 ) -> None:
     async with JudgeClient(await serve(Script((error.status, error.openai()))), KEY) as client:
         found = await client.compare([HI], "Hello", "Hey", **COMPARE)
-    refused = (None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none")
+    refused = (None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none", None)
     assert found == WrittenComparison("too long", *refused)
 
 

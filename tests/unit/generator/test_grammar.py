@@ -27,8 +27,9 @@ def nested(depth: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "asked",
     [
-        {"regex": rubric.CONSTRAINED_PATTERN},
-        {"regex": comparison.CONSTRAINED_PATTERN},
+        {"regex": rubric.constrained_pattern("7f3a")},
+        {"regex": rubric.constrained_pattern(None)},
+        {"regex": comparison.constrained_pattern("7f3a")},
         {"regex": r"\{100000\}[0-9]{2,}"},
         {"choice": ["yes", "no"]},
         {"json": PERSON},

@@ -88,18 +88,19 @@ def chunk(content: Any, finish: str | None = None, **choice: Any) -> str:
     return json.dumps({"model": "big", "choices": [delta]}, ensure_ascii=False)
 
 
-START, LAST = chunk("Fine \U0001f44d.\nSco"), chunk("re: 4")
+START, LAST = chunk("Fine \U0001f44d.\nSco"), chunk("re 7f3a: 4")
+LAST_STOP = chunk("re 7f3a: 4", "stop")
 STREAMS = {
-    "usual": f"data: {START}\n\ndata: {chunk('re: 4', 'stop')}\n\ndata: [DONE]\n\n",
-    "cr lf": f"data: {START}\r\n\r\ndata: {chunk('re: 4', 'stop')}\r\n\r\ndata: [DONE]\r\n\r\n",
-    "cr": f"data: {START}\r\rdata: {chunk('re: 4', 'stop')}\r\rdata: [DONE]\r\r",
-    "no blank after the colon": f"data:{START}\n\ndata:{chunk('re: 4', 'stop')}\n\ndata:[DONE]\n\n",
+    "usual": f"data: {START}\n\ndata: {LAST_STOP}\n\ndata: [DONE]\n\n",
+    "cr lf": f"data: {START}\r\n\r\ndata: {LAST_STOP}\r\n\r\ndata: [DONE]\r\n\r\n",
+    "cr": f"data: {START}\r\rdata: {LAST_STOP}\r\rdata: [DONE]\r\r",
+    "no blank after the colon": f"data:{START}\n\ndata:{LAST_STOP}\n\ndata:[DONE]\n\n",
     "events, ids and comments": f": hi\n\nevent: x\nid: 1\nretry: 9\ndata: {START}\n\n"
-    f": ping\n\nid: 2\ndata: {chunk('re: 4', 'stop')}\n\nevent: done\ndata: [DONE]\n\n",
-    "a byte order mark": f"\ufeffdata: {START}\n\ndata: {chunk('re: 4', 'stop')}\n\n",
+    f": ping\n\nid: 2\ndata: {LAST_STOP}\n\nevent: done\ndata: [DONE]\n\n",
+    "a byte order mark": f"\ufeffdata: {START}\n\ndata: {LAST_STOP}\n\n",
     "data on several lines": "data: "
     + json.dumps(json.loads(START), indent=1).replace("\n", "\ndata: ")
-    + f"\n\ndata: {chunk('re: 4', 'stop')}\n\ndata: [DONE]\n\n",
+    + f"\n\ndata: {LAST_STOP}\n\ndata: [DONE]\n\n",
     "null texts": f"data: {chunk(None)}\n\ndata: {START}\n\ndata: {LAST}\n\n"
     f"data: {chunk(None, 'stop')}\n\ndata: [DONE]\n\n",
     "a null delta": f"data: {START}\n\ndata: {LAST}\n\ndata: "
@@ -108,7 +109,7 @@ STREAMS = {
     "no delta": f"data: {START}\n\ndata: {LAST}\n\n"
     'data: {"choices": [{"index": 0, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n',
     "no index": f"data: {START}\n\n"
-    'data: {"choices": [{"delta": {"content": "re: 4"}, "finish_reason": "stop"}]}\n\n',
+    'data: {"choices": [{"delta": {"content": "re 7f3a: 4"}, "finish_reason": "stop"}]}\n\n',
     "null choices": f"data: {START}\n\ndata: {LAST}\n\n"
     f'data: {chunk("", "stop")}\n\ndata: {{"choices": null, "usage": {{}}}}\n\ndata: [DONE]\n\n',
     "no finish reason": f"data: {START}\n\ndata: {LAST}\n\ndata: [DONE]\n\n",
@@ -116,15 +117,14 @@ STREAMS = {
     "no blank line at the end": f"data: {START}\n\ndata: {LAST}",
     "whole messages": "data: "
     + json.dumps(
-        {"choices": [{"message": {"content": "Fine.\nScore: 4"}, "finish_reason": "stop"}]}
+        {"choices": [{"message": {"content": "Fine.\nScore 7f3a: 4"}, "finish_reason": "stop"}]}
     )
     + "\n\ndata: [DONE]\n\n",
     "the whole message at the end": f"data: {START}\n\ndata: {LAST}\n\ndata: "
-    + chunk(None, "stop", delta={}, message={"content": "Fine \U0001f44d.\nScore: 4"})
+    + chunk(None, "stop", delta={}, message={"content": "Fine \U0001f44d.\nScore 7f3a: 4"})
     + "\n\ndata: [DONE]\n\n",
-    "events without data": f"data:\n\ndata: {START}\n\n"
-    f"data: \n\ndata: {chunk('re: 4', 'stop')}\n\n",
-    "two finish reasons": f"data: {START}\n\ndata: {chunk('re: 4', 'stop')}\n\n"
+    "events without data": f"data:\n\ndata: {START}\n\ndata: \n\ndata: {LAST_STOP}\n\n",
+    "two finish reasons": f"data: {START}\n\ndata: {LAST_STOP}\n\n"
     f"data: {chunk('', 'stop')}\n\ndata: [DONE]\n\n",
 }
 
@@ -137,20 +137,20 @@ async def test_a_foreign_stream_is_judged_once_at_its_end(serve: Serve, body: st
 
 
 async def test_choices_that_end_without_a_reason_are_each_judged(serve: Serve) -> None:
-    body = "".join(f"data: {chunk(f'Score: {i}', index=i)}\n\n" for i in (2, 0, 1))
+    body = "".join(f"data: {chunk(f'Score 7f3a: {i}', index=i)}\n\n" for i in (2, 0, 1))
     chunks = data_of(await streamed(serve, body + "data: [DONE]\n\n", n=3))
     assert judgements(chunks) == [(0, 0.0, None), (1, 1.0, None), (2, 2.0, None)]
 
 
 async def test_choices_whose_index_is_a_text_are_not_mixed(serve: Serve) -> None:
-    texts = ((1, "Score: "), (0, "Score: "), (0, "4"), (1, "2"))
+    texts = ((1, "Score 7f3a: "), (0, "Score 7f3a: "), (0, "4"), (1, "2"))
     body = "".join(f"data: {chunk(text, index=str(i))}\n\n" for i, text in texts)
     chunks = data_of(await streamed(serve, body + "data: [DONE]\n\n", n=2))
     assert judgements(chunks) == [(0, 4.0, None), (1, 2.0, None)]
 
 
 async def test_a_stream_that_stops_in_mid_judgement_is_truncated(serve: Serve) -> None:
-    chunks = data_of(await streamed(serve, f"data: {chunk('Score: 4 is what')}\n\n"))
+    chunks = data_of(await streamed(serve, f"data: {chunk('Score 7f3a: 4 is what')}\n\n"))
     assert judgements(chunks) == [(0, None, "truncated")]
 
 
@@ -199,7 +199,9 @@ async def plain(serve: Serve, choices: list[dict[str, Any]], **fields: Any) -> t
         return await client.post(URL, json=asking(**fields)), asked
 
 
-GOOD = [{"message": {"role": "assistant", "content": "Fine.\nScore: 4"}, "finish_reason": "stop"}]
+GOOD = [
+    {"message": {"role": "assistant", "content": "Fine.\nScore 7f3a: 4"}, "finish_reason": "stop"}
+]
 
 
 async def test_an_answer_without_index_or_usage_is_read(serve: Serve) -> None:
@@ -209,10 +211,10 @@ async def test_an_answer_without_index_or_usage_is_read(serve: Serve) -> None:
 
 
 async def test_an_engines_half_surrogate_passes_as_an_escape(serve: Serve) -> None:
-    choice = {"index": 0, "message": {"content": "Nice \ud83d\nScore: 4"}}
+    choice = {"index": 0, "message": {"content": "Nice \ud83d\nScore 7f3a: 4"}}
     answer, _ = await plain(serve, [choice])
     assert answer.status_code == 200
-    assert answer.json()["choices"][0]["message"]["content"] == "Nice \ud83d\nScore: 4"
+    assert answer.json()["choices"][0]["message"]["content"] == "Nice \ud83d\nScore 7f3a: 4"
 
 
 def shown(asked: list[Any]) -> str:

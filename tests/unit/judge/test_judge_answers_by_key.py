@@ -28,7 +28,7 @@ class Engine:
 
     async def __call__(self, request: web.Request) -> web.Response:
         self.headers.append({k.lower(): v for k, v in request.headers.items()})
-        text = f"Call {len(self.headers)}.\nScore: 3"
+        text = f"Call {len(self.headers)}.\nScore 7f3a: 3"
         await self.may.wait()
         if self.status != 200:
             return web.json_response({"error": {"message": "no"}}, status=self.status)

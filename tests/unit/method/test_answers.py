@@ -20,6 +20,10 @@ def response(number: int, text: str, *scores: float, is_cut: bool = False) -> Sc
     return ScoredResponse(number, text, mean_score(scores), scores, is_cut)
 
 
+def judged(number: int, *scores: float | None) -> ScoredResponse:
+    return ScoredResponse(number, "Four", mean_score(scores), scores)
+
+
 def ids(found: PairedPrompt) -> list[tuple[int, int]]:
     return [(p.chosen.response_id, p.rejected.response_id) for p in found.pairs]
 
@@ -118,8 +122,17 @@ def test_a_sample_that_was_not_cut_stands_for_its_text() -> None:
 
 
 def test_an_unscored_sample_does_not_lower_a_mean() -> None:
-    (one,) = pooled([response(1, "Four"), response(2, "Four", 4)])
+    (one,) = pooled([judged(1, None), judged(2, 4, 4)])
     assert (one.response_id, one.score) == (2, 4)
+
+
+def test_a_text_has_a_mean_where_more_than_half_of_all_its_judgements_have_a_score() -> None:
+    # 3 of 5 judgements of the text, though the first sample alone has too few.
+    (one,) = pooled([judged(1, None, 2), judged(2, 4, 3, None)])
+    assert (one.response_id, one.score, one.scores) == (2, 3, (4, 2.5, None))
+    # 3 of 6: half is not more than half. The single scores stay.
+    (half,) = pooled([judged(1, None, None, None), judged(2, 4, 3, 2)])
+    assert (half.response_id, half.score, half.scores) == (2, None, (4, 3, 2))
 
 
 POLICIES: list[PairPolicy] = [

@@ -23,13 +23,28 @@ def test_one_prompt_by_hand() -> None:
     assert (found["num_agreeing"], found["pairwise_accuracy"]) == (1, 1.0)
     assert (found["longer_is_better"], found["accuracy_shorter_better"]) == (0.0, 1.0)
     assert (found["num_judgements"], found["num_parsed"]) == (5, 4)
+    assert found["num_parsed_in_the_end"] == 4
     assert found["parse_rate"] == pytest.approx(4 / 5)
     assert found["intervals"]["parse_rate"]["reason"] == "fewer than 10 prompts"
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
+def test_the_parse_rate_is_that_of_first_asks() -> None:
+    """Of five judgements two have a score at once, two when asked again, one has none."""
+    reason = UnscoredReason.UNSIGNED
+    better = (Judged(1, 4.0, None), Judged(2, 2.0, None, num_asked=2), Judged(3, 3.0, None, 3))
+    worse = (Judged(4, 1.0, None), Judged(5, None, reason, num_asked=2))
+    found = assessed({7: [JudgedResponse(0, better, 10), JudgedResponse(1, worse, 30)]})
+    assert (found["num_judgements"], found["num_parsed"]) == (5, 2)
+    assert found["num_parsed_in_the_end"] == 4
+    assert found["parse_rate"] == pytest.approx(2 / 5)
+    # The worse one has a score of only half its judgements, so no mean and no agreement.
+    assert found["pairwise_accuracy"] is None
+
+
 def test_no_prompt_has_no_rate() -> None:
     found = assessed({})
+    assert found["num_parsed_in_the_end"] == 0
     assert (found["num_judgements"], found["num_parsed"], found["parse_rate"]) == (0, 0, None)
 
 

@@ -13,6 +13,7 @@ from tests.unit.growth import is_linear
 
 FREE, CONSTRAINED = JudgementMode.FREE, JudgementMode.CONSTRAINED
 FIRST, SECOND, TIE = Preference
+NONCE = "7f3a"
 TAGS = ["request", "first_response", "second_response"]
 
 
@@ -23,7 +24,7 @@ def user(content: str) -> Message:
 def rendered(
     first: str = "A", second: str = "B", *, request: str = "Q", mode: JudgementMode = FREE
 ) -> str:
-    (message,) = comparison.render([user(request)], first, second, mode)
+    (message,) = comparison.render([user(request)], first, second, mode, NONCE)
     assert message["role"] == "user"
     return message["content"]
 
@@ -37,7 +38,7 @@ def test_request_and_responses_stand_in_their_tags() -> None:
     text = rendered("Blue.", "Red.", request="Name a colour.")
     assert [between(text, tag) for tag in TAGS] == ["Name a colour.", "Blue.", "Red."]
     assert text.index("Blue.") < text.index("Red.")
-    assert text.endswith("\nBetter: <which>")
+    assert text.endswith("\nBetter 7f3a: <which>")
 
 
 def test_each_mode_states_its_length() -> None:
@@ -47,7 +48,7 @@ def test_each_mode_states_its_length() -> None:
 
 def test_several_turns_are_told_apart_by_their_roles() -> None:
     system: Message = {"role": "system", "content": "Be brief."}
-    (message,) = comparison.render([system, user("Hi")], "A", "B", FREE)
+    (message,) = comparison.render([system, user("Hi")], "A", "B", FREE, NONCE)
     assert between(message["content"], "request") == "system: Be brief.\n\nuser: Hi"
 
 
@@ -87,7 +88,7 @@ def test_braces_and_other_tags_are_left_as_they_are() -> None:
 @pytest.mark.parametrize("request_", [[], [{"role": "system", "content": "S"}]])
 def test_a_request_without_a_users_turn_is_refused(request_: list[Message]) -> None:
     with pytest.raises(ValueError, match="user's turn"):
-        comparison.render(request_, "A", "B", FREE)
+        comparison.render(request_, "A", "B", FREE, NONCE)
 
 
 def test_the_version_names_the_template() -> None:
@@ -171,25 +172,27 @@ def test_any_text_near_a_preference_is_read_or_has_a_reason(completion: str) -> 
     assert (preference is None) != (reason is None)
 
 
-@given(st.from_regex(comparison.CONSTRAINED_PATTERN, fullmatch=True))
+@given(st.from_regex(comparison.constrained_pattern(NONCE), fullmatch=True))
 @settings(max_examples=40)
 def test_whatever_the_constrained_form_allows_is_decided(completion: str) -> None:
     which = completion.rpartition(" ")[2]
-    assert comparison.parse(completion) == (Preference(which), None)
+    assert comparison.parse(completion, nonce=NONCE) == (Preference(which), None)
 
 
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [
-        ("The first is clear and right.\nBetter: first", True),
-        ("Both say the same thing.\nBetter: tie", True),
-        ("Both say the same thing.\nBetter: none", False),
-        ("Better: first", False),
+        ("The first is clear and right.\nBetter 7f3a: first", True),
+        ("Both say the same thing.\nBetter 7f3a: tie", True),
+        ("Both say the same thing.\nBetter: tie", False),
+        ("Both say the same thing.\nBetter 7f3b: tie", False),
+        ("Both say the same thing.\nBetter 7f3a: none", False),
+        ("Better 7f3a: first", False),
         ("The first is clear and right.", False),
     ],
 )
 def test_the_constrained_form_is_a_sentence_and_a_preference(text: str, allowed: bool) -> None:
-    assert bool(re.fullmatch(comparison.CONSTRAINED_PATTERN, text)) is allowed
+    assert bool(re.fullmatch(comparison.constrained_pattern(NONCE), text)) is allowed
 
 
 @pytest.mark.parametrize(

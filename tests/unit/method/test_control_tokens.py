@@ -42,7 +42,7 @@ def test_requests_and_responses_cannot_spell_one(token: str) -> None:
     system: Message = {"role": "system", "content": f"Be brief. {token}"}
     turns = [system, answer(token), {**USER, "content": f"Q {token}"}, answer(f"A{token}x")]
     (scored,) = rubric.render(turns, JudgementMode.FREE)
-    (compared,) = comparison.render(turns[:3], f"A{token}", token, JudgementMode.FREE)
+    (compared,) = comparison.render(turns[:3], f"A{token}", token, JudgementMode.FREE, "7f3a")
     assert scored["content"].count(token) == honest.count(token) == 0
     assert token not in compared["content"]
 

@@ -111,6 +111,7 @@ def test_a_report_by_hand() -> None:
             num_judgements=13,
             num_unparsed={
                 "no_score": 3,
+                "unsigned": 0,
                 "out_of_range": 0,
                 "conflicting": 0,
                 "truncated": 0,

@@ -15,6 +15,7 @@ from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 from tests.unit.growth import is_linear
 
 FREE, CONSTRAINED = JudgementMode.FREE, JudgementMode.CONSTRAINED
+NONCE = "7f3a"
 
 
 def user(content: str) -> Message:
@@ -25,8 +26,8 @@ def assistant(content: str) -> Message:
     return {"role": "assistant", "content": content}
 
 
-def rendered(*turns: Message, mode: JudgementMode = FREE) -> str:
-    (message,) = rubric.render(turns, mode)
+def rendered(*turns: Message, mode: JudgementMode = FREE, nonce: str | None = NONCE) -> str:
+    (message,) = rubric.render(turns, mode, nonce=nonce)
     assert message["role"] == "user"
     return message["content"]
 
@@ -40,7 +41,14 @@ def test_request_and_response_stand_in_their_tags() -> None:
     text = rendered(user("Name a colour."), assistant("Blue."))
     assert between(text, "request") == "Name a colour."
     assert between(text, "response") == "Blue."
-    assert text.endswith("\nScore: <total>")
+    assert text.endswith("\nScore 7f3a: <total>")
+
+
+def test_without_a_nonce_a_score_without_one_is_asked_for() -> None:
+    signed = rendered(user("{nonce}"), assistant("Blue {nonce}."))
+    unsigned = rendered(user("{nonce}"), assistant("Blue {nonce}."), nonce=None)
+    assert unsigned.endswith("\nScore: <total>")
+    assert unsigned == signed.replace("Score 7f3a:", "Score:")
 
 
 def test_each_mode_states_its_length() -> None:
@@ -215,24 +223,31 @@ def test_any_text_near_a_score_has_a_verdict(completion: str) -> None:
     assert verdict.score is None or 0 <= verdict.score <= 5
 
 
-@given(st.from_regex(rubric.CONSTRAINED_PATTERN, fullmatch=True))
+@given(st.from_regex(rubric.constrained_pattern(NONCE), fullmatch=True))
 @settings(max_examples=40)
 def test_whatever_the_constrained_form_allows_is_scored(completion: str) -> None:
+    assert rubric.parse(completion, nonce=NONCE) == Verdict(float(completion[-1]), None)
+
+
+@given(st.from_regex(rubric.constrained_pattern(None), fullmatch=True))
+def test_whatever_the_constrained_form_without_a_nonce_allows_is_scored(completion: str) -> None:
     assert rubric.parse(completion) == Verdict(float(completion[-1]), None)
 
 
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [
-        ("Clear and useful, if short.\nScore: 4", True),
-        ("Clear and useful, if short.\nScore: 6", False),
-        ("Clear and useful, if short.\nScore: 4/5", False),
-        ("Score: 4", False),
+        ("Clear and useful, if short.\nScore 7f3a: 4", True),
+        ("Clear and useful, if short.\nScore: 4", False),
+        ("Clear and useful, if short.\nScore 7f3b: 4", False),
+        ("Clear and useful, if short.\nScore 7f3a: 6", False),
+        ("Clear and useful, if short.\nScore 7f3a: 4/5", False),
+        ("Score 7f3a: 4", False),
         ("Clear and useful, if short.", False),
     ],
 )
 def test_the_constrained_form_is_a_sentence_and_a_score(text: str, allowed: bool) -> None:
-    assert bool(re.fullmatch(rubric.CONSTRAINED_PATTERN, text)) is allowed
+    assert bool(re.fullmatch(rubric.constrained_pattern(NONCE), text)) is allowed
 
 
 @pytest.mark.parametrize(
@@ -262,6 +277,7 @@ def test_a_judge_that_babbles_blanks_does_not_hold_the_service_up(
         ("Score: 4\nAs I said.\nScore: 4\nuser:", "Score: 4"),
         ("Clarity: 1\nScore: 1\nTotal: 3\n\nThat is", "Clarity: 1\nScore: 1\nTotal: 3"),
         ("Fine. Score: 4\n\n<request>\nName a bird.", "Fine. Score: 4"),
+        ("Right.\nFine. Score: 4\n\nuser: next", "Right.\nFine. Score: 4"),
         ('It is fine.\n{"score": 4}\n\n', 'It is fine.\n{"score": 4}'),
         ("> Score: 5\nNo.\nScore: 1\n\nuser: next", "> Score: 5\nNo.\nScore: 1"),
         ("It is fine.\nScore: 4", "It is fine.\nScore: 4"),

@@ -19,8 +19,8 @@ OWN = (
 )
 
 
-def shown(rubric_: rubric.Rubric) -> str:
-    (message,) = rubric.render(TURNS, JudgementMode.FREE, rubric_)
+def shown(rubric_: rubric.Rubric, nonce: str | None = "7f3a") -> str:
+    (message,) = rubric.render(TURNS, JudgementMode.FREE, rubric_, nonce)
     return message["content"]
 
 
@@ -37,7 +37,29 @@ def test_the_rubrics_that_ship_hold_request_response_and_form(name: rubric.Rubri
     assert "<request>\nName a {response}.\n</request>" in text
     assert "<response>\nBlue</answer>&lt;/request>\n{request}\n</response>" in text
     assert "at most 100 words" in text
-    assert text.endswith("\nScore: <total>")
+    assert text.endswith("\nScore 7f3a: <total>")
+    assert shown(name, None) == text.replace(" 7f3a", "")
+    assert rubric_text(name).takes_nonce
+
+
+SIGNED = "Grade {response}, which answers {request}.\nGrade ({nonce}): <n>"
+
+
+@pytest.mark.parametrize(
+    ("template", "takes_nonce"),
+    [(OWN, False), (OWN + " {{nonce}}", False), (OWN + " {nonce}", True), (SIGNED, True)],
+)
+def test_a_text_of_the_users_own_takes_a_nonce_where_it_has_a_place_for_it(
+    template: str, takes_nonce: bool
+) -> None:
+    assert rubric_text(RubricTemplate(template=template)).takes_nonce is takes_nonce
+
+
+def test_a_nonce_of_the_users_own_text_stands_where_it_is_named() -> None:
+    text = shown(RubricTemplate(template=SIGNED), "0b1e")
+    assert text.endswith("\nGrade (0b1e): <n>")
+    assert "{nonce}" not in text
+    assert shown(RubricTemplate(template=OWN + " {{nonce}}"), "0b1e").endswith(" 100 {nonce}")
 
 
 def test_the_short_rubric_is_short() -> None:
