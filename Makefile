@@ -29,7 +29,7 @@ test: setup  ## All tests, whole iterations on real vLLM among them
 test-unit: setup  ## Unit tests only, in seconds
 	$(RUN)/python -m pytest -q tests/unit
 
-chaos: setup  ## Kill every part again and again: is anything lost, or done twice?
+chaos: setup  ## Kill every part again and again, a real vLLM too: is anything lost, or done twice?
 	$(RUN)/python -m tests.chaos $(CHAOS_OPTIONS)
 
 check: setup  ## Linters, types, and what may import what

@@ -9,6 +9,9 @@ Ends in one JSON object:
     dead_prompts_share_of_time          time of the good prompts beside poisoned and hanging ones,
                                         by the undisturbed time
     trainer_resumes_equal               whether a training that is killed ends as one that is not
+    real_engine                         what `tests.chaos.real_engine` ends in: a real vLLM, killed
+
+The exit status is 1 where the last one found anything off.
 """
 
 import argparse
@@ -44,7 +47,8 @@ WHOLE = Size(
     num_flushes=1,
     worker_kill_seconds=(5.0, 20.0),
 )
-PARTS = ("storm", "sickness", "recovery", "trainer")
+IN_CLUSTER = ("storm", "sickness", "recovery", "trainer")
+PARTS = (*IN_CLUSTER, "real")
 NUM_ALONE = 2000
 """More than a single worker does while each part is killed once."""
 SLOW = {"latency_seconds": 1.0, "latency_spread_seconds": 4.0}
@@ -140,6 +144,14 @@ def _trainer_resumes_equal() -> bool:
     return subprocess.run(command, stdout=sys.stderr, check=False).returncode == 0
 
 
+def _real_engine() -> tuple[bool, dict[str, Any]]:
+    """Whether the program found nothing off, and the object that its output ends in."""
+    command = [sys.executable, "-m", "tests.chaos.real_engine"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    *_, last = done.stdout.strip().splitlines() or ["{}"]
+    return done.returncode == 0, json.loads(last)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=WHOLE.num_prompts)
@@ -147,11 +159,16 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     options = parser.parse_args()
     size = Size(**{**WHOLE.__dict__, "num_prompts": options.prompts})
-    with tempfile.TemporaryDirectory(prefix="rewardloop-chaos-") as folder:
-        found = asyncio.run(
-            measure(Path(folder), size, {**SLOW, **FAULTS}, options.seed, options.parts)
-        )
+    found, is_well = {}, True
+    if set(options.parts) & set(IN_CLUSTER):
+        with tempfile.TemporaryDirectory(prefix="rewardloop-chaos-") as folder:
+            found = asyncio.run(
+                measure(Path(folder), size, {**SLOW, **FAULTS}, options.seed, options.parts)
+            )
+    if "real" in options.parts:
+        is_well, found["real_engine"] = _real_engine()
     print(json.dumps(found))
+    sys.exit(not is_well)
 
 
 if __name__ == "__main__":

@@ -89,11 +89,13 @@ async def go_one_step(world: Any, now: Iteration) -> None:
 
 
 SAMPLE = "prompt_id, sample_index"
+JUDGED = "replace(raw_text, nonce, '****') AS raw_text"
+"""A nonce follows from ids, which differ from run to run."""
 OUTCOME = {
     "responses": f"SELECT {SAMPLE}, text, weight_version FROM responses",
-    "judgements": f"SELECT {SAMPLE}, judge_index, raw_text, judge_version"
+    "judgements": f"SELECT {SAMPLE}, judge_index, {JUDGED}, judge_version"
     " FROM judgements j JOIN responses r ON r.id = j.response_id",
-    "ranked": "SELECT ranked_response_id, judge_index, raw_text, judge_version"
+    "ranked": f"SELECT ranked_response_id, judge_index, {JUDGED}, judge_version"
     " FROM ranked_judgements",
     "candidates": "SELECT attempt, text, reason FROM candidate_prompts",
     "examples": "SELECT ranked_response_id, judge_index FROM eft_examples e"

@@ -1,6 +1,7 @@
 """The reconciler's clock ticks whatever happens, and ends with its block."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,4 +48,7 @@ def test_the_clock_outlives_errors(
     before = threading.active_count()
     with clock.ticking(settings):
         assert enough.wait(60)
+    deadline = time.monotonic() + 30  # it is joined for two ticks, which are short here
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() <= before
