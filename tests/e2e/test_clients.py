@@ -64,7 +64,7 @@ def test_judge_answers(demo: Demo, mode: str) -> None:
             model="judge",
             messages=CONVERSATION,
             n=3,
-            max_tokens=48,
+            max_tokens=64,
             extra_body={"judgement_mode": mode},
         )
     judgements = [(choice.model_extra or {})["judgement"] for choice in answer.choices]
@@ -83,7 +83,7 @@ def test_judge_streams(demo: Demo) -> None:
                 model="judge",
                 messages=CONVERSATION,
                 n=2,
-                max_tokens=48,
+                max_tokens=64,
                 stream=True,
                 extra_body={"judgement_mode": "constrained"},
             )
