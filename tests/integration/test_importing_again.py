@@ -106,7 +106,7 @@ async def bootstrapping(world: Any) -> Any:
 
 async def test_a_run_keeps_the_responses_and_answers_that_it_took(bootstrapping: Any) -> None:
     world = bootstrapping
-    bootstrap, _ = await world.new_run(bootstrap={"eft": {"judging": {"num_judgements": 1}}})
+    bootstrap, _ = await world.new_run(bootstrap={"eft": {"judging": {"num_judgements": 6}}})
     await world.advance(bootstrap)
     imitated = await world.rows("SELECT * FROM ift_examples ORDER BY prompt_id")
     better = (ranked_prompt(f"topic {n}", "best", "good", "poor") for n in range(8))

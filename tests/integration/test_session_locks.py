@@ -101,7 +101,9 @@ async def test_a_lock_whose_connection_broke_is_taken_again(
                 await asyncio.sleep(0.02)
         await reconcile.run(world.store, world.celery)
         assert await owners(world) == ["holder"] * 3
-    assert await locks(world) == 0
+    async with asyncio.timeout(60):  # a connection that was lost may end a moment later
+        while await locks(world):
+            await asyncio.sleep(0.02)
 
 
 async def test_right_after_the_start_of_postgres_no_lease_is_an_orphan(
