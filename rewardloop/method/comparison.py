@@ -46,7 +46,6 @@ Better {nonce}: <which>"""
 
 COMPARISON_VERSION = "pairwise-" + hashlib.sha256(TEMPLATE.encode()).hexdigest()[:8]
 
-
 _MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
 _escaped = escaping("request", "first_response", "second_response")
 # How a preference is spelled. The patterns are verbose: a blank of the text is `[ ]`.

@@ -15,6 +15,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from rewardloop.method.introductions import introduces_quotation
 
@@ -68,12 +69,10 @@ _OWN_VERDICT = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OwnWords:
     """A judge's text with all that is not its own statement blanked."""
 
-    text: str
-    """As long as what was written."""
     unquoted: str
     """Thinking is blanked, quotations are not: where a final JSON object is looked for."""
     written: str
@@ -83,14 +82,17 @@ class OwnWords:
     thinking_ends: int
     """The index behind the last mark that ends thinking; 0 where there is none."""
 
+    @cached_property
+    def text(self) -> str:
+        """As long as what was written. A signed verdict is read without it."""
+        return _without_quotations(self.unquoted)
+
 
 def own_words(written: str) -> OwnWords:
     written = written.translate(_FULL_WIDTH)
-    thought_out, is_unfinished = _without_thinking(written)
+    thought_out, is_unfinished, thinking_ends = _without_thinking(written)
     unquoted = _WRAPPING.sub(_blank_match, thought_out)
-    ends = [mark.end() for mark in _THOUGHT_MARK.finditer(written) if not mark["opens"]]
-    text = _without_quotations(unquoted)
-    return OwnWords(text, unquoted, written, is_unfinished, ends[-1] if ends else 0)
+    return OwnWords(unquoted, written, is_unfinished, thinking_ends)
 
 
 def _blank(text: str) -> str:
@@ -101,8 +103,11 @@ def _blank_match(match: re.Match[str]) -> str:
     return _blank(match[0])
 
 
-def _without_thinking(text: str) -> tuple[str, bool]:
-    """An end without a beginning closes what the prompt opened: all before it is thinking."""
+def _without_thinking(text: str) -> tuple[str, bool, int]:
+    """The text, whether thinking is unfinished, and where finished thinking ends.
+
+    An end without a beginning closes what the prompt opened: all before it is thinking.
+    """
     thoughts: list[tuple[int, int]] = []
     opened_at: int | None = None
     for mark in _THOUGHT_MARK.finditer(text):
@@ -113,11 +118,12 @@ def _without_thinking(text: str) -> tuple[str, bool]:
         else:
             thoughts.append((opened_at, mark.end()))
             opened_at = None
+    end = thoughts[-1][1] if thoughts else 0
     if opened_at is None:
-        return _blanked(text, thoughts), False
+        return _blanked(text, thoughts), False, end
     last_line = max(text.rstrip().rfind("\n") + 1, opened_at)
     marks = [mark.span() for mark in _THOUGHT_MARK.finditer(text, last_line)]
-    return _blanked(text, [*thoughts, (opened_at, last_line), *marks]), True
+    return _blanked(text, [*thoughts, (opened_at, last_line), *marks]), True, end
 
 
 def _blanked(text: str, spans: list[tuple[int, int]]) -> str:

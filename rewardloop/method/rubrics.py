@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from rewardloop.config.rubrics import PLACEHOLDER, Rubric
 from rewardloop.method.enclosure import escaping
@@ -61,14 +62,14 @@ Score {nonce}: <total>"""
 _TAG = re.compile(r"</\s*([A-Za-z][\w-]*)\s*>")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RubricText:
     """A template and the name of its text."""
 
     template: str
     version: str
 
-    @property
+    @cached_property
     def takes_nonce(self) -> bool:
         """Whether it asks for the nonce with the score. A text of the user's own may not."""
         return any(match["name"] == "nonce" for match in PLACEHOLDER.finditer(self.template))

@@ -98,7 +98,7 @@ def _signed_judgement(own: OwnWords, form: Form[T]) -> _Judgement[T]:
         found = [_found(match, form) for match in form.signed.finditer(text)]
         if found:
             return _signed(found, text, in_thinking=in_thinking)
-    return _Judgement([], len(own.text), goes_on=False)
+    return _Judgement([], len(own.written), goes_on=False)
 
 
 def _signed(found: list[Found[T]], text: str, *, in_thinking: bool) -> _Judgement[T]:

@@ -1,4 +1,4 @@
-"""Human-ranked responses, who judged them, and which judgements became EFT examples.
+"""Human-ranked responses, and who judged them.
 
 A run's split decides once which ranked prompts it learns from and which it only measures
 its judges by; nothing of the held-out part is ever trained on, IFT included.
@@ -6,7 +6,7 @@ its judges by; nothing of the held-out part is ever trained on, IFT included.
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +14,10 @@ from sqlalchemy import Select, func, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.config import Bootstrap, Eft, Rubric
+from rewardloop.config import Bootstrap
 from rewardloop.errors import InvalidInput
-from rewardloop.method import rubric
 from rewardloop.method.assessment import assessed
 from rewardloop.method.eft import Judged, JudgedResponse
-from rewardloop.method.eft import select as select_eft
 from rewardloop.records import (
     JudgementMode,
     Message,
@@ -30,7 +28,6 @@ from rewardloop.records import (
 from rewardloop.store.ift_share import best_answer, kept_from_ift, left_to_ift
 from rewardloop.store.models import (
     Assessment,
-    EftExample,
     Prompt,
     RankedJudgement,
     RankedResponse,
@@ -282,14 +279,16 @@ async def num_judged(session: AsyncSession, assessment_id: int) -> int:
 
 async def settle(session: AsyncSession, assessment: Assessment) -> dict[str, Any]:
     """Compute and store the agreement of a complete assessment with the humans."""
-    metrics = assessed(await _judged(session, assessment.id))
+    metrics = assessed(await judged_by_prompt(session, assessment.id))
     await session.execute(
         update(Assessment).where(Assessment.id == assessment.id).values(metrics=metrics)
     )
     return metrics
 
 
-async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[JudgedResponse]]:
+async def judged_by_prompt(
+    session: AsyncSession, assessment_id: int
+) -> dict[int, list[JudgedResponse]]:
     """The assessment's judgements by prompt and response, best human rank first."""
     rows = await session.execute(
         select(
@@ -318,59 +317,6 @@ async def _judged(session: AsyncSession, assessment_id: int) -> dict[int, list[J
         rank, length = ranks[prompt_id, response_id]
         by_prompt.setdefault(prompt_id, []).append(JudgedResponse(rank, tuple(found), length))
     return by_prompt
-
-
-async def select_examples(
-    session: AsyncSession, iteration_id: UUID, config: Eft, seed: int
-) -> dict[str, Any]:
-    """Keep the judgements that agree with the humans as EFT examples; returns the report."""
-    assessment = (
-        await session.scalars(
-            select(Assessment).where(
-                Assessment.iteration_id == iteration_id, Assessment.purpose == Purpose.EFT
-            )
-        )
-    ).one()
-    selection = select_eft(await _judged(session, assessment.id), config, seed)
-    if selection.kept:
-        await session.execute(
-            insert(EftExample).on_conflict_do_nothing(),
-            [{"iteration_id": iteration_id, "ranked_judgement_id": i} for i in selection.kept],
-        )
-    return asdict(selection.report)
-
-
-async def eft_examples(
-    session: AsyncSession, iteration_id: UUID, asked: Rubric = "additive"
-) -> list[dict[str, Any]]:
-    """(judge's prompt, judgement as far as its score) of every kept judgement.
-
-    The prompt is that of free judging by the rubric `asked`, as M1 will be asked, with the
-    nonce that the judgement names, as M1 is to name its own. M1 shall learn to end at the score,
-    whatever this judge went on to write.
-    """
-    rows = await session.execute(
-        select(
-            Prompt.messages, RankedResponse.text, RankedJudgement.raw_text, RankedJudgement.nonce
-        )
-        .join(RankedResponse, RankedResponse.prompt_id == Prompt.id)
-        .join(RankedJudgement, RankedJudgement.ranked_response_id == RankedResponse.id)
-        .join(EftExample, EftExample.ranked_judgement_id == RankedJudgement.id)
-        .where(EftExample.iteration_id == iteration_id)
-        .order_by(RankedJudgement.id)
-    )
-    return [
-        {
-            "prompt": rubric.render(
-                [*messages, {"role": "assistant", "content": answer}],  # type: ignore[list-item]
-                JudgementMode.FREE,
-                asked,
-                nonce,
-            ),
-            "completion": rubric.through_score(judgement, nonce),
-        }
-        for messages, answer, judgement, nonce in rows
-    ]
 
 
 async def assessments_of(session: AsyncSession, iteration_id: UUID) -> list[Assessment]:

@@ -57,8 +57,6 @@ from services.generator.stub_verdict import (
 
 __all__ = ["PAGE", "Faults", "StubEngine", "make_app"]
 
-POISONED_VERDICT = "Score"
-"""The verdict whose askers suffer the poison of a prompt that names the judge."""
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "kettle"]
 
 
@@ -179,18 +177,16 @@ class StubEngine:
         chance = Random(f"{self._folder.name}\0{asked}")
         words = " ".join(chance.choices(WORDS, k=chance.randint(4, 24)))
         if forced is not None:
-            return f"The answer {words[:40].rstrip()}.\n{self._verdict(forced, chance)}"
+            line = forced.line(chance, self.faults.fixed_score)
+            return f"The answer {words[:40].rstrip()}.\n{line}"
         text = f"[{self._folder.name}] {words}"
         if self.faults.writes_nul:
             text += " \x00"
         verdict = asked_by_prompt(prompt)
         if verdict is None:
             return text
-        line = self._verdict(verdict, chance)
+        line = verdict.line(chance, self.faults.fixed_score)
         return text if chance.random() < self.faults.unscored_rate else f"{text}\n{line}"
-
-    def _verdict(self, asked: AskedVerdict, chance: Random) -> str:
-        return asked.line(chance, self.faults.fixed_score)
 
     def prompt_logprobs(self, tokens: list[int]) -> list[dict[str, dict[str, float]] | None]:
         """Log-probability of each token given those before it; the first has none.
@@ -313,7 +309,7 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         answer["choices"][0]["prompt_logprobs"] = logprobs
         return JSONResponse(answer)
     forced = _forced(body)
-    poison = _poison_of(prompt) if engine.faults.heeds_poison else None
+    poison = poison_of(prompt) if engine.faults.heeds_poison else None
     num = body.get("n") or 1
     async with engine.request(num_words, asked=f"{prompt}\0{num}\0{forced}") as fate:
         if poison is not None:
@@ -353,11 +349,6 @@ def _content(content: Any) -> str:
     """Parts are joined as vLLM joins them. The gate lets nothing else than text through."""
     parts = content if isinstance(content, list) else [content]
     return "\n".join(str(text_of(part)) for part in parts)
-
-
-def _poison_of(prompt: str) -> str | None:
-    asked = asked_by_prompt(prompt)
-    return poison_of(prompt, is_judged=asked is not None and asked.name == POISONED_VERDICT)
 
 
 def _forced(body: dict[str, Any]) -> AskedVerdict | None:

@@ -19,8 +19,12 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
+from services.generator.stub_verdict import asked_by_prompt
+
 NEVER_SECONDS = 86_400.0
 POISON = re.compile(r"\[poison (?P<judge>judge )?(?P<kind>\w+)\]")
+POISONED_VERDICT = "Score"
+"""The verdict whose askers suffer the poison of a prompt that names the judge."""
 PAGE = "<html><body><h1>We will be back soon</h1></body></html>"
 
 
@@ -125,12 +129,17 @@ class CutResponse(JSONResponse):
         await super().__call__(scope, receive, send_half)
 
 
-def poison_of(prompt: str, *, is_judged: bool) -> str | None:
+def poison_of(prompt: str) -> str | None:
     """The kind of the fault that the prompt names, if it befalls this one."""
     found = POISON.search(prompt)
-    if found is None or (found["judge"] and not is_judged):
+    if found is None or (found["judge"] and not _asks_the_judge(prompt)):
         return None
     return found["kind"]
+
+
+def _asks_the_judge(prompt: str) -> bool:
+    asked = asked_by_prompt(prompt)
+    return asked is not None and asked.name == POISONED_VERDICT
 
 
 def poisoned(body: dict[str, Any], poison: str | None) -> Response:

@@ -12,7 +12,7 @@ from rewardloop.errors import InvalidInput
 from rewardloop.method import comparison, rubric
 from rewardloop.method.enclosure import split_response
 from rewardloop.method.nonce import nonce_of
-from rewardloop.method.rubrics import rubric_text
+from rewardloop.method.rubrics import RubricText, rubric_text
 from rewardloop.records import JudgementMode, Message
 from services.judge.schemas import JudgeRequest
 
@@ -23,15 +23,16 @@ class JudgeCall:
 
     request: JudgeRequest
     nonce: str
+    rubric: RubricText
 
     @classmethod
     def of(cls, request: JudgeRequest, key: str | None) -> Self:
-        return cls(request, nonce_of(key))
+        return cls(request, nonce_of(key), rubric_text(request.rubric))
 
     @property
     def _score_nonce(self) -> str | None:
         """None where the user's own rubric asks for no nonce."""
-        return self.nonce if rubric_text(self.request.rubric).takes_nonce else None
+        return self.nonce if self.rubric.takes_nonce else None
 
     def body(self, model: str) -> dict[str, Any]:
         """What the engine is asked: the rendered rubric, and its form where that is forced.
@@ -89,7 +90,7 @@ class JudgeCall:
             "reason": verdict.reason,
             "mode": self.request.judgement_mode,
             "nonce": self._score_nonce,
-            "rubric_version": rubric_text(self.request.rubric).version,
+            "rubric_version": self.rubric.version,
             "judge_version": judge_version,
         }
 

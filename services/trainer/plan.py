@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.config import RunConfig, Training, WinnersOnly, stored_run_config
 from rewardloop.records import IterationKind, Stage
-from rewardloop.store import ift, iterations, pairs, prompts, ranked, runs
+from rewardloop.store import eft, ift, iterations, pairs, prompts, runs
 from rewardloop.store.models import Iteration, Run, TrainingJob
 
 SFT = "services.trainer.sft"
@@ -102,8 +102,8 @@ async def _human_examples(
     examples = [{**example, "kind": "ift"} for example in imitated]
     settings = config.bootstrap.ift
     if stage is Stage.MODEL:
-        eft = await ranked.eft_examples(session, iteration.id, config.judging.rubric)
-        examples += [{**example, "kind": "eft"} for example in eft]
+        judged = await eft.examples(session, iteration.id, config.judging.rubric)
+        examples += [{**example, "kind": "eft"} for example in judged]
         settings = config.bootstrap.ift_and_eft
     return {
         "config": settings.model_dump(mode="json"),

@@ -3,7 +3,7 @@
 from rewardloop.config import Bootstrap
 from rewardloop.errors import NoExamples
 from rewardloop.records import Phase, Purpose, Stage
-from rewardloop.store import ift, iterations, outbox, ranked, training
+from rewardloop.store import eft, ift, iterations, outbox, ranked, training
 from services.worker.steps import Step, Steps, health_modes
 
 
@@ -52,7 +52,7 @@ class Bootstrapping(Steps):
 
     async def _select_eft(self) -> bool:
         async with self.store.transaction() as session:
-            report = await ranked.select_examples(
+            report = await eft.select_kept(
                 session, self.iteration.id, self._how.eft, self.config.seed
             )
             await iterations.add_to_report(session, self.iteration.id, "eft", report)

@@ -99,7 +99,7 @@ async def test_an_answer_that_fails_each_time_leaves_its_prompt_out(ready: Any) 
 
 async def test_a_comparison_that_fails_each_time_leaves_its_prompt_undecided(ready: Any) -> None:
     # A comparison's prompt quotes the question; a judgement's poison does not touch it.
-    ready.monkeypatch.setattr("services.generator.stub_engine.POISONED_VERDICT", "Better")
+    ready.monkeypatch.setattr("services.generator.stub_faults.POISONED_VERDICT", "Better")
     done = await evaluated(ready, "[poison judge 500] bad")
     assert done.state == "succeeded"
     assert (done.result["num_dead_answers"], done.result["num_dead_comparisons"]) == (0, 2)

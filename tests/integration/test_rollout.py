@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,11 @@ import pytest
 from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
 from rewardloop.errors import RewardloopError, UpstreamMismatch, UpstreamUnavailable
-from rewardloop.records import Message, Phase, PromptRecord, Sample
-from rewardloop.store import lost_leases, prompts, rollouts
+from rewardloop.records import Phase, Sample
+from rewardloop.store import lost_leases, rollouts
 from services.generator.stub_engine import Faults
 from services.worker import phase, rollout
-
-PROMPTS = [f"question {number}" for number in range(6)]
+from tests.integration.rolled_out import PROMPTS, assert_complete, everything
 
 
 @pytest.fixture
@@ -30,27 +28,6 @@ async def iteration_id(world: Any) -> UUID:
     (made,) = await world.new_run()
     await world.in_rollout(made)
     return made
-
-
-async def everything(world: Any) -> tuple[list[Any], list[Any], list[Any]]:
-    return (
-        await world.rows("SELECT * FROM responses ORDER BY id"),
-        await world.rows("SELECT * FROM judgements ORDER BY id"),
-        await world.rows("SELECT prompt_id, state, reason FROM iteration_prompts ORDER BY 1"),
-    )
-
-
-async def assert_complete(world: Any, num_prompts: int = len(PROMPTS)) -> None:
-    """4 responses to each prompt and 3 judgements of each response; nothing twice."""
-    responses = await world.rows("SELECT prompt_id, sample_index FROM responses ORDER BY 1, 2")
-    by_prompt = Counter(row["prompt_id"] for row in responses)
-    assert list(by_prompt.values()) == [4] * num_prompts
-    assert [row["sample_index"] for row in responses] == [0, 1, 2, 3] * num_prompts
-    judged = await world.rows(
-        "SELECT array_agg(judge_index ORDER BY judge_index) AS indices FROM responses r"
-        " LEFT JOIN judgements j ON j.response_id = r.id GROUP BY r.id"
-    )
-    assert [row["indices"] for row in judged] == [[0, 1, 2]] * (4 * num_prompts)
 
 
 async def test_each_prompt_gets_4_responses_and_each_response_3_judgements(
@@ -134,98 +111,6 @@ async def test_a_prompt_that_is_too_long_is_rejected_and_the_rest_goes_on(world:
     (progress,) = await world.rows("SELECT * FROM iteration_progress")
     assert (progress["prompts"], progress["responses_expected"], progress["responses"]) == (3, 8, 8)
     assert (progress["judgements_expected"], progress["judgements"]) == (24, 24)
-
-
-async def test_a_prompt_that_the_judge_refuses_stops_nobody(world: Any) -> None:
-    """It holds no user's turn: the judge calls it invalid, however often it is asked."""
-    await world.with_base()
-    await world.add_prompts("good")
-    system: Message = {"role": "system", "content": "You are terse."}
-    async with world.store.transaction() as session:
-        await prompts.add(session, "seed", [PromptRecord((system,), None, "test")])
-    (made,) = await world.new_run()
-    await world.in_rollout(made)
-    world.serve()
-    await world.roll_out(made)
-    async with world.store.transaction() as session:
-        assert await rollouts.is_complete(session, made)
-    unscored = await world.rows(
-        "SELECT DISTINCT prompt_id, reason FROM judgements j JOIN responses r"
-        " ON r.id = j.response_id WHERE score IS NULL"
-    )
-    assert unscored == [{"prompt_id": 2, "reason": "refused"}]
-
-
-async def test_a_response_that_the_judge_cannot_read_is_stored_without_a_score(world: Any) -> None:
-    await world.with_base()
-    await world.add_prompts("word " * 60)
-    (made,) = await world.new_run()
-    await world.in_rollout(made)
-    world.serve(max_model_len=150)  # room for the prompt, none for the rubric around it
-    await world.roll_out(made)
-    await assert_complete(world, num_prompts=1)
-    _, judgements, _ = await everything(world)
-    assert {(row["score"], row["reason"]) for row in judgements} == {(None, "refused")}
-    assert all("maximum context length" in row["raw_text"] for row in judgements)
-
-
-async def test_judgements_without_a_score_keep_their_text(world: Any, iteration_id: UUID) -> None:
-    world.serve(Faults(unscored_rate=0.5))
-    await world.roll_out(iteration_id)
-    await assert_complete(world)
-    _, judgements, _ = await everything(world)
-    unscored = [row for row in judgements if row["score"] is None]
-    assert {row["reason"] for row in unscored} == {"no_score"}
-    assert 0 < len(unscored) < len(judgements)
-    assert all(row["raw_text"] for row in unscored)
-
-
-async def test_a_judgement_without_a_score_is_asked_for_again(
-    world: Any, iteration_id: UUID
-) -> None:
-    """The stub writes by prompt and index, so an only one that is asked for again is that of
-    index 0: it has a score where the first judgement had one."""
-    engine = world.serve(Faults(unscored_rate=0.5))
-    await world.roll_out(iteration_id)
-    _, judgements, _ = await everything(world)
-    again = [row for row in judgements if row["unscored_before"]]
-    assert [row["unscored_before"] for row in again] == [["no_score"]] * len(again)
-    assert all(row["score"] is not None or row["unscored_before"] for row in judgements)
-    assert any(row["score"] is not None for row in again)
-    asked_again = {row["response_id"] for row in again}
-    assert engine.num_requests == 6 + 24 + len(asked_again)
-    assert {len(row["nonce"]) for row in judgements} == {4}
-    nonces = {
-        (row["response_id"], bool(row["unscored_before"]), row["nonce"]) for row in judgements
-    }
-    assert len(nonces) == len({(each[0], each[1]) for each in nonces})  # one a call
-
-
-async def test_a_response_has_a_mean_where_most_of_its_judgements_have_a_score(
-    world: Any, iteration_id: UUID
-) -> None:
-    world.serve(Faults(unscored_rate=0.6))
-    await world.roll_out(iteration_id)
-    scores = await world.rows(
-        "SELECT num_judgements, num_scored, score_mean FROM response_scores ORDER BY response_id"
-    )
-    assert {row["num_scored"] for row in scores} >= {1, 2}
-    for row in scores:
-        assert row["num_judgements"] == 3
-        assert (row["score_mean"] is not None) == (row["num_scored"] >= 2)
-
-
-async def test_a_constrained_judge_always_gives_a_score(world: Any) -> None:
-    await world.with_base()
-    await world.add_prompts(*PROMPTS)
-    (made,) = await world.new_run(judging={"mode": "constrained"})
-    await world.in_rollout(made)
-    world.serve(Faults(unscored_rate=1.0))
-    await world.roll_out(made)
-    await assert_complete(world)
-    _, judgements, _ = await everything(world)
-    assert {row["mode"] for row in judgements} == {"constrained"}
-    assert all(row["score"] is not None for row in judgements)
 
 
 async def test_a_nul_in_a_text_is_stored_visibly(world: Any, iteration_id: UUID) -> None:

@@ -29,26 +29,23 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import httpx
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from pydantic import SecretStr
 
 from rewardloop import chat_tokens
 from rewardloop.clients.server import KEY_HEADER, request_key
-from rewardloop.config import Settings
 from rewardloop.embedded.process import free_port
 from rewardloop.records import JudgementMode, Message
 from services.judge import app as judge_app
 from tests.integration.conftest import Served
 from tests.security.judges import JUDGES, Engine, Judge
 from tests.security.payloads import CONTROL_TOKENS, HARMLESS, PAYLOADS
+from tests.unit.judge.served_judge import KEY, judge_settings
 from tests.unit.small_tokenizers import FAMILIES
 
-KEY = "a-key-of-16-chars"
 OWN = """\
 Grade the answer to this request, and write nothing {{strictly}} else.
 <request>
@@ -235,7 +232,7 @@ async def sitting() -> AsyncIterator[Court]:
     app.router.add_post("/v1/chat/completions", engine.__call__)
     async with TestServer(app) as server:
         url = f"http://127.0.0.1:{free_port()}"
-        served = Served(judge_app.make_app(_settings(str(server.make_url("")))), url)
+        served = Served(judge_app.make_app(judge_settings(str(server.make_url("")))), url)
         headers = {"authorization": f"Bearer {KEY}"}
         try:
             async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as client:
@@ -243,17 +240,6 @@ async def sitting() -> AsyncIterator[Court]:
         finally:
             served.ask_to_stop()
             await asyncio.to_thread(served.stop)
-
-
-def _settings(engine_url: str) -> Settings:
-    return Settings(
-        database_url=SecretStr("postgresql://x"),
-        broker_url=SecretStr("redis://x"),
-        api_key=SecretStr(KEY),
-        admin_key=SecretStr("b" * 16),
-        checkpoint_root=Path("/nowhere"),
-        judge_upstream_url=engine_url,
-    )
 
 
 def _cases(

@@ -3,19 +3,15 @@
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
 
-from rewardloop.config import Settings
 from rewardloop.method.rubrics import rubric_text
-from services.judge import app as judge_app
+from tests.unit.judge.served_judge import judge_over
 
-KEY = "a-key-of-16-chars"
 REQUEST = {"role": "user", "content": "Name a colour."}
 RESPONSE = {"role": "assistant", "content": "Blue."}
 URL = "/v1/chat/completions"
@@ -26,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 @asynccontextmanager
-async def judge_over(
+async def answering(
     serve: Serve, body: bytes, asked: list[Any]
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A judge whose engine answers every request with `body`, as it stands."""
@@ -36,25 +32,9 @@ async def judge_over(
         kind = "text/event-stream" if asked[-1].get("stream") else "application/json"
         return web.Response(body=body, content_type=kind)
 
-    settings = Settings(
-        database_url=SecretStr("postgresql://x"),
-        broker_url=SecretStr("redis://x"),
-        api_key=SecretStr(KEY),
-        admin_key=SecretStr("b" * 16),
-        checkpoint_root=Path("/nowhere"),
-        generator_urls=["http://generator:8001"],
-        judge_upstream_url=await serve(engine),
-        judge_upstream_model="big",
-    )
-    app = judge_app.make_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app),
-            base_url="http://judge",
-            headers={"authorization": f"Bearer {KEY}"},
-        ) as client,
-    ):
+    url = await serve(engine)
+    ours = {"generator_urls": ["http://generator:8001"], "judge_upstream_model": "big"}
+    async with judge_over(url, **ours) as client:
         yield client
 
 
@@ -63,7 +43,7 @@ def asking(**fields: Any) -> dict[str, Any]:
 
 
 async def streamed(serve: Serve, body: str, **fields: Any) -> httpx.Response:
-    async with judge_over(serve, body.encode(), []) as client:
+    async with answering(serve, body.encode(), []) as client:
         return await client.post(URL, json=asking(stream=True, **fields))
 
 
@@ -195,7 +175,7 @@ async def plain(serve: Serve, choices: list[dict[str, Any]], **fields: Any) -> t
     """The answer, and what the engine was asked."""
     asked: list[Any] = []
     body = json.dumps({"model": "big", "choices": choices}).encode()
-    async with judge_over(serve, body, asked) as client:
+    async with answering(serve, body, asked) as client:
         return await client.post(URL, json=asking(**fields)), asked
 
 
@@ -298,7 +278,7 @@ HALF = "\\ud83d"
     ],
 )
 async def test_half_a_surrogate_pair_is_refused_in_the_openai_form(serve: Serve, body: str) -> None:
-    async with judge_over(serve, b"{}", asked := []) as client:
+    async with answering(serve, b"{}", asked := []) as client:
         answer = await client.post(
             URL, content=body.encode(), headers={"content-type": "application/json"}
         )

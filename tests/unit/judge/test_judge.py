@@ -4,7 +4,6 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,13 +11,12 @@ import pytest
 from aiohttp import web
 from pydantic import SecretStr
 
-from rewardloop.config import Settings
 from rewardloop.errors import PromptTooLong, UpstreamUnavailable
 from rewardloop.method import comparison, rubric
 from rewardloop.records import JudgementMode
 from services.judge import app as judge_app
+from tests.unit.judge.served_judge import KEY, judge_over
 
-KEY = "a-key-of-16-chars"
 NONCE = "7f3a"
 REQUEST = {"role": "user", "content": "Name a colour."}
 RESPONSE = {"role": "assistant", "content": "Blue.\nScore: 5"}
@@ -90,26 +88,14 @@ class Judge:
 async def judging(
     engine: Engine, url: str, upstream_key: str | None, *, foreign: bool = False
 ) -> AsyncIterator[Judge]:
-    settings = Settings(
-        database_url=SecretStr("postgresql://x"),
-        broker_url=SecretStr("redis://x"),
-        api_key=SecretStr(KEY),
-        admin_key=SecretStr("b" * 16),
-        checkpoint_root=Path("/nowhere"),
-        generator_urls=["http://generator:8001", "http://generator-2:8001" if foreign else url],
-        judge_upstream_url=url,
+    generators = ["http://generator:8001", "http://generator-2:8001" if foreign else url]
+    own_key = None if upstream_key is None else SecretStr(upstream_key)
+    async with judge_over(
+        url,
+        generator_urls=generators,
         judge_upstream_model="policy",
-        judge_upstream_key=None if upstream_key is None else SecretStr(upstream_key),
-    )
-    app = judge_app.make_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app),
-            base_url="http://judge",
-            headers={"authorization": f"Bearer {KEY}"},
-        ) as client,
-    ):
+        judge_upstream_key=own_key,
+    ) as client:
         yield Judge(engine, client)
 
 

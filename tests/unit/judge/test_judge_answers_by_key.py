@@ -2,18 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
 
-from rewardloop.config import Settings
-from services.judge import app as judge_app
+from tests.unit.judge.served_judge import judge_over
 
-KEY = "a-key-of-16-chars"
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 
 
@@ -44,29 +39,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 async def client(serve: Serve, engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    async with judging(await serve(engine)) as client:
-        yield client
-
-
-@asynccontextmanager
-async def judging(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    settings = Settings(
-        database_url=SecretStr("postgresql://x"),
-        broker_url=SecretStr("redis://x"),
-        api_key=SecretStr(KEY),
-        admin_key=SecretStr("b" * 16),
-        checkpoint_root=Path("/nowhere"),
-        judge_upstream_url=url,
-    )
-    app = judge_app.make_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app),
-            base_url="http://judge",
-            headers={"authorization": f"Bearer {KEY}"},
-        ) as client,
-    ):
+    async with judge_over(await serve(engine)) as client:
         yield client
 
 
@@ -105,7 +78,7 @@ async def test_a_judge_that_was_restarted_asks_under_the_same_key(
     """So a gate that went on without it has the answer."""
     url = await serve(engine)
     for _ in range(2):
-        async with judging(url) as client:
+        async with judge_over(url) as client:
             await ask(client, x_request_key="k")
     first, second = (headers["x-request-key"] for headers in engine.headers)
     assert first == second

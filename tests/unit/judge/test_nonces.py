@@ -3,21 +3,17 @@
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from aiohttp import web
-from pydantic import SecretStr
 
-from rewardloop.config import Settings
 from rewardloop.method import comparison, rubric
 from rewardloop.method.nonce import nonce_of
-from services.judge import app as judge_app
 from services.judge import judge_call
+from tests.unit.judge.served_judge import judge_over
 
-KEY = "a-key-of-16-chars"
 Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 TURNS = [
     {"role": "user", "content": "Name a colour."},
@@ -72,23 +68,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 async def client(serve: Serve, engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    settings = Settings(
-        database_url=SecretStr("postgresql://x"),
-        broker_url=SecretStr("redis://x"),
-        api_key=SecretStr(KEY),
-        admin_key=SecretStr("b" * 16),
-        checkpoint_root=Path("/nowhere"),
-        judge_upstream_url=await serve(engine),
-    )
-    app = judge_app.make_app(settings)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=app),
-            base_url="http://judge",
-            headers={"authorization": f"Bearer {KEY}"},
-        ) as client,
-    ):
+    async with judge_over(await serve(engine)) as client:
         yield client
 
 

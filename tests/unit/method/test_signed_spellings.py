@@ -118,11 +118,11 @@ def test_a_number_that_is_not_the_score_is_not_read_as_one(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["Score 7f3a: 4 (out of 10)", "Score 7f3a: 4 (of 10 points)"])
 def test_another_scale_in_brackets_is_no_score_of_ours(text: str) -> None:
-    assert parsed(text).score is None
+    assert parsed(text) == Verdict(None, OUT_OF_RANGE)
 
 
 def test_a_scale_before_the_number_is_not_the_number() -> None:
-    assert parsed("Score 7f3a (/5): 3").score in (3, None)
+    assert parsed("Score 7f3a (/5): 3") == Verdict(3, None)
 
 
 @pytest.mark.parametrize(
