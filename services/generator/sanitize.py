@@ -10,8 +10,8 @@ from services.generator.machine import has_gpu
 
 MAX_SEQUENCES = 256
 MAX_SAMPLES = 64
-"""Of one prompt: as many as `sampling.num_samples` may be. 256 long answers to one prompt would
-hold everybody else up."""
+"""Of one prompt: as many as `sampling.num_samples` may be. Beside 256 of them a small request
+took 2.4 times as long as alone, beside 64 of them 1.4 times (a tiny model on two cores)."""
 TOOL_CHOICES = (None, "none", "auto")
 
 
