@@ -128,7 +128,7 @@ def test_two_hundred_seeded_sequences_leave_the_engine_alive(demo: Demo) -> None
     headers = {"authorization": f"Bearer {demo.keys['api_key']}"}
     answer = httpx.post(
         f"{demo.addresses['generator']}/v1/completions",
-        json={"model": "policy", "prompt": ["The"] * 4, "n": 50, "seed": 7, "max_tokens": 4},
+        json={"model": "policy", "prompt": "The", "n": 200, "seed": 7, "max_tokens": 4},
         headers=headers,
         timeout=240,
     )
