@@ -273,7 +273,9 @@ def test_what_is_not_utf8_names_its_line(tmp_path: Path, content: bytes) -> None
         read_prompts(path)
 
 
-@pytest.mark.parametrize("content", [b'{"prompt": "A"}', gzip.compress(b'{"prompt": "A"}', mtime=0)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b'{"prompt": "A"}', gzip.compress(b'{"prompt": "A"}', mtime=0)[:-9]]
+)
 def test_a_gzip_file_that_is_none_or_is_cut(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(content)
