@@ -4,7 +4,8 @@ A request names a key of its own. While its answer is being made, another reques
 waits for the same answer; afterwards the answer is kept for KEEP_SECONDS. What was begun is
 finished although its caller went away; after ABANDONED_SECONDS in which nobody waited for it,
 it is given up. A caller that finds an answer overdue may have it made `anew`: the first one to
-be ready is everybody's.
+be ready is everybody's. Whoever comes to a making that is overdue has it made anew without a
+word: a caller that has just started cannot know what is late here.
 
 One key asks one thing: with another question it is refused. Failures are not kept. The number
 and the bytes of what is kept are bounded, and the oldest go first.
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from rewardloop import telemetry
+from rewardloop.clients.latency import FLOOR_SECONDS, Latency
 from rewardloop.clients.server import KEY_HEADER
 from rewardloop.errors import Conflict, InvalidInput, UpstreamUnavailable
 
@@ -42,6 +44,8 @@ class _Entry(Generic[T]):
     """Digest of the question."""
     result: asyncio.Future[T]
     makings: set[asyncio.Task[None]] = field(default_factory=set)
+    begun_at: float = 0.0
+    """When the latest making began."""
     num_waiting: int = 0
     num_bytes: int = 0
     kept_until: float = 0.0
@@ -54,8 +58,11 @@ class KeptAnswers(Generic[T]):
     def __init__(self, size: Callable[[T], int | None]) -> None:
         self._size = size
         self._entries: dict[str, _Entry[T]] = {}
+        self._open: set[_Entry[T]] = set()
+        """Those that are being made."""
         self._kept: OrderedDict[str, _Entry[T]] = OrderedDict()
         self._num_bytes = 0
+        self._latency = Latency(MAKE_SECONDS)
 
     async def get(
         self,
@@ -77,7 +84,8 @@ class KeptAnswers(Generic[T]):
         if len(key) > MAX_KEY_CHARS:
             raise InvalidInput(f"{KEY_HEADER} has more than {MAX_KEY_CHARS} characters")
         entry, is_new = self._entry(key, hashlib.sha256(question).hexdigest(), still_holds)
-        if not entry.result.done() and (is_new or anew):
+        if not entry.result.done() and (is_new or anew or self._is_overdue(entry)):
+            entry.begun_at = time.monotonic()
             making = asyncio.create_task(self._make(key, entry, make))
             entry.makings.add(making)
         elif not is_new:
@@ -99,7 +107,14 @@ class KeptAnswers(Generic[T]):
             return entry, False
         entry = _Entry(asked, asyncio.get_running_loop().create_future())
         self._entries[key] = entry
+        self._open.add(entry)
         return entry, True
+
+    def _is_overdue(self, entry: _Entry[T]) -> bool:
+        now = time.monotonic()
+        age = now - entry.begun_at
+        others = (now - other.begun_at for other in self._open if other is not entry)
+        return age > FLOOR_SECONDS and age > self._latency.deadline(others)
 
     async def _wait(self, key: str, entry: _Entry[T]) -> T:
         entry.num_waiting += 1
@@ -120,9 +135,11 @@ class KeptAnswers(Generic[T]):
     async def _make(self, key: str, entry: _Entry[T], make: Callable[[], Awaitable[T]]) -> None:
         making = asyncio.current_task()
         assert making is not None
+        began_at = time.monotonic()
         try:
             async with asyncio.timeout(MAKE_SECONDS):
                 answer = await make()
+            self._latency.note(time.monotonic() - began_at)
             self._succeeded(key, entry, making, answer)
         except TimeoutError:
             error = UpstreamUnavailable(f"no answer was made within {MAKE_SECONDS:.0f} s")
@@ -146,6 +163,7 @@ class KeptAnswers(Generic[T]):
         if entry.result.done():
             return
         num_bytes = self._size(answer)
+        self._open.discard(entry)
         entry.result.set_result(answer)
         for other in entry.makings - {making}:
             other.cancel()
@@ -175,5 +193,6 @@ class KeptAnswers(Generic[T]):
         self._forget(key, entry)
 
     def _forget(self, key: str, entry: _Entry[T]) -> None:
+        self._open.discard(entry)
         if self._entries.get(key) is entry:
             del self._entries[key]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
@@ -30,6 +31,7 @@ from rewardloop.store import Store, dead_prompts, iterations, outbox, rollouts
 from rewardloop.store.rollouts import LeasedPrompt, StoredResponse
 from rewardloop.texts import storable
 from services.worker.attempts import Servers, all_done, work_through
+from services.worker.durable import stored
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 from services.worker.probes import GENERATOR, JUDGE, probe_generator, probe_judge
@@ -167,10 +169,14 @@ class Rollout:
                 await iterations.note_progress(session, self.iteration_id)
             return
         await all_done(*(self._judge(prompt, r) for r in responses if r.missing_judgements))
-        async with self.store.transaction() as session:
-            if not await rollouts.finish(session, self.iteration_id, prompt):
-                logger.warning("lost the lease on prompt %d", prompt.prompt_id)
+
+        async def finish(session: AsyncSession) -> bool:
+            is_done = await rollouts.finish(session, self.iteration_id, prompt)
             await iterations.note_progress(session, self.iteration_id)
+            return is_done
+
+        if not await stored(self.store, finish):
+            logger.warning("lost the lease on prompt %d", prompt.prompt_id)
 
     async def _sample(self, prompt: LeasedPrompt) -> list[StoredResponse]:
         """The prompt's responses; those that an earlier attempt stored are kept."""
@@ -188,17 +194,24 @@ class Rollout:
         return list(stored.values())
 
     async def _stored(self, prompt: LeasedPrompt) -> dict[int, StoredResponse]:
-        async with self.store.transaction() as session:
-            return await rollouts.responses(
-                session, self.iteration_id, prompt.prompt_id, self.config.judging.num_judgements
-            )
+        num_judgements = self.config.judging.num_judgements
+        return await stored(
+            self.store,
+            lambda session: rollouts.responses(
+                session, self.iteration_id, prompt.prompt_id, num_judgements
+            ),
+        )
 
     async def _store_samples(
         self, prompt: LeasedPrompt, samples: Sequence[tuple[int, Sample]]
     ) -> None:
         settings = self.config.sampling.model_dump(mode="json")
-        async with self.store.transaction() as session:
-            await rollouts.add_responses(session, self.iteration_id, prompt, samples, settings)
+        await stored(
+            self.store,
+            lambda session: rollouts.add_responses(
+                session, self.iteration_id, prompt, samples, settings
+            ),
+        )
         telemetry.SAMPLES.inc(len(samples))
         _count_tokens("sample", [sample for _, sample in samples])
 
@@ -211,14 +224,11 @@ class Rollout:
                 prompt.messages, response.text, self.config.judging, len(missing), key=key
             ),
         )
-        async with self.store.transaction() as session:
-            await rollouts.add_judgements(
-                session,
-                (
-                    (response.response_id, index, judgement)
-                    for index, judgement in zip(missing, written, strict=True)
-                ),
-            )
+        rows = [
+            (response.response_id, index, judgement)
+            for index, judgement in zip(missing, written, strict=True)
+        ]
+        await stored(self.store, lambda session: rollouts.add_judgements(session, rows))
         for judgement in written:
             telemetry.JUDGEMENTS.labels(judgement.verdict.reason or "scored").inc()
         _count_tokens("judge", written)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from rewardloop import kept_answers
+from rewardloop.clients.latency import NUM_NEEDED
 from rewardloop.errors import Conflict, InvalidInput, UpstreamUnavailable
 from rewardloop.kept_answers import KeptAnswers
 
@@ -99,6 +100,55 @@ async def test_an_overdue_answer_is_made_anew_and_the_first_to_be_ready_counts(
     assert await asyncio.gather(first, second) == [f"a{first_ready}"] * 2
     assert await kept.get("k", b"q", make, anew=True) == f"a{first_ready}"  # it is there
     assert (make.num_begun, make.num_cancelled) == (2, 1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(kept_answers, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(("waited", "num_begun"), [(14.9, 1), (15.1, 2)])
+async def test_who_comes_to_a_making_that_is_overdue_has_it_made_anew(
+    clock: Clock, waited: float, num_begun: int
+) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    for number in range(1, NUM_NEEDED + 1):  # 5 seconds each, so the deadline is at 15
+        earlier = asyncio.create_task(kept.get(f"k{number}", b"q", make))
+        await make.begun(number)
+        clock.now += 5.0
+        make.may[number].set()
+        await earlier
+    hanging = asyncio.create_task(kept.get("k", b"q", make))
+    await make.begun(NUM_NEEDED + 1)
+    clock.now += waited
+    others = [asyncio.create_task(kept.get("k", b"q", make)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert make.num_begun == NUM_NEEDED + num_begun  # not once for each of them
+    make.may[NUM_NEEDED + num_begun].set()
+    answer = f"a{NUM_NEEDED + num_begun}"
+    assert await asyncio.gather(hanging, *others) == [answer] * 3
+
+
+async def test_while_nothing_is_known_nothing_is_overdue(clock: Clock) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    hanging = asyncio.create_task(kept.get("k", b"q", make))
+    await make.begun(1)
+    clock.now += 200.0
+    later = asyncio.create_task(kept.get("k", b"q", make))
+    await asyncio.sleep(0.01)
+    make.may[1].set()
+    assert await asyncio.gather(hanging, later) == ["a1", "a1"]
+    assert make.num_begun == 1
 
 
 async def test_a_failure_is_everybodys_and_not_kept() -> None:
