@@ -8,7 +8,7 @@ import pytest
 from rewardloop import kept_answers
 from rewardloop.clients.latency import NUM_NEEDED
 from rewardloop.errors import Conflict, InvalidInput, UpstreamUnavailable
-from rewardloop.kept_answers import KeptAnswers
+from rewardloop.kept_answers import MAX_MAKINGS, KeptAnswers
 
 
 class Maker:
@@ -114,41 +114,73 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(kept_answers, "time", clock)
+    monkeypatch.setattr(kept_answers, "LOOK_SECONDS", 0.001)
     return clock
 
 
-@pytest.mark.parametrize(("waited", "num_begun"), [(14.9, 1), (15.1, 2)])
-async def test_who_comes_to_a_making_that_is_overdue_has_it_made_anew(
-    clock: Clock, waited: float, num_begun: int
+async def after_calls_of_five_seconds(
+    clock: Clock, kept: KeptAnswers[str], make: Maker, kind: str = ""
 ) -> None:
-    kept, make = keeper(), Maker(ready=False)
-    for number in range(1, NUM_NEEDED + 1):  # 5 seconds each, so the deadline is at 15
-        earlier = asyncio.create_task(kept.get(f"k{number}", b"q", make))
+    for number in range(1, NUM_NEEDED + 1):
+        earlier = asyncio.create_task(kept.get(f"k{number}", b"q", make, kind=kind))
         await make.begun(number)
         clock.now += 5.0
         make.may[number].set()
         await earlier
-    hanging = asyncio.create_task(kept.get("k", b"q", make))
-    await make.begun(NUM_NEEDED + 1)
-    clock.now += waited
-    others = [asyncio.create_task(kept.get("k", b"q", make)) for _ in range(2)]
-    await asyncio.sleep(0.01)
-    assert make.num_begun == NUM_NEEDED + num_begun  # not once for each of them
-    make.may[NUM_NEEDED + num_begun].set()
-    answer = f"a{NUM_NEEDED + num_begun}"
-    assert await asyncio.gather(hanging, *others) == [answer] * 3
 
 
-async def test_while_nothing_is_known_nothing_is_overdue(clock: Clock) -> None:
+async def hanging(kept: KeptAnswers[str], make: Maker, num_begun: int) -> asyncio.Task[str]:
+    asked = asyncio.create_task(kept.get("k", b"q", make))
+    await make.begun(num_begun)
+    return asked
+
+
+@pytest.mark.parametrize(("waited", "num_begun"), [(14.9, 1), (15.1, 2)])
+async def test_what_is_overdue_is_made_anew_unasked(
+    clock: Clock, waited: float, num_begun: int
+) -> None:
     kept, make = keeper(), Maker(ready=False)
-    hanging = asyncio.create_task(kept.get("k", b"q", make))
-    await make.begun(1)
+    await after_calls_of_five_seconds(clock, kept, make)  # so the deadline is at 15
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
+    clock.now += waited
+    await asyncio.sleep(0.05)
+    assert make.num_begun == NUM_NEEDED + num_begun  # and not once for every look
+    make.may[NUM_NEEDED + num_begun].set()
+    assert await asked == f"a{NUM_NEEDED + num_begun}"
+
+
+async def test_there_is_an_end_to_making_it_anew(clock: Clock) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    await after_calls_of_five_seconds(clock, kept, make)
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
+    for _ in range(6):
+        clock.now += 20.0
+        await asyncio.sleep(0.01)
+    assert make.num_begun == NUM_NEEDED + MAX_MAKINGS
+    make.may[NUM_NEEDED + 1].set()
+    assert await asked == f"a{NUM_NEEDED + 1}"
+
+
+async def test_what_nobody_waits_for_is_not_made_anew(clock: Clock) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    await after_calls_of_five_seconds(clock, kept, make)
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    clock.now += 100.0
+    await asyncio.sleep(0.05)
+    assert make.num_begun == NUM_NEEDED + 1
+
+
+async def test_what_takes_long_by_its_kind_is_not_overdue(clock: Clock) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    await after_calls_of_five_seconds(clock, kept, make, kind="short")
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
     clock.now += 200.0
-    later = asyncio.create_task(kept.get("k", b"q", make))
-    await asyncio.sleep(0.01)
-    make.may[1].set()
-    assert await asyncio.gather(hanging, later) == ["a1", "a1"]
-    assert make.num_begun == 1
+    await asyncio.sleep(0.05)
+    assert make.num_begun == NUM_NEEDED + 1
+    make.may[NUM_NEEDED + 1].set()
+    await asked
 
 
 async def test_a_failure_is_everybodys_and_not_kept() -> None:
