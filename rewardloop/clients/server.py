@@ -70,12 +70,17 @@ async def asked_again(ask: Callable[[bool], Awaitable[T]], retry_seconds: float)
 @dataclass(eq=False)
 class _Call:
     begun: float = field(default_factory=time.monotonic)
+    limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
+    """Runs out when the server's watch breaks the call off."""
     given_again: bool = False
-    is_lost: bool = False
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.begun
+
+    def break_off(self) -> None:
+        if not self.limit.expired():
+            self.limit.reschedule(0)  # a time long past, by the event loop's clock
 
 
 class Server:
@@ -93,6 +98,7 @@ class Server:
         self._client.event_hooks = {**hooks, "response": [_look_at_headers]}
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._probed_at = 0.0
         self._latency = Latency(ceiling_seconds)
         self._in_flight: set[_Call] = set()
@@ -101,9 +107,10 @@ class Server:
         self._why = UpstreamUnavailable(f"{url} has failed several times in a row")
 
     async def aclose(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        for task in (self._watching, self._probing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._client.aclose()
 
     @property
@@ -142,34 +149,42 @@ class Server:
         return answer
 
     async def _in_time(self, call: _Call, answer: Awaitable[T]) -> T:
-        asked = asyncio.ensure_future(answer)
-        self._in_flight.add(call)
-        try:
-            while not asked.done():
-                await asyncio.wait({asked}, timeout=LOOK_SECONDS)
-                if not asked.done():
-                    self._look_after(call)
-            return asked.result()
-        finally:
-            self._in_flight.discard(call)
-            if not asked.done():
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
-
-    def _look_after(self, call: _Call) -> None:
         """
         Raises:
-            Overdue: the call has had its time, or the server gives nothing to anybody.
+            Overdue: the call was broken off.
         """
-        others = (other.seconds for other in self._in_flight if other is not call)
-        if call.is_lost or call.seconds > self._latency.deadline(others):
+        self._in_flight.add(call)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+        try:
+            async with call.limit:
+                return await answer
+        except TimeoutError:
+            assert call.limit.expired(), "no other time runs out inside a call"
             telemetry.OVERDUE_CALLS.labels(str(self._client.base_url)).inc()
             raise Overdue(
                 f"{self._client.base_url} gave no answer within {call.seconds:.0f} s, far longer "
                 "than its others take"
-            )
+            ) from None
+        finally:
+            self._in_flight.discard(call)
+
+    async def _watch(self) -> None:
+        """One look after all calls, however many are in flight."""
+        while self._in_flight:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._look_after_calls()
+
+    def _look_after_calls(self) -> None:
+        """Break off the calls that have had their time; where one is late, see whether the server
+        gives anything to anybody."""
+        calls = sorted(self._in_flight, key=lambda call: call.begun, reverse=True)
+        ages = [call.seconds for call in calls]
+        for call, is_overdue in zip(calls, self._latency.overdue(ages), strict=True):
+            if is_overdue:
+                call.break_off()
         is_due = time.monotonic() - self._probed_at > PROBE_AGAIN_SECONDS
-        if self._probe is not None and is_due and call.seconds > self._latency.silence():
+        if self._probe is not None and is_due and ages and ages[-1] > self._latency.silence():
             self._probed_at = time.monotonic()
             self._probing = asyncio.create_task(self._look_whether_it_is_there())
 
@@ -178,8 +193,10 @@ class Server:
             await self._ask_for_a_token()
         except UpstreamUnavailable as error:
             logger.warning("%s", error.message)
+            silence = self._latency.silence()
             for call in self._in_flight:
-                call.is_lost = call.seconds > self._latency.silence()
+                if call.seconds > silence:
+                    call.break_off()
 
     async def _require_trusted(self) -> None:
         """
