@@ -18,8 +18,9 @@ import httpx
 
 from rewardloop import telemetry
 from rewardloop.clients.breaker import Breaker
-from rewardloop.clients.http import attempts, call_once, connect
+from rewardloop.clients.http import answered, attempts, connect, decoded
 from rewardloop.clients.latency import Latency
+from rewardloop.clients.quick import encoded
 from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
 
 logger = logging.getLogger("rewardloop.clients")
@@ -47,6 +48,10 @@ def request_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 
 
+def _key_of(key: str, path: str, content: bytes) -> str:
+    return hashlib.sha256(b"\0".join((key.encode(), path.encode(), content))).hexdigest()[:32]
+
+
 async def asked_again(ask: Callable[[bool], Awaitable[T]], retry_seconds: float) -> T:
     """Ask for `retry_seconds` while it fails transiently; once more, `anew`, where it is overdue.
 
@@ -72,7 +77,6 @@ class _Call:
     begun: float = field(default_factory=time.monotonic)
     limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
     """Runs out when the server's watch breaks the call off."""
-    given_again: bool = False
 
     @property
     def seconds(self) -> float:
@@ -94,8 +98,6 @@ class Server:
     ) -> None:
         """`probe` asks for one token. Without it the breaker holds nothing back."""
         self._client = connect(url, key, timeout_seconds=ceiling_seconds)
-        hooks = self._client.event_hooks
-        self._client.event_hooks = {**hooks, "response": [_look_at_headers]}
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -127,16 +129,16 @@ class Server:
             RewardloopError: as for `call_once`; UpstreamUnavailable while the breaker is open.
         """
         await self._require_trusted()
+        content = encoded(body)
         # With the body in it, a key never stands for two questions.
-        headers = {KEY_HEADER: request_key(key, path, body)} if key else {}
+        headers = {KEY_HEADER: _key_of(key, path, content)} if key else {}
         if key and anew:
             headers[ANEW_HEADER] = "1"
         call = _Call()
-        asked = call_once(
-            self._client, "POST", path, json=body, headers=headers, extensions={"call": call}
-        )
+        asked = answered(self._client, "POST", path, content=content, headers=headers)
         try:
             answer = await self._in_time(call, asked)
+            found = decoded(self._client, path, answer)
         except UpstreamUnavailable:
             self._count_opening(self.breaker.failed)
             raise
@@ -144,9 +146,9 @@ class Server:
             self.breaker.succeeded()  # a refusal is an answer too
             raise
         self.breaker.succeeded()
-        if not call.given_again:
+        if AGAIN_HEADER not in answer.headers:
             self._latency.note(call.seconds)
-        return answer
+        return found
 
     async def _in_time(self, call: _Call, answer: Awaitable[T]) -> T:
         """
@@ -239,9 +241,3 @@ class Server:
         happened(time.monotonic())
         if self.breaker.is_open and not was_open:
             telemetry.BREAKERS_OPENED.labels(str(self._client.base_url)).inc()
-
-
-async def _look_at_headers(answer: httpx.Response) -> None:
-    call = answer.request.extensions.get("call")
-    if call is not None:
-        call.given_again = AGAIN_HEADER in answer.headers
