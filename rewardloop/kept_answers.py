@@ -148,9 +148,10 @@ class KeptAnswers(Generic[T]):
             by_kind.setdefault(entry.kind, []).append(entry)
         found: list[_Entry[T]] = []
         for kind, entries in by_kind.items():
-            *others, _ = sorted(now - entry.begun_at for entry in entries)  # all but the oldest
-            deadline = self._latency(kind).deadline(others)
-            found += [entry for entry in entries if now - entry.begun_at > deadline]
+            entries.sort(key=lambda entry: entry.begun_at, reverse=True)
+            ages = [now - entry.begun_at for entry in entries]
+            late = self._latency(kind).overdue(ages)
+            found += [entry for entry, is_late in zip(entries, late, strict=True) if is_late]
         return [e for e in found if e.num_waiting and len(e.makings) < MAX_MAKINGS]
 
     def _latency(self, kind: str) -> Latency:

@@ -15,7 +15,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from rewardloop import telemetry
+from rewardloop.clients.quick import QuickClient
 from rewardloop.errors import (
     Forbidden,
     Overdue,
@@ -29,7 +29,7 @@ from rewardloop.errors import (
     from_problem,
 )
 
-MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS = 2048
 FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
 """Our own API's word that a key lacks a scope; other servers' 403 says that they refuse it."""
 MAX_FAILED_TRIES = 3
@@ -43,14 +43,13 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
     Its transport is aiohttp's: httpx's own slows down more than tenfold with
     hundreds of requests in flight (httpx issue 3215).
     """
-    return httpx.AsyncClient(
-        base_url=base_url,
-        headers={"authorization": f"Bearer {key}"},
-        timeout=httpx.Timeout(timeout_seconds, connect=5),
-        transport=AiohttpTransport(
+    return QuickClient(
+        base_url,
+        key,
+        AiohttpTransport(
             verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
         ),
-        event_hooks={"request": [_name_work]},
+        httpx.Timeout(timeout_seconds, connect=5),
     )
 
 
@@ -58,12 +57,6 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
 def _certificates() -> ssl.SSLContext:
     """Read once for a process: it takes longer than many a request."""
     return httpx.create_ssl_context()
-
-
-async def _name_work(request: httpx.Request) -> None:
-    """The server's log lines carry the same ids as ours."""
-    if work := telemetry.work_header():
-        request.headers[telemetry.WORK_HEADER] = work
 
 
 async def call(
@@ -105,6 +98,17 @@ def attempts(seconds: float) -> AsyncRetrying:
 
 
 async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs: Any) -> Any:
+    return decoded(client, path, await answered(client, method, path, **kwargs))
+
+
+async def answered(
+    client: httpx.AsyncClient, method: str, path: str, **kwargs: Any
+) -> httpx.Response:
+    """A good answer, its body read.
+
+    Raises:
+        RewardloopError: as for `call`.
+    """
     try:
         answer = await client.request(method, path, **kwargs)
     except httpx.TransportError as error:
@@ -116,6 +120,14 @@ async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs:
         ) from error
     if not answer.is_success:
         raise error_of(answer)
+    return answer
+
+
+def decoded(client: httpx.AsyncClient, path: str, answer: httpx.Response) -> Any:
+    """
+    Raises:
+        UnreadableAnswer: the body is no JSON.
+    """
     try:
         return answer.json()
     except (ValueError, RecursionError) as error:

@@ -13,8 +13,9 @@ is late whatever else is in flight, once enough calls have finished to speak for
 Pure: knows no clock and no server.
 """
 
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MULTIPLE = 3.0
 QUANTILE = 0.95
@@ -42,9 +43,28 @@ class Latency:
         if len(self._finished) < NUM_NEEDED:
             return self._ceiling
         usual = self._bounded([*self._finished, *others_in_flight])
+        return min(usual, self._hopeless())
+
+    def overdue(self, in_flight: Sequence[float]) -> list[bool]:
+        """Which calls are past their deadline, by the ages of all in flight, the youngest first:
+        `deadline` of each one's others, from one sorted list for all."""
+        if not in_flight or in_flight[-1] <= min(FLOOR_SECONDS, self._ceiling):
+            return [False] * len(in_flight)
+        if len(self._finished) < NUM_NEEDED:
+            return [age > self._ceiling for age in in_flight]
+        everything = sorted([*self._finished, *in_flight])
+        at, hopeless = _place(len(everything) - 1), self._hopeless()
+        return [
+            # Without a call that stands before the place, the next one stands there.
+            age > min(hopeless, self._within(everything[at + (bisect_left(everything, age) <= at)]))
+            for age in in_flight
+        ]
+
+    def _hopeless(self) -> float:
+        """Seconds after which a call is late whatever else is in flight."""
         if len(self._finished) < NUM_TRUSTED:
-            return usual
-        return min(usual, HOPELESS * self._bounded(list(self._finished)))
+            return self._ceiling
+        return HOPELESS * self._bounded(list(self._finished))
 
     def silence(self) -> float:
         """Seconds after which a call that is not answered calls for a look at its server."""
@@ -53,5 +73,12 @@ class Latency:
         return self._bounded(list(self._finished))
 
     def _bounded(self, seconds: list[float]) -> float:
-        usual = sorted(seconds)[min(int(len(seconds) * QUANTILE), len(seconds) - 1)]
+        return self._within(sorted(seconds)[_place(len(seconds))])
+
+    def _within(self, usual: float) -> float:
         return min(max(MULTIPLE * usual, FLOOR_SECONDS), self._ceiling)
+
+
+def _place(num: int) -> int:
+    """Of the quantile, among so many in order."""
+    return min(int(num * QUANTILE), num - 1)

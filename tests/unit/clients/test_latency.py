@@ -66,3 +66,16 @@ def test_a_deadline_is_within_its_bounds_and_waiting_calls_never_shorten_it_belo
 ) -> None:
     deadline = after(*finished).deadline(in_flight)
     assert FLOOR_SECONDS <= deadline <= CEILING
+
+
+@given(
+    st.lists(st.floats(0, 100), max_size=30),
+    st.lists(st.one_of(st.floats(0, 400), st.sampled_from([10.0, 12.0, 241.0])), max_size=60),
+)
+def test_one_look_at_all_calls_finds_those_that_are_past_their_own_deadlines(
+    finished: list[float], in_flight: list[float]
+) -> None:
+    latency, ages = after(*finished), sorted(in_flight)
+    others = [[*ages[:at], *ages[at + 1 :]] for at in range(len(ages))]
+    expected = [age > latency.deadline(o) for age, o in zip(ages, others, strict=True)]
+    assert latency.overdue(ages) == expected
