@@ -26,10 +26,11 @@ from rewardloop.clients.completions import choices_of, text_of, usage_of
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
 from rewardloop.errors import Unauthorized, UpstreamMismatch, UpstreamUnavailable
+from rewardloop.method.judge_call import JudgeCall
 from services.front import Limits, one_key
 from services.headers import SafeHeaders
 from services.judge.answers_by_key import AnswersByKey, RequestKey
-from services.judge.judge_call import JudgeCall
+from services.judge.judge_call import body_of, call_of, counted
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
 from services.named import NamesWork
@@ -88,8 +89,8 @@ def make_app(settings: Settings) -> FastAPI:
     async def judge(
         request: JudgeRequest, headers: Annotated[RequestKey, Header()]
     ) -> JSONResponse | StreamingResponse:
-        asked = JudgeCall.of(request, headers.x_request_key)
-        body = asked.body(settings.judge_upstream_model)
+        asked = call_of(request, headers.x_request_key)
+        body = body_of(asked, request, settings.judge_upstream_model)
         if request.stream:
             lines = _stream(upstream, body, asked)
             first = await anext(lines)  # an error comes before the headers are sent
@@ -150,10 +151,10 @@ def _own_key_refused(engine: object) -> Iterator[None]:
 
 
 def _judged(answer: dict[str, Any], asked: JudgeCall, engine: object) -> dict[str, Any]:
-    choices = choices_of(answer, asked.request.n, f"the judging engine {engine}")
+    choices = choices_of(answer, asked.num_choices, f"the judging engine {engine}")
     version = judge_version(answer)
     for choice in choices:
-        choice |= asked.reading(text_of(choice), choice.get("finish_reason"), version)
+        choice |= counted(asked.reading(text_of(choice), choice.get("finish_reason"), version))
     prompt_tokens, completion_tokens = usage_of(answer)
     telemetry.TOKENS.labels("judge", "completion").inc(completion_tokens)
     telemetry.TOKENS.labels("judge", "prompt").inc(prompt_tokens)
@@ -164,7 +165,9 @@ async def _stream(
     upstream: httpx.AsyncClient, body: dict[str, Any], asked: JudgeCall
 ) -> AsyncIterator[str]:
     """The engine's events, each choice's last one with its judgement or comparison."""
-    judged = JudgedStream(upstream.base_url, asked.request.n, asked.reading)
+    judged = JudgedStream(
+        upstream.base_url, asked.num_choices, lambda *written: counted(asked.reading(*written))
+    )
     try:
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
             if not answer.is_success:
