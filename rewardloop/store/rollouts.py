@@ -357,6 +357,7 @@ def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) ->
         "judge_version": judgement.judge_version,
         "nonce": judgement.nonce,
         "unscored_before": list(judgement.unscored_before),
+        "distribution": judgement.distribution,
         "prompt_tokens": judgement.prompt_tokens,
         "completion_tokens": judgement.completion_tokens,
     }
