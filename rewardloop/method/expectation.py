@@ -22,7 +22,7 @@ from rewardloop.records import SCORE_DECIMALS, Preference
 
 TOP_LOGPROBS = 20
 """The most that OpenAI's API gives, and vLLM in its default settings."""
-MIN_MASS = 0.05
+MIN_MASS = 0.5
 """A distribution whose verdicts have less than this says what the judge would rather write."""
 POINTS = ("0", "1", "2", "3", "4", "5")
 PREFERENCES = tuple(preference.value for preference in Preference)
