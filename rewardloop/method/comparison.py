@@ -51,8 +51,10 @@ _MAX_WORDS = {
     JudgementMode.CONSTRAINED: 12,
     JudgementMode.EXPECTED: 100,
 }
-OPENING = "Better: "
-"""How the judge's answer begins where the preference is asked for at once, without a nonce."""
+OPENING = "Better:"
+"""How the judge's answer begins where the preference is asked for at once, without a nonce. No
+blank at its end: tokenizers have it in the word that follows. (Before a digit most have it apart.)
+"""
 _escaped = escaping("request", "first_response", "second_response")
 # How a preference is spelled. The patterns are verbose: a blank of the text is `[ ]`.
 # Possessive quantifiers keep them linear in what a judge wrote; ASCII, since other

@@ -99,7 +99,7 @@ def test_a_score_that_is_improbable_is_none() -> None:
 def test_a_comparison_asks_for_its_first_word() -> None:
     asked = call(compare_with="Red.")
     *prompt, begun = asked.body("policy")["messages"]
-    assert begun == {"role": "assistant", "content": "Better: "}
+    assert begun == {"role": "assistant", "content": "Better:"}
     assert prompt[0]["content"].endswith("\nBetter: <which>")
     found = asked.expectation(choice(first=0.5, second=0.3, tie=0.1), "first", "m1")["comparison"]
     assert found == {
