@@ -145,4 +145,4 @@ def judging_of(config: RunConfig, assessment: Assessment) -> Judging:
     if assessment.purpose == Purpose.EFT:
         assert config.bootstrap is not None
         return config.bootstrap.eft.judging
-    return config.judging.model_copy(update={"mode": JudgementMode(assessment.mode)})
+    return config.judging.in_mode(JudgementMode(assessment.mode))
