@@ -2,8 +2,10 @@
 
 import itertools
 import ssl
+import time
+from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import httpx
@@ -35,6 +37,9 @@ FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
 MAX_FAILED_TRIES = 3
 """Of one call that its server took and did not answer well. A server that is away or busy is
 asked for longer, since that is nothing that the request could have caused."""
+
+
+T = TypeVar("T")
 
 
 def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncClient:
@@ -69,9 +74,28 @@ async def call(
     Raises:
         RewardloopError: what the server answered, or UpstreamUnavailable.
     """
-    async for attempt in attempts(retry_seconds):
+    return await tried(lambda: call_once(client, method, path, **kwargs), retry_seconds)
+
+
+async def tried(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """What `ask` gives, asked again for so long while it fails transiently.
+
+    A call that succeeds at once, as nearly all do, needs none of what counts and times retries.
+
+    Raises:
+        RewardloopError: what `ask` raised last.
+    """
+    begun = time.monotonic()
+    first: RewardloopError | None = None
+    try:
+        return await ask()
+    except RewardloopError as error:
+        first = error
+    async for attempt in attempts(seconds - (time.monotonic() - begun)):
         with attempt:
-            return await call_once(client, method, path, **kwargs)
+            if attempt.retry_state.attempt_number == 1:
+                raise first
+            return await ask()
     raise AssertionError("unreachable: tenacity re-raises")
 
 

@@ -18,7 +18,7 @@ import httpx
 
 from rewardloop import telemetry
 from rewardloop.clients.breaker import Breaker
-from rewardloop.clients.http import answered, attempts, connect, decoded
+from rewardloop.clients.http import answered, connect, decoded, tried
 from rewardloop.clients.latency import Latency
 from rewardloop.clients.quick import encoded
 from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
@@ -59,17 +59,11 @@ async def asked_again(ask: Callable[[bool], Awaitable[T]], retry_seconds: float)
         RewardloopError: what `ask` raised last.
     """
 
-    async def tried(anew: bool) -> T:
-        async for attempt in attempts(retry_seconds):
-            with attempt:
-                return await ask(anew)
-        raise AssertionError("unreachable: tenacity re-raises")
-
     try:
-        return await tried(False)
+        return await tried(lambda: ask(False), retry_seconds)
     except Overdue as error:
         logger.warning("%s; asking again", error.message)
-        return await tried(True)
+        return await tried(lambda: ask(True), retry_seconds)
 
 
 @dataclass(eq=False)
