@@ -67,6 +67,11 @@ class Settings(BaseSettings):
     """Where checkpoints are published; every replica and the trainer see it."""
     swap_drain_seconds: float = Field(default=60.0, gt=0, le=3600)
     """So long a swap waits for requests in flight before it ends them (docs/decisions/0024)."""
+    stop_drain_seconds: float = Field(default=60.0, ge=0, le=3600)
+    """So long a generator that is told to end (SIGTERM) waits for requests in flight."""
+    notice_seconds: float = Field(default=2.0, ge=0, le=60)
+    """So long a replica that says "not ready" still takes requests, before it ends and in a
+    rolling swap: longer than a router's health checks are apart."""
     max_requests_in_flight: int = Field(default=8192, ge=1)
     """Requests that one key may have in flight at one service process; more get 429."""
     max_requests_per_second: float = Field(default=5000, gt=0)
