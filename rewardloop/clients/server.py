@@ -88,6 +88,7 @@ class Server:
         ceiling_seconds: float = REQUEST_SECONDS,
     ) -> None:
         """`probe` asks for one token. Without it the breaker holds nothing back."""
+        self.url = url
         self._client = connect(url, key, timeout_seconds=ceiling_seconds)
         hooks = self._client.event_hooks
         self._client.event_hooks = {**hooks, "response": [_look_at_headers]}

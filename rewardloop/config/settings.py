@@ -6,7 +6,7 @@ not given raises where it is used, so that a service that begins to need more is
 
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -47,14 +47,25 @@ class Settings(BaseSettings):
     admin_key: SecretStr = Field(min_length=16)
     """Opens the replicas' `/admin` routes, and nothing else."""
     generator_urls: list[str] = ["http://127.0.0.1:8001"]
-    """Every generator replica, directly: swaps never go through a load balancer."""
+    """Generator replicas named by hand, directly: swaps never go through a load balancer.
+    Those that register themselves need not be named; `[]` where all do."""
+    replica_url: str | None = None
+    """A generator's own address, under which it registers itself for swaps; `{hostname}` in it
+    stands for the machine's name. Left out, it does not register."""
+    replica_data_url: str | None = None
+    """Its address for requests, where that is another one; left out, `replica_url`."""
+    data_url: str | None = None
+    """One OpenAI address for sampling, which may be a router that knows nothing of us. Left out,
+    workers ask the replicas themselves, the least busy first."""
+    swap_order: Literal["rolling", "together"] = "rolling"
+    """Whether several replicas get new weights one after another, or all at once."""
     judge_url: str = "http://127.0.0.1:8002"
     judge_upstream_url: str = "http://127.0.0.1:8001"
     """The engine that writes judgements; on one machine the generator's own."""
     judge_upstream_model: str = "policy"
     judge_upstream_key: SecretStr | None = None
     """Key of a foreign judging engine; left out, `api_key` is sent to one of
-    `generator_urls`, and to no other."""
+    `generator_urls` and to `data_url`, and to no other."""
     evaluation_judge_url: str | None = None
     """A second judge service for head-to-head evaluation, with a stronger engine behind
     it; left out, `judge_url`."""

@@ -43,6 +43,7 @@ from services.generator.encoding import CHAT, encoded, ending_at
 from services.generator.ending import Ending
 from services.generator.leaving import Leaving
 from services.generator.readiness import Readiness
+from services.generator.registration import Registration
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
@@ -107,6 +108,7 @@ class Gate:
             self._settings.swap_drain_seconds,
             self._readiness,
         )
+        self._registration = Registration(self._settings, self._swapper, self._readiness)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -134,10 +136,13 @@ class Gate:
         """
 
         async def watched(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._registration.end()
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 self._swapper.begin_proof(scope["app"])
                 self._leaving.heed_sigterm()
+                self._registration.begin(scope["app"])
 
         return watched
 

@@ -28,6 +28,7 @@ from starlette.types import ASGIApp
 
 from rewardloop import checkpoints, servable, telemetry
 from rewardloop.errors import RewardloopError, SwapFailed, UpstreamUnavailable
+from rewardloop.records import ReplicaState
 from rewardloop.servable.at_start import ReadAtStart, read_at_start
 from services.generator import admission, canaries, readiness
 from services.generator.admission import Admission
@@ -159,6 +160,14 @@ class Swapper:
             raise UpstreamUnavailable(f"not ready: {readiness.BROKEN}")
         if not self._is_proven:
             raise UpstreamUnavailable(f"not ready: {readiness.STARTING}")
+
+    @property
+    def state(self) -> ReplicaState:
+        if self._readiness.reason == readiness.LEAVING:
+            return ReplicaState.LEAVING
+        if self._broken:
+            return ReplicaState.BROKEN
+        return ReplicaState.SWAPPING if self._readiness.reason else ReplicaState.READY
 
     @property
     def extra_stop_ids(self) -> list[int]:
