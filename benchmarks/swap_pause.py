@@ -1,6 +1,6 @@
 """How long a swap holds requests back, against bare reload plus canaries.
 
-    python -m benchmarks.swap_pause [--rounds 5]
+    python -m benchmarks.swap_pause [--rounds 5] [--home DIR]
 
 One real vLLM server with SmolLM2-135M behind the gate. Two versions take turns. Our side is
 the whole swap, as the controller asks for it: its time is what the replica reports as
@@ -113,15 +113,14 @@ async def _bare(client: httpx.AsyncClient, folder: Path) -> dict[str, float]:
     return found
 
 
-async def measure(number: int) -> list[dict[str, float]]:
-    with tempfile.TemporaryDirectory(prefix="rewardloop-pause-") as folder:
-        async with replica(Path(folder) / "home", publish) as served:
-            server = served.start(MAX_MODEL_LEN, options=["--middleware", f"{__name__}.BareReload"])
-            try:
-                await server.wait_until(served.is_healthy, START_SECONDS)
-                return await rounds(served, number)
-            finally:
-                server.stop()
+async def measure(number: int, home: Path) -> list[dict[str, float]]:
+    async with replica(home, publish) as served:
+        server = served.start(MAX_MODEL_LEN, options=["--middleware", f"{__name__}.BareReload"])
+        try:
+            await server.wait_until(served.is_healthy, START_SECONDS)
+            return await rounds(served, number)
+        finally:
+            server.stop()
 
 
 def summary(found: list[dict[str, float]]) -> Mapping[str, float]:
@@ -137,7 +136,11 @@ def summary(found: list[dict[str, float]]) -> Mapping[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    found = asyncio.run(measure(parser.parse_args().rounds))
+    parser.add_argument("--home", type=Path, help="keep the published versions here")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rewardloop-pause-") as folder:
+        home = options.home or Path(folder) / "home"
+        found = asyncio.run(measure(options.rounds, home))
     print(f"{'round':>5} {'held s':>8} {'bare s':>8} {'of it canaries':>15} {'(checksums)':>12}")
     for number, one in enumerate(found, 1):
         print(

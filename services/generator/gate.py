@@ -91,12 +91,6 @@ class Gate:
         )
         self._admission = Admission()
         self._readiness = Readiness()
-        self._leaving = Leaving(
-            self._readiness,
-            self._admission,
-            notice_seconds=self._settings.notice_seconds,
-            drain_seconds=self._settings.stop_drain_seconds,
-        )
         self._answers = AnswersByKey()
         self._swapper = Swapper(
             app,
@@ -107,6 +101,13 @@ class Gate:
             os.environ.get(INITIAL_STATE),
             self._settings.swap_drain_seconds,
             self._readiness,
+        )
+        self._leaving = Leaving(
+            self._readiness,
+            self._admission,
+            notice_seconds=self._settings.notice_seconds,
+            drain_seconds=self._settings.stop_drain_seconds,
+            swap_ended=self._swapper.until_idle,
         )
         self._registration = Registration(self._settings, self._swapper, self._readiness)
 

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from rewardloop.errors import UpstreamUnavailable
@@ -27,9 +28,12 @@ class Leaving:
         *,
         notice_seconds: float,
         drain_seconds: float,
+        swap_ended: Callable[[], Awaitable[None]],
     ) -> None:
         """`drain_seconds` are for requests in flight; what takes longer is ended, to be asked
-        again. With 0 nothing is waited for."""
+        again. With 0 nothing is waited for. `swap_ended` waits for a swap that runs: vLLM would
+        wait for its end as well, but after it has stopped the engine, which then never comes."""
+        self._swap_ended = swap_ended
         self._readiness = readiness
         self._admission = admission
         self._notice_seconds = notice_seconds
@@ -54,8 +58,11 @@ class Leaving:
         try:
             if self._drain_seconds:
                 await asyncio.sleep(self._notice_seconds)
-                with suppress(UpstreamUnavailable):  # some could not even be ended
+                async with asyncio.timeout(self._notice_seconds + 2 * self._drain_seconds):
+                    await self._swap_ended()
                     await self._admission.finish(self._drain_seconds)
+        except (TimeoutError, UpstreamUnavailable) as error:  # some could not even be ended
+            logger.warning("ending with work in flight: %s", error or "out of time")
         finally:
             _end_server()
 

@@ -150,6 +150,11 @@ class Swapper:
         if self._broken:
             raise UpstreamUnavailable(f"this replica is out of service: {self._broken}; restart it")
 
+    async def until_idle(self) -> None:
+        """Wait for a swap that runs."""
+        async with self._lock:
+            pass
+
     def require_ready(self) -> None:
         """
         Raises:

@@ -90,6 +90,14 @@ async def test_a_notice_of_no_sense_is_refused(proven: Any, notice: Any) -> None
     assert "pause" not in proven.engine.events
 
 
+async def no_swap() -> None:
+    pass
+
+
+def leaving_of(readiness: Readiness, door: Admission, **seconds: float) -> Leaving:
+    return Leaving(readiness, door, swap_ended=no_swap, **seconds)
+
+
 @pytest.fixture
 def ended(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Set where the server would have been sent SIGINT."""
@@ -107,7 +115,7 @@ async def test_a_replica_that_ends_is_unready_at_once_and_loses_no_answer(
     ended: asyncio.Event,
 ) -> None:
     readiness, door = Readiness(), Admission()
-    replica = Leaving(readiness, door, notice_seconds=0.1, drain_seconds=5)
+    replica = leaving_of(readiness, door, notice_seconds=0.1, drain_seconds=5)
     may_end = asyncio.Event()
 
     async def request() -> None:
@@ -132,7 +140,7 @@ async def test_a_replica_that_ends_is_unready_at_once_and_loses_no_answer(
 
 async def test_what_takes_too_long_is_ended_and_told(ended: asyncio.Event) -> None:
     door = Admission()
-    replica = Leaving(Readiness(), door, notice_seconds=0, drain_seconds=0.05)
+    replica = leaving_of(Readiness(), door, notice_seconds=0, drain_seconds=0.05)
 
     async def request() -> None:
         ending = Ending()
@@ -150,16 +158,32 @@ async def test_what_takes_too_long_is_ended_and_told(ended: asyncio.Event) -> No
 async def test_a_second_sigterm_and_a_drain_of_nothing_end_at_once(ended: asyncio.Event) -> None:
     door = Admission()
     async with door.request():
-        Leaving(Readiness(), door, notice_seconds=9, drain_seconds=0)._begin()
+        leaving_of(Readiness(), door, notice_seconds=9, drain_seconds=0)._begin()
         await asyncio.wait_for(ended.wait(), 1)
         ended.clear()
-        replica = Leaving(Readiness(), door, notice_seconds=9, drain_seconds=9)
+        replica = leaving_of(Readiness(), door, notice_seconds=9, drain_seconds=9)
         replica._begin()
         assert not ended.is_set()
         replica._begin()
         assert ended.is_set()
         assert replica._leaving is not None
         replica._leaving.cancel()
+
+
+async def test_a_swap_that_runs_comes_to_its_end_first(ended: asyncio.Event) -> None:
+    swapped = asyncio.Event()
+
+    async def until_swapped() -> None:
+        await swapped.wait()
+
+    replica = Leaving(
+        Readiness(), Admission(), notice_seconds=0, drain_seconds=5, swap_ended=until_swapped
+    )
+    replica._begin()
+    await asyncio.sleep(0.05)
+    assert not ended.is_set()
+    swapped.set()
+    await asyncio.wait_for(ended.wait(), 5)
 
 
 async def test_files_are_read_and_hashed_while_requests_are_answered(
