@@ -148,6 +148,18 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
+class ReplicaState(StrEnum):
+    """What a generator replica says of itself with each heartbeat."""
+
+    READY = "ready"
+    SWAPPING = "swapping"
+    """It holds new requests back until other weights are verified."""
+    LEAVING = "leaving"
+    """It was told to end, and lets its requests end."""
+    BROKEN = "broken"
+    """It is out of service until it is restarted."""
+
+
 class StopWish(StrEnum):
     """How an iteration, an evaluation or a training that runs is to stop."""
 

@@ -109,6 +109,7 @@ class StubEngine:
         assert kwargs is not None
         folder = Path(kwargs["weights_path"])
         (folder / "model.safetensors").stat()  # raises where there is none, as vLLM does
+        await asyncio.sleep(self.faults.reload_seconds)
         self._reloaded = True
         if not self.faults.stale_after_reload:
             self._folder = folder

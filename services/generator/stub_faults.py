@@ -53,6 +53,8 @@ class Faults:
     """Up to so much longer, by the number of the request."""
     die_after: int | None = None
     """Answer so many requests; the next one ends the process."""
+    reload_seconds: float = 0.0
+    """Time that a reload of weights takes."""
     stale_after_reload: bool = False
     """A reload succeeds and changes nothing (vllm issue 32718)."""
     logprob_error: float = 0.0

@@ -142,7 +142,8 @@ class AsciiJsonResponse(JSONResponse):
 def _upstream_key(settings: Settings) -> str:
     if settings.judge_upstream_key:  # an empty one is none
         return settings.judge_upstream_key.get_secret_value()
-    generators = [url.rstrip("/") for url in settings.generator_urls]
+    ours = (*settings.generator_urls, settings.data_url or "")
+    generators = [url.rstrip("/") for url in ours if url]
     if settings.judge_upstream_url.rstrip("/") in generators:
         return settings.api_key.get_secret_value()
     return "none"  # ours is nobody else's business

@@ -15,7 +15,6 @@ from uuid import UUID
 from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.server import request_key
 from rewardloop.config import Evaluation as EvaluationConfig
@@ -23,12 +22,13 @@ from rewardloop.config import Rollout, Sampling, Settings
 from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable, recordable
 from rewardloop.queue import relay
 from rewardloop.records import Message, Sample
-from rewardloop.store import Store, evaluations, failed_items, locks, outbox, versions
+from rewardloop.store import Store, evaluations, failed_items, locks, outbox, replicas, versions
 from rewardloop.store.evaluations import Uncompared
 from rewardloop.store.failed_items import Kind
 from rewardloop.store.models import Evaluation
 from services.worker.attempts import Servers, work_through
 from services.worker.durable import stored
+from services.worker.fleet import generators
 from services.worker.listed import Listed, left_out
 from services.worker.permit import Permit, of_evaluation, permitted
 from services.worker.phase import WORK_SECONDS
@@ -115,6 +115,7 @@ class Evaluating:
             await bring_to(self.store, self.settings, version)
         async with self.store.transaction() as session:
             await evaluations.require_running(session, self.evaluation.id)
+            await replicas.require_all_on(session, version)
             await versions.set_serving(session, version)
 
     async def _answers_of(self, version: str) -> bool:
@@ -154,7 +155,7 @@ class Evaluating:
 
         small = sampling.model_copy(update={"max_tokens": 1})
         servers = Servers({GENERATOR: lambda: ask(QUESTION, small)})
-        async with GeneratorClient(self.settings.generator_urls, self.key) as generator:
+        async with generators(self.store, self.settings) as generator:
             await self._work_through(Kind.ANSWER, missing, answer, servers)
         return not await self._left(Kind.ANSWER, set(await self._unanswered(version)))
 

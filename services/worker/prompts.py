@@ -8,6 +8,7 @@ is stored.
 
 import math
 import time
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
@@ -45,6 +46,7 @@ from rewardloop.store.models import Iteration
 from services.worker.attempts import Servers, work_through
 from services.worker.batch import Batch
 from services.worker.durable import stored
+from services.worker.fleet import generators
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 from services.worker.probes import PROMPT_MODEL, probe_writing
@@ -71,7 +73,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         async with (
             failures_noted(store, iteration),
             permitted(of_iteration(store, iteration)) as permit,
-            prompt_model(settings) as model,
+            prompt_model(store, settings) as model,
         ):
             done = await Writing(store, model, config, how, iteration, permit).work()
         async with store.transaction() as session:
@@ -80,10 +82,10 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     await relay(store, app)
 
 
-def prompt_model(settings: Settings) -> GeneratorClient:
+def prompt_model(store: Store, settings: Settings) -> AbstractAsyncContextManager[GeneratorClient]:
     """The fixed prompt model: its own upstream, or the generators (which serve it now)."""
     if settings.prompt_upstream_url is None:
-        return GeneratorClient(settings.generator_urls, settings.api_key.get_secret_value())
+        return generators(store, settings)
     key = settings.prompt_upstream_key
     return GeneratorClient(
         [settings.prompt_upstream_url],
