@@ -34,7 +34,7 @@ from rewardloop.errors import (
     UpstreamUnavailable,
 )
 from rewardloop.servable.at_start import read_at_start
-from services.generator import admission
+from services.generator import admission, nucleus_install
 from services.generator.admission import Admission
 
 logger = logging.getLogger("rewardloop.generator")
@@ -125,6 +125,7 @@ class Swapper:
             folder = checkpoints.folder_of(self._root, self.version)
             try:
                 await asyncio.to_thread(self._require_unchanged, folder)
+                await nucleus_install.install(fastapi_app.state.engine_client)
                 await self._check_again(fastapi_app, self.version, folder)
             except UpstreamUnavailable:
                 raise
