@@ -35,7 +35,7 @@ def score(logits_NV: torch.Tensor, targets_N: torch.Tensor) -> Scored:
     return Scored(*_LogProbs.apply(logits_NV, targets_N))
 
 
-class _LogProbs(torch.autograd.Function):
+class _LogProbs(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(
         ctx: Any, logits_NV: torch.Tensor, targets_N: torch.Tensor

@@ -22,9 +22,8 @@ from services.trainer import answer_logps, layout
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
 
-def install(trainer: Any, pairs: bool) -> None:
-    """Let the trainer's model be called so, as TRL's `add_fused_lm_head` did before."""
-    model = trainer.model
+def install(model: Any, pairs: bool) -> None:
+    """Let the model be called so; TRL's `add_fused_lm_head` comes before."""
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
     lay_out = layout.shared if pairs else layout.alone
     by_trl = model.forward
@@ -76,7 +75,7 @@ def _projecting(head: torch.nn.Module, places_N: torch.Tensor) -> Iterator[None]
 
 
 def _per_sequence(found: dict[str, torch.Tensor], labels_ST: torch.Tensor) -> FusedCausalLMOutput:
-    """TRL's form: a number for each token of a sequence but its first, 0 where it is no answer's."""
+    """TRL's form: a number for each token but a sequence's first, 0 where it is no answer's."""
     is_scored = labels_ST != -100
     spread = {
         name: values.new_zeros(is_scored.shape).masked_scatter(is_scored, values)
