@@ -2,11 +2,18 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from rewardloop.config.bounds import LONG, MANY, AtMost
 from rewardloop.config.frozen import Frozen
 from rewardloop.records import JudgementMode
+
+
+MicroBatchSize = Annotated[
+    Annotated[int, AtMost(65_536), Field(ge=1), Tag("number")]
+    | Annotated[Literal["auto"], Tag("auto")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "number"),
+]
 
 
 class FullWeights(Frozen):
@@ -30,7 +37,7 @@ class Optimisation(Frozen):
     """Where the decay ends."""
     batch_size: Annotated[int, AtMost(65_536)] = Field(default=16, ge=1)
     """Examples, or pairs, per optimizer step."""
-    micro_batch_size: Annotated[int, AtMost(65_536), Field(ge=1)] | Literal["auto"] = "auto"
+    micro_batch_size: MicroBatchSize = "auto"
     """Examples, or pairs, per forward pass, which changes rounding alone; a number must divide
     `batch_size`. `auto` takes as many tokens as the trainer's memory holds."""
     num_epochs: Annotated[float, AtMost(1000)] = Field(default=1.0, gt=0)

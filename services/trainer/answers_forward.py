@@ -9,6 +9,7 @@ Invariant: what it gives back is what TRL's pass gives, up to rounding.
 """
 
 import functools
+import inspect
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,21 +23,54 @@ from services.trainer import answer_logps, layout
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
 
-def install(model: Any, pairs: bool) -> None:
+def install(model: Any, shares_prompts: bool = False) -> None:
     """Let the model be called so; TRL's `add_fused_lm_head` comes before."""
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    lay_out = layout.shared if pairs else layout.alone
+    model = _unwrapped(model)
     by_trl = model.forward
 
     @functools.wraps(type(model).forward)
     def forward(self: Any, *args: Any, fused_lm_head: bool = False, **inputs: Any) -> Any:
         if not fused_lm_head:
             return by_trl(*args, **inputs)
-        rows = lay_out(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        rows = _laid_out(self, inputs, shares_prompts)
         score = _by_kernel if rows.ids_BT.is_cuda else _by_head
         return _per_sequence(score(self, by_trl, rows), inputs["labels"][:, 1:])
 
     model.forward = types.MethodType(forward, model)
+
+
+def why_not_shared(model: Any) -> str | None:
+    """What keeps a model from taking two answers behind one prompt; None where nothing does.
+
+    A shared row needs a mask and positions of our own, which attention alone understands, and
+    which must be the same in each layer.
+    """
+    model = _unwrapped(model)
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    windowed = not kinds and getattr(config, "sliding_window", None) is not None
+    if config._attn_implementation not in ("sdpa", "eager"):
+        return f"its attention is {config._attn_implementation}"
+    if other := (kinds - {"full_attention"}) or ({"sliding_attention"} if windowed else set()):
+        return f"it has layers of {', '.join(sorted(other))}"
+    if getattr(config, "output_router_logits", False):
+        return "its routers are trained on the prompts of each answer"
+    if "position_ids" not in inspect.signature(type(model).forward).parameters:
+        return "it takes no positions"
+    return None
+
+
+def _unwrapped(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _laid_out(model: Any, inputs: dict[str, Any], shares_prompts: bool) -> layout.Layout:
+    ids, attended, labels = (inputs[name] for name in ("input_ids", "attention_mask", "labels"))
+    config = model.config.get_text_config()
+    per_layer = config.hidden_size + 1.5 * (getattr(config, "intermediate_size", None) or 0)
+    if shares_prompts and layout.shared_costs_less(attended, labels, per_layer):
+        return layout.shared(ids, attended, labels)
+    return layout.alone(ids, attended, labels)
 
 
 def _by_kernel(model: Any, by_trl: Any, rows: layout.Layout) -> dict[str, torch.Tensor]:

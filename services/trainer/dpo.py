@@ -31,8 +31,9 @@ from services.trainer import (
     resumable,
 )
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.grouping import Limit
 from services.trainer.kept_logps import KeptLogps
-from services.trainer.parts import Batch, InParts, Limit
+from services.trainer.parts import Batch, InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
 from services.trainer.whole_model import save
@@ -47,12 +48,18 @@ class PairTrainer(Resumable, InParts, DPOTrainer):  # type: ignore[misc]
     num_sides = 2
 
     def __init__(
-        self, *args: Any, limit: Limit, kept: dict[str, str] | None, **kwargs: Any
+        self,
+        *args: Any,
+        limit: Limit,
+        kept: dict[str, str] | None,
+        told: dict[str, Any],
+        **kwargs: Any,
     ) -> None:
         self.limit = limit
         self._kept = KeptLogps(Path(kept["folder"])) if kept else None
         self._base = kept["base"] if kept else ""
-        self.num_known = 0
+        self.told = told
+        """What the reporter tells with the training."""
         super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
@@ -60,9 +67,13 @@ class PairTrainer(Resumable, InParts, DPOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """TRL calls it where its trainer is ready but for this."""
-        answers_forward.install(self.model, pairs=True)
+        why_not = answers_forward.why_not_shared(self.model)
+        if why_not is not None:
+            self.told["prompts_not_shared"] = why_not
+        answers_forward.install(self.model, shares_prompts=why_not is None)
+        self.model.eval()
         pairs = dataset.to_list()
-        columns, self.num_known = reference.logps_of(
+        columns, self.told["num_reference_logps_known"] = reference.logps_of(
             self._kept, self._made_by(), pairs, self.limit, self._logps
         )
         return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
@@ -124,11 +135,12 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     pairs, ledger = optimisation.made_rows(
         Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], channel
     )
-    passes = memory.passes_of(config, model, states)
+    passes = optimisation.passes_of(config, model, states)
     told: dict[str, Any] = {"forward_passes": passes.told()}
     trainer = PairTrainer(
         limit=passes.limit,
         kept=task.get("reference"),
+        told=told,
         model=model,
         args=_arguments(task, max(1, len(pairs)), passes),
         train_dataset=Dataset.from_list(pairs or [PLACEHOLDER]),
@@ -139,7 +151,6 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
-    told["num_reference_logps_known"] = trainer.num_known
     resumable.prepare(trainer, task, states, channel)
     return trainer if pairs else optimisation.emptied(trainer, ledger.nothing_left())
 

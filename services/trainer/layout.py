@@ -74,6 +74,25 @@ def shared(ids_ST: torch.Tensor, attended_ST: torch.Tensor, labels_ST: torch.Ten
     )
 
 
+def shared_costs_less(
+    attended_ST: torch.Tensor, labels_ST: torch.Tensor, tokens_per_layer: float
+) -> bool:
+    """Whether pairs go through with less work in shared rows than alone.
+
+    A row of T tokens costs T for its products with weights and, `tokens_per_layer` being how
+    many seen tokens cost as much as that, T^2 / tokens_per_layer for attention: a mask is worked
+    through whole, where without one half is left out. Long answers behind a short prompt go
+    alone.
+    """
+    lengths_SB = attended_ST.sum(1).view(2, -1)
+    answers_SB = (labels_ST != -100).sum(1).view(2, -1)
+    width_shared = int((lengths_SB[0] + answers_SB[1]).max()) - 1
+    width_alone = int(lengths_SB.max()) - 1
+    together = width_shared + width_shared**2 / tokens_per_layer
+    apart = 2 * (width_alone + width_alone**2 / tokens_per_layer / 2)
+    return together <= apart
+
+
 def _row(
     chosen: torch.Tensor, rejected: torch.Tensor, num_prompt: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

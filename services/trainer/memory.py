@@ -17,9 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from services.trainer.parts import Limit
+from services.trainer.grouping import Limit
 from services.trainer.saved_state import PASSES, States
 
 AUTO = "auto"
@@ -41,14 +39,16 @@ class Passes:
         return {**asdict(self.limit), "gradient_checkpointing": self.gradient_checkpointing}
 
 
-def passes_of(config: dict[str, Any], model: Any, states: States | None) -> Passes:
-    """Those that the training's saved states were made with; else what the config says, or fits."""
+def passes_of(
+    config: dict[str, Any], model: Any, states: States | None, device: str, num_bytes: int
+) -> Passes:
+    """Those that the training's saved states were made with; else what the config says, or what
+    fits into the device's memory of `num_bytes`."""
     known = states.folder / PASSES if states else None
     if known is not None and known.exists():
         found = json.loads(known.read_text())
         return Passes(Limit(**found["limit"]), found["gradient_checkpointing"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    passes = reckon(config, model, total_bytes(device) * SHARE[device], MAX_TOKENS[device])
+    passes = reckon(config, model, num_bytes * SHARE[device], MAX_TOKENS[device])
     if known is not None:
         known.write_text(json.dumps(asdict(passes)))
     return passes
@@ -71,9 +71,8 @@ def reckon(config: dict[str, Any], model: Any, num_bytes: float, max_tokens: int
     return Passes(Limit(num_tokens=min(max(fits, 1), max_tokens)), True)
 
 
-def total_bytes(device: str) -> int:
-    if device == "cuda":
-        return int(torch.cuda.get_device_properties(0).total_memory)
+def of_machine() -> int:
+    """Bytes of main memory that this process may use."""
     installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
         return int(min(installed, int(CGROUP.read_text())))
@@ -83,7 +82,7 @@ def total_bytes(device: str) -> int:
 
 def _fixed_bytes(model: Any, all_are_trained: bool) -> int:
     num_weights = sum(weight.numel() for weight in model.parameters())
-    return num_weights * (18 if all_are_trained else 6)
+    return int(num_weights * (18 if all_are_trained else 6))
 
 
 def bytes_of_token(config: Any, num_seen: int = 0, checkpointing: bool = False) -> int:

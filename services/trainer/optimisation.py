@@ -23,8 +23,9 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
-from services.trainer import rows, template
+from services.trainer import memory, rows, template
 from services.trainer.child import report
+from services.trainer.saved_state import States
 
 ADAMW = {
     "optim": "adamw_torch_fused",
@@ -110,6 +111,14 @@ def schedule(kind: str, floor: float) -> dict[str, Any]:
             "lr_scheduler_kwargs": {"min_lr": floor},
         }
     raise ValueError(f"there is no schedule {kind!r}: write 'linear' or 'cosine'")
+
+
+def passes_of(config: dict[str, Any], model: Any, states: States | None) -> memory.Passes:
+    """How the training's forward passes are made on this machine."""
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        return memory.passes_of(config, model, states, "cuda", int(total))
+    return memory.passes_of(config, model, states, "cpu", memory.of_machine())
 
 
 def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """An optimizer step's batch in several forward passes, each of rows of like length.
 
 The batch is what TRL draws and its gradient what TRL's would be in a single pass: which rows
-share a pass, and how many passes there are, changes rounding alone. The longest rows come
-first, so that memory that is short tells itself at once.
+share a pass, and how many passes there are, changes rounding alone.
 
 Shapes: R rows of a batch (a pair's two sides are one row), S sequences (R, or 2R of pairs).
 Knows nothing of losses.
@@ -16,32 +15,9 @@ from typing import Any
 
 import torch
 
+from services.trainer.grouping import Limit, split
+
 Inputs = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How much goes through one forward pass; a row that is larger goes alone."""
-
-    num_rows: int | None = None
-    num_tokens: int | None = None
-    """Of rows and padding together."""
-
-
-def split(lengths: list[int], limit: Limit) -> list[list[int]]:
-    """Places of rows, part by part."""
-    parts: list[list[int]] = []
-    for place in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
-        if not parts or _is_full(len(parts[-1]), lengths[parts[-1][0]], limit):
-            parts.append([])
-        parts[-1].append(place)
-    return parts
-
-
-def _is_full(num_rows: int, longest: int, limit: Limit) -> bool:
-    return num_rows == limit.num_rows or (
-        limit.num_tokens is not None and (num_rows + 1) * longest > limit.num_tokens
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ Knows neither models nor where they are kept.
 from collections.abc import Callable
 from typing import Any
 
+from services.trainer.grouping import Limit, split
 from services.trainer.kept_logps import KeptLogps, key_of
-from services.trainer.parts import Limit, split
 
 SIDES = ("chosen", "rejected")
 

@@ -23,7 +23,8 @@ from trl import SFTConfig, SFTTrainer
 
 from services.trainer import answers_forward, early_stopping, memory, optimisation, resumable
 from services.trainer.child import open_channel, reported_errors
-from services.trainer.parts import InParts, Limit
+from services.trainer.grouping import Limit
+from services.trainer.parts import InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
 from services.trainer.whole_model import save
@@ -37,7 +38,7 @@ class ExampleTrainer(Resumable, InParts, SFTTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, limit: Limit, **kwargs: Any) -> None:
         self.limit = limit
         super().__init__(*args, **kwargs)
-        answers_forward.install(self.model, pairs=False)
+        answers_forward.install(self.model)
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
     examples, ledger = optimisation.made_rows(
         Maker.examples, task["examples"], model, tokenizer, config["max_length"], channel
     )
-    passes = memory.passes_of(config, model, states)
+    passes = optimisation.passes_of(config, model, states)
     trainer = ExampleTrainer(
         limit=passes.limit,
         model=model,
