@@ -23,6 +23,7 @@ from services.trainer.child import open_channel, reported_errors
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
 from services.trainer.saved_state import States
+from services.trainer.unhashed import unhashed
 from services.trainer.whole_model import save
 
 PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
@@ -73,6 +74,7 @@ def train(task: dict[str, Any], channel: TextIO) -> None:
         save(model, tokenizer, Path(task["output"]))
 
 
+@unhashed()
 def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     """TRL's trainer for the task, its pairs tokenised and the reference computed.
 
