@@ -2,12 +2,13 @@
 
     python -m benchmarks.gpu_check [--tiny] [--only NAME ...] [--seconds 460] [--out FOLDER]
 
-Needs torch, transformers, accelerate, PEFT, TRL, datasets and pydantic; neither a network nor
-vLLM nor a database. Each training is the project's own, with the settings of a shipped preset,
-on a model of random weights with the shapes of a published one. Each runs in a process of its
-own, so that one that lacks memory takes no other along, and says what it found as soon as it
-knows; what the time is too short for is skipped and named. `--tiny` is the CPU form: the same
-steps with tiny shapes, in this process.
+Needs torch, transformers, accelerate, PEFT, TRL, datasets and pydantic; neither a network nor a
+database. Each training is the project's own, with the settings of a shipped preset, on a model of
+random weights with the shapes of a published one. Where vLLM's CUDA build is there, the engine
+samples, sleeps while a model is trained, wakes with what was trained, and is verified. Each step
+runs in a process of its own, so that one that lacks memory takes no other along, and says what it
+found as soon as it knows; what the time is too short for is skipped and named. `--tiny` is the
+CPU form: the same steps with tiny shapes, in this process.
 
 Compares the training's speed with the 800 TFLOP/s that matrix products reach on an H100 or H200,
 and its memory with what the preset says it needs. Ends in a table and one line of JSON.
@@ -22,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import gpu_check_training
+from benchmarks import gpu_check_engine, gpu_check_training
 from benchmarks.gpu_check_models import written_model
 from benchmarks.gpu_check_training import GIB, Training
 
@@ -40,10 +42,11 @@ BESIDE_THE_GENERATOR_GIB = 0.7 * 79.6
 TRAININGS = (
     Training("1b-paper-sft", "1b", "paper", "sft", num_steps=8),
     Training("1b-paper-dpo", "1b", "paper", "dpo", num_steps=8, publishes=True),
-    Training("8b-lora-dpo", "8b", "8b-80gb", "dpo", 5, memory_gib=BESIDE_THE_GENERATOR_GIB),
-    Training("8b-lora-sft", "8b", "8b-80gb", "sft", 5, memory_gib=BESIDE_THE_GENERATOR_GIB),
-    Training("8b-paper-dpo", "8b", "paper", "dpo", num_steps=3, needs_gib=130),
+    Training("8b-lora-sft", "8b", "8b-80gb", "sft", 4, memory_gib=BESIDE_THE_GENERATOR_GIB),
+    Training("8b-lora-dpo", "8b", "8b-80gb", "dpo", 3, memory_gib=BESIDE_THE_GENERATOR_GIB),
+    Training("8b-paper-dpo", "8b", "paper", "dpo", num_steps=2, needs_gib=130),
 )
+ENGINE = "engine"
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "trl", "datasets", "vllm")
 LEAST_SECONDS = 20.0
 """With less left, a step is not begun."""
@@ -61,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="gpu_check", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--tiny", action="store_true", help="tiny shapes, in this process")
+    parser.add_argument("--isolated", action="store_true", help="a process a step, if tiny too")
     parser.add_argument("--only", nargs="*", choices=steps(), default=steps())
     parser.add_argument("--seconds", type=float, default=460.0, help="for all steps together")
     parser.add_argument("--out", type=Path, help="folder for results.jsonl and log.txt")
@@ -78,12 +82,15 @@ def _alone(options: argparse.Namespace) -> int:
 
 
 def steps() -> list[str]:
-    return ["card", *(training.name for training in TRAININGS)]
+    return ["card", *(training.name for training in TRAININGS), ENGINE]
 
 
 def _step(name: str, options: argparse.Namespace, say: Say) -> None:
     if name == "card":
         say(card())
+        return
+    if name == ENGINE:
+        _engine(options, say)
         return
     training = next(one for one in TRAININGS if one.name == name)
     if why := _lacks(training, options.tiny):
@@ -93,6 +100,13 @@ def _step(name: str, options: argparse.Namespace, say: Say) -> None:
     base = written_model("tiny" if options.tiny else training.shape, options.work)
     say({"write_seconds": round(time.perf_counter() - began, 2)})
     gpu_check_training.run(training, base, options.work, options.tiny, say)
+
+
+def _engine(options: argparse.Namespace, say: Say) -> None:
+    if not torch.cuda.is_available() or find_spec("vllm") is None:
+        say({"skipped": "needs a GPU and vLLM's CUDA build"})
+        return
+    gpu_check_engine.run(written_model("1b", options.work), options.work, say)
 
 
 def _lacks(training: Training, tiny: bool) -> str:
@@ -157,7 +171,7 @@ def _said(name: str, options: argparse.Namespace, deadline: float) -> Iterator[d
     left = deadline - time.monotonic()
     if left < LEAST_SECONDS:
         yield {"skipped": f"{left:.0f} s are left of --seconds"}
-    elif options.tiny:
+    elif options.tiny and not options.isolated:
         here: list[dict[str, Any]] = []
         _step(name, options, here.append)
         yield from here
@@ -167,12 +181,13 @@ def _said(name: str, options: argparse.Namespace, deadline: float) -> Iterator[d
 
 def _in_child(name: str, options: argparse.Namespace, seconds: float) -> Iterator[dict[str, Any]]:
     command = [sys.executable, "-m", "benchmarks.gpu_check", "--step", name]
+    command += ["--work", str(options.work), *(["--tiny"] if options.tiny else [])]
     log_folder = options.out or options.work
     log_folder.mkdir(parents=True, exist_ok=True)
     with (log_folder / "log.txt").open("a+") as log:
         print(f"== {name}", file=log, flush=True)
         child = subprocess.Popen(
-            [*command, "--work", str(options.work)],
+            command,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
@@ -201,7 +216,7 @@ COLUMNS = {
     "tokens/s": "tokens_per_second",
     "TFLOP/s": "teraflops",
     "share": "share_of_card",
-    "padding": "padding_share",
+    "computed/real": "computed_share",
     "peak GiB": "peak_gib",
     "held GiB": "reserved_gib",
     "s a step": "median_step_seconds",

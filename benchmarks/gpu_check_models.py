@@ -36,6 +36,15 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 8,
         "tie_word_embeddings": True,
     },
+    "small": {  # the least that vLLM's GPU kernels take
+        "vocab_size": 512,
+        "hidden_size": 512,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "tie_word_embeddings": True,
+    },
     "tiny": {
         "vocab_size": 512,
         "hidden_size": 64,

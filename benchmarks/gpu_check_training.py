@@ -49,6 +49,8 @@ class Training:
     """Less than so much on the card, and it is skipped."""
     publishes: bool = False
     """The model is also written, with its canaries."""
+    micro_batch_size: int | None = None
+    """In place of the preset's."""
 
 
 def task_of(training: Training, base: Path, output: Path, tiny: bool) -> dict[str, Any]:
@@ -65,6 +67,8 @@ def task_of(training: Training, base: Path, output: Path, tiny: bool) -> dict[st
         scale, max_answer = TINY_SCALE, int(max_answer * TINY_SCALE)
         chosen |= {"max_length": int(chosen["max_length"] * TINY_SCALE), "batch_size": 4}
     chosen["num_epochs"] = 1.0
+    if training.micro_batch_size is not None:
+        chosen["micro_batch_size"] = training.micro_batch_size
     # 16 tokens hold the template's marks around a prompt of the greatest length.
     lengths = Lengths(chosen["max_length"] - 40, max_answer, scale)
     num = chosen["batch_size"] * (1 + (1 if tiny else training.num_steps))
@@ -79,20 +83,24 @@ def task_of(training: Training, base: Path, output: Path, tiny: bool) -> dict[st
 
 
 class TokenCount:
-    """A collator that counts what it is given and what it makes of it."""
+    """A collator that counts the rows that it is given; the model's embedding counts what is
+    computed."""
 
-    def __init__(self, collator: Callable[[list[dict[str, Any]]], Any]) -> None:
-        self._collator = collator
+    def __init__(self, trainer: Any) -> None:
+        self._collator = trainer.data_collator
         self.real: list[int] = []
-        """Tokens of the rows of each forward pass."""
-        self.computed: list[int] = []
-        """With padding."""
+        """Tokens of each batch of rows."""
+        self.computed = 0
+        """With padding, so far; less where rows share a prompt."""
+        trainer.data_collator = self
+        trainer.model.get_input_embeddings().register_forward_pre_hook(self._count)
 
     def __call__(self, rows: list[dict[str, Any]]) -> Any:
-        batch = self._collator(rows)
         self.real.append(sum(map(num_tokens, rows)))
-        self.computed.append(batch["input_ids"].numel())
-        return batch
+        return self._collator(rows)
+
+    def _count(self, _: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        self.computed += inputs[0].numel()
 
 
 def num_tokens(row: dict[str, Any]) -> int:
@@ -102,20 +110,29 @@ def num_tokens(row: dict[str, Any]) -> int:
     return 2 * len(row["prompt_ids"]) + len(row["chosen_ids"]) + len(row["rejected_ids"])
 
 
-class StepTimer(TrainerCallback):  # type: ignore[misc]
-    """Seconds of each optimizer step."""
+LONGEST_SECONDS = 30.0
 
-    def __init__(self) -> None:
+
+class StepTimer(TrainerCallback):  # type: ignore[misc]
+    """Seconds of each optimizer step; ends a training that takes LONGEST_SECONDS."""
+
+    def __init__(self, count: TokenCount) -> None:
         self.seconds: list[float] = []
+        self.computed: list[int] = []
+        """Tokens that had been computed at the end of each."""
+        self._count = count
         self._ended = 0.0
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         self._ended = _now()
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         now = _now()
         self.seconds.append(now - self._ended)
         self._ended = now
+        self.computed.append(self._count.computed)
+        if len(self.seconds) > 1 and sum(self.seconds) > LONGEST_SECONDS:
+            control.should_training_stop = True
 
 
 def run(
@@ -145,13 +162,14 @@ def _figures(
     began = _now()
     trainer = (dpo if training.kind == "dpo" else sft).build(task, channel)
     build_seconds = _now() - began
-    count, timer = TokenCount(trainer.data_collator), StepTimer()
-    trainer.data_collator = count
+    count = TokenCount(trainer)
+    timer = StepTimer(count)
     trainer.add_callback(timer)
     resumable.run(trainer, channel)
     seconds = timer.seconds[1:]
-    first = trainer.args.gradient_accumulation_steps
-    real, computed = sum(count.real[first:]), sum(count.computed[first:])
+    batches = trainer.args.gradient_accumulation_steps  # of an optimizer step
+    real = sum(count.real[batches : batches * len(timer.seconds)])
+    computed = timer.computed[-1] - timer.computed[0]
     speed = real / sum(seconds)
     teraflops = speed * flops_per_token(trainer.model) / 1e12
     reports = [json.loads(line) for line in channel.getvalue().splitlines()]
@@ -165,7 +183,7 @@ def _figures(
         "step_seconds": [round(one, 3) for one in timer.seconds],
         "median_step_seconds": round(statistics.median(seconds), 3),
         "tokens_per_second": round(speed, 1),
-        "padding_share": round(1 - real / computed, 3),
+        "computed_share": round(computed / real, 3),
         "teraflops": round(teraflops, 2),
         "share_of_card": round(teraflops / TFLOPS, 3) if torch.cuda.is_available() else None,
         **memory(),

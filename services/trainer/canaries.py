@@ -58,6 +58,7 @@ def write_canaries(folder: Path) -> None:
 
 
 def _load(folder: Path, dtype: torch.dtype) -> Any:
+    placement.take_any_length()
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, device_map=placement.device_map()
     )

@@ -36,6 +36,7 @@ from services.trainer.kept_logps import KeptLogps
 from services.trainer.parts import Batch, InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
+from services.trainer.unhashed import unhashed
 from services.trainer.whole_model import save
 
 PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
@@ -122,6 +123,7 @@ def train(task: dict[str, Any], channel: TextIO) -> None:
         save(model, tokenizer, Path(task["output"]))
 
 
+@unhashed()
 def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     """TRL's trainer for the task, its pairs tokenised and the reference computed.
 

@@ -79,6 +79,7 @@ def load_model(path: str, dropout: float, weights: dict[str, Any] | None = None)
             f"a {config.model_type} model has no attention_dropout; set this training's dropout "
             "to 0"
         )
+    placement.take_any_length()
     is_base = weights is not None and weights["kind"] == "lora"
     model = AutoModelForCausalLM.from_pretrained(
         path,
