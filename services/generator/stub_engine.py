@@ -101,9 +101,11 @@ class StubEngine:
     async def resume_generation(self) -> None:
         self._running.set()
 
-    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> None:
+    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> Any:
         if method == "pack_shared_heads":
-            return  # it has no heads
+            return None  # it has no heads
+        if method == "sample_weights":
+            return await self.compute_weight_checksums()
         assert method == "reload_weights", f"the stub has no {method}"
         assert kwargs is not None
         folder = Path(kwargs["weights_path"])
@@ -112,6 +114,7 @@ class StubEngine:
         self._reloaded = True
         if not self.faults.stale_after_reload:
             self._folder = folder
+        return None
 
     async def update_weight_version(self, version: str) -> None:
         self._version = version

@@ -36,6 +36,8 @@ class FakeEngine:
     loaded: str = "m0"
     stale: bool = False
     """Reloads change nothing: what canaries and checksums are for."""
+    sampled: str | None = None
+    """What the beginnings of tensors always are."""
     unloadable: set[str] = field(default_factory=set)
     announced: str | None = None
     paused: bool = False
@@ -56,11 +58,13 @@ class FakeEngine:
         self.paused = False
         self.events.append("resume")
 
-    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> None:
+    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> Any:
+        if method == "sample_weights":
+            return [{"layer.0": self.sampled or f"beginning of {self.loaded}"}]
         assert self.paused
         if method == "pack_shared_heads":
             self.events.append("pack heads")
-            return
+            return None
         assert method == "reload_weights"
         assert kwargs is not None
         version = Path(kwargs["weights_path"]).name
@@ -71,6 +75,7 @@ class FakeEngine:
             raise RuntimeError(f"no shard of {version} fits")
         if not self.stale:
             self.loaded = version
+        return None
 
     async def update_weight_version(self, version: str) -> None:
         self.events.append(f"announce {version}")
