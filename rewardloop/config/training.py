@@ -8,7 +8,6 @@ from rewardloop.config.bounds import LONG, MANY, AtMost
 from rewardloop.config.frozen import Frozen
 from rewardloop.records import JudgementMode
 
-
 MicroBatchSize = Annotated[
     Annotated[int, AtMost(65_536), Field(ge=1), Tag("number")]
     | Annotated[Literal["auto"], Tag("auto")],
