@@ -28,17 +28,28 @@ class GeneratorClient:
         self, urls: Sequence[str], key: str, *, model: str = "policy", ours: bool = True
     ) -> None:
         """`ours` are servers behind our gate, which knows a field that others may refuse."""
-        self._servers = [
-            Server(url, key, probe=self._probe, ceiling_seconds=REQUEST_SECONDS) for url in urls
-        ]
+        self._key = key
+        self._servers: list[Server] = []
+        self._gone: list[Server] = []
+        self.follow(urls)
         self._model = model
         self._plain_text = {"split_special_tokens": True} if ours else {}
+
+    def follow(self, urls: Sequence[str]) -> None:
+        """From now on these replicas are asked. Calls that others have in flight go on."""
+        known = {server.url: server for server in self._servers}
+        wanted = dict.fromkeys(urls)
+        self._servers = [known.pop(url) if url in known else self._server(url) for url in wanted]
+        self._gone += known.values()
+
+    def _server(self, url: str) -> Server:
+        return Server(url, self._key, probe=self._probe, ceiling_seconds=REQUEST_SECONDS)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(server.aclose() for server in self._servers))
+        await asyncio.gather(*(server.aclose() for server in (*self._servers, *self._gone)))
 
     async def sample(
         self,

@@ -53,7 +53,9 @@ class JudgeClient:
             UpstreamMismatch: what answers is no judge, or its engine is not what it should be.
         """
         written = await self._judge(prompt, response, judging, count, key)
-        for number in range(1, judging.max_reasks + 1):
+        # By expectation the judge says the same each time.
+        max_reasks = 0 if judging.mode is JudgementMode.EXPECTED else judging.max_reasks
+        for number in range(1, max_reasks + 1):
             vain = [i for i, found in enumerate(written) if _may_be_asked_again(found)]
             if not vain:
                 break
@@ -189,6 +191,7 @@ def _judgements(answer: dict[str, Any], count: int) -> list[WrittenJudgement]:
                 nonce=choice["judgement"]["nonce"],
                 prompt_tokens=prompt_tokens,
                 completion_tokens=num_tokens,
+                distribution=choice["judgement"].get("distribution"),
             )
             for choice, text, num_tokens in zip(choices, texts, tokens, strict=True)
         ]
@@ -222,4 +225,6 @@ def _comparison(choice: dict[str, Any]) -> WrittenComparison:
             rubric_version=found["rubric_version"],
             judge_version=found["judge_version"],
             nonce=found["nonce"],
+            distribution=found.get("distribution"),
+            probability=found.get("probability"),
         )

@@ -5,8 +5,10 @@ ceiling. Calls that are still in flight count with the time that they have taken
 the short answers, which are there first, would make every long one late. So a server that
 becomes slow for all is given more time, and a call that hangs among others that do not is late.
 
-A server that hangs altogether moves its own deadline away. `silence` is for that: the same
-bound by finished calls alone, after which it is worth asking whether the server is there.
+A server that hangs altogether moves its own deadline away, and so do a few calls that hang when
+all others are done. `silence` is for the first: the same bound by finished calls alone, after
+which it is worth asking whether the server is there. For the second, HOPELESS times that bound
+is late whatever else is in flight, once enough calls have finished to speak for all.
 
 Pure: knows no clock and no server.
 """
@@ -21,6 +23,8 @@ FLOOR_SECONDS = 10.0
 NUM_REMEMBERED = 200
 NUM_NEEDED = 8
 """With fewer finished calls nothing is known, and the ceiling holds."""
+HOPELESS = 3.0
+NUM_TRUSTED = 100
 UNKNOWN_SECONDS = 30.0
 """Where nothing is known, a call of this age is worth a look at its server."""
 
@@ -38,7 +42,8 @@ class Latency:
         """Seconds after which a call is overdue; `others_in_flight` are the ages of the rest."""
         if len(self._finished) < NUM_NEEDED:
             return self._ceiling
-        return self._bounded([*self._finished, *others_in_flight])
+        usual = self._bounded([*self._finished, *others_in_flight])
+        return min(usual, self._hopeless())
 
     def overdue(self, in_flight: Sequence[float]) -> list[bool]:
         """Which calls are past their deadline, by the ages of all in flight, the youngest first:
@@ -48,12 +53,18 @@ class Latency:
         if len(self._finished) < NUM_NEEDED:
             return [age > self._ceiling for age in in_flight]
         everything = sorted([*self._finished, *in_flight])
-        at = _place(len(everything) - 1)
+        at, hopeless = _place(len(everything) - 1), self._hopeless()
         return [
             # Without a call that stands before the place, the next one stands there.
-            age > self._within(everything[at + (bisect_left(everything, age) <= at)])
+            age > min(hopeless, self._within(everything[at + (bisect_left(everything, age) <= at)]))
             for age in in_flight
         ]
+
+    def _hopeless(self) -> float:
+        """Seconds after which a call is late whatever else is in flight."""
+        if len(self._finished) < NUM_TRUSTED:
+            return self._ceiling
+        return HOPELESS * self._bounded(list(self._finished))
 
     def silence(self) -> float:
         """Seconds after which a call that is not answered calls for a look at its server."""

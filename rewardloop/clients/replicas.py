@@ -14,10 +14,16 @@ class ReplicaAdmin:
     """Speaks to a replica directly, never through a load balancer."""
 
     def __init__(
-        self, url: str, admin_key: str, committed: Mapping[str, str | None] | None = None
+        self,
+        url: str,
+        admin_key: str,
+        committed: Mapping[str, str | None] | None = None,
+        notice_seconds: float = 0.0,
     ) -> None:
-        """`committed` holds, by version, the digest of the manifest in Postgres."""
+        """`committed` holds, by version, the digest of the manifest in Postgres. Before it
+        holds requests back, the replica says for `notice_seconds` that it is not ready."""
         self.url = url
+        self._notice_seconds = notice_seconds
         self._committed = committed or {}
         self._client = connect(url, admin_key, timeout_seconds=ACTIVATE_SECONDS)
 
@@ -41,7 +47,9 @@ class ReplicaAdmin:
                 Postgres, or they are no model that may be served; nothing was loaded.
             UpstreamUnavailable: the replica does not answer.
         """
-        wanted = {"version": version}
+        wanted: dict[str, Any] = {"version": version}
+        if self._notice_seconds:
+            wanted["notice_seconds"] = self._notice_seconds
         if digest := self._committed.get(version):
             wanted["manifest_sha256"] = digest
         answer: dict[str, Any] = await call(self._client, "POST", "/admin/activate", json=wanted)

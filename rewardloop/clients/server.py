@@ -91,6 +91,7 @@ class Server:
         ceiling_seconds: float = REQUEST_SECONDS,
     ) -> None:
         """`probe` asks for one token. Without it the breaker holds nothing back."""
+        self.url = url
         self._client = connect(url, key, timeout_seconds=ceiling_seconds)
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None

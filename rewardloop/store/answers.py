@@ -85,12 +85,13 @@ _ADD_RESPONSES = text(
 _ADD_JUDGEMENTS = text(
     f"""
     INSERT INTO judgements (response_id, judge_index, raw_text, score, reason, mode,
-        rubric_version, judge_version, nonce, unscored_before, prompt_tokens, completion_tokens)
+        rubric_version, judge_version, nonce, unscored_before, distribution, prompt_tokens,
+        completion_tokens)
     SELECT j.*
     FROM json_to_recordset(CAST(:rows AS json)) AS j(response_id bigint, judge_index integer,
         raw_text text, score double precision, reason text, mode text, rubric_version text,
-        judge_version text, nonce text, unscored_before text[], prompt_tokens integer,
-        completion_tokens integer)
+        judge_version text, nonce text, unscored_before text[], distribution jsonb,
+        prompt_tokens integer, completion_tokens integer)
     WHERE {_RUNS}
     ON CONFLICT DO NOTHING
     """
@@ -211,6 +212,7 @@ def _judgement_rows(judged: Judged) -> Iterable[dict[str, Any]]:
             "judge_version": judgement.judge_version,
             "nonce": judgement.nonce,
             "unscored_before": judgement.unscored_before,
+            "distribution": judgement.distribution,
             "prompt_tokens": judgement.prompt_tokens,
             "completion_tokens": judgement.completion_tokens,
         }

@@ -67,6 +67,9 @@ async def lease(
             is_suspect if suspects else ~is_suspect,
         )
         .order_by(
+            # Once lost, its answers are still kept where they were made. Lost again, it may be
+            # what ends its workers, and goes behind.
+            (IterationPrompt.num_lost_leases == 1).desc(),
             IterationPrompt.num_lost_leases,
             IterationPrompt.num_attempts.desc(),
             # Those that failed with their server come after those that nobody has tried.

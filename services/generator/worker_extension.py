@@ -6,9 +6,13 @@ packs only layers anew whose own weights it loaded (vLLM 0.32,
 `model_loader/reload/layerwise.py`), and such a head has none. Left alone, the engine would
 speak with the head that it started with and the body of the new version. Can go when vLLM
 packs shared weights anew.
+
+By the same door the gate chooses each worker's top-p filter (see `nucleus_install`).
 """
 
 from typing import Any
+
+from services.generator import nucleus_install
 
 
 class PacksSharedHeads:
@@ -28,3 +32,7 @@ class PacksSharedHeads:
         for head in packed:
             head.quant_method.process_weights_after_loading(head)
         return len(packed)
+
+    def sort_heads_only(self, on: bool = True) -> dict[str, str | None]:
+        """Whose top-p filter this worker uses from now on; `on` is False in benchmarks alone."""
+        return nucleus_install.sort_heads_only(on)

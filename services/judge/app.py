@@ -6,7 +6,9 @@
 Each choice carries, beside its message, a `judgement` object: status (`scored`
 or `unscored`), score, reason, mode, nonce, rubric_version, judge_version. A request with
 `compare_with`, a second response, gets a `comparison` instead: status (`decided`
-or `undecided`), preference, and the rest alike. Streamed, either comes with the
+or `undecided`), preference, and the rest alike. By expectation (mode `expected`) either has
+the `distribution` over its verdicts and their `mass` too, and a comparison the `probability` that
+the response shown first is the better one. Streamed, either comes with the
 choice's last chunk. A request names its `rubric`, so each judge stays stateless: any
 number of them may stand in front of one engine.
 """
@@ -25,11 +27,18 @@ from rewardloop import __version__, telemetry
 from rewardloop.clients.completions import choices_of, text_of, usage_of
 from rewardloop.clients.http import call, connect, error_of
 from rewardloop.config import Settings
-from rewardloop.errors import Unauthorized, UpstreamMismatch, UpstreamUnavailable
+from rewardloop.errors import (
+    Unauthorized,
+    UpstreamMismatch,
+    UpstreamRejected,
+    UpstreamUnavailable,
+)
+from rewardloop.method.expectation import TOP_LOGPROBS, NoLogprobs
+from rewardloop.method.judge_call import JudgeCall
 from services.front import Limits, one_key
 from services.headers import SafeHeaders
 from services.judge.answers_by_key import AnswersByKey, RequestKey
-from services.judge.judge_call import JudgeCall
+from services.judge.judge_call import body_of, call_of, counted
 from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told, judge_version
 from services.named import NamesWork
@@ -39,6 +48,8 @@ from services.web import add_common_routes, key_wanted, known_parameters, stand_
 BODY = BodyRule(8 * 2**20)
 UPSTREAM_SECONDS = 240.0
 UPSTREAM_RETRY_SECONDS = 20.0
+NEEDED = ("continue_final_message", "add_generation_prompt", "logprobs", "top_logprobs")
+"""Fields without which an engine cannot judge by expectation."""
 
 
 def make_app(settings: Settings) -> FastAPI:
@@ -88,8 +99,8 @@ def make_app(settings: Settings) -> FastAPI:
     async def judge(
         request: JudgeRequest, headers: Annotated[RequestKey, Header()]
     ) -> JSONResponse | StreamingResponse:
-        asked = JudgeCall.of(request, headers.x_request_key)
-        body = asked.body(settings.judge_upstream_model)
+        asked = call_of(request, headers.x_request_key)
+        body = body_of(asked, request, settings.judge_upstream_model)
         if request.stream:
             lines = _stream(upstream, body, asked)
             first = await anext(lines)  # an error comes before the headers are sent
@@ -109,7 +120,7 @@ async def _made(
     upstream_headers: dict[str, str],
 ) -> dict[str, Any]:
     """What the engine writes to `body`, judged."""
-    with _own_key_refused(upstream.base_url):
+    with _own_key_refused(upstream.base_url), _refused_fields_told(asked, upstream.base_url):
         answer = await call(
             upstream,
             "POST",
@@ -131,7 +142,8 @@ class AsciiJsonResponse(JSONResponse):
 def _upstream_key(settings: Settings) -> str:
     if settings.judge_upstream_key:  # an empty one is none
         return settings.judge_upstream_key.get_secret_value()
-    generators = [url.rstrip("/") for url in settings.generator_urls]
+    ours = (*settings.generator_urls, settings.data_url or "")
+    generators = [url.rstrip("/") for url in ours if url]
     if settings.judge_upstream_url.rstrip("/") in generators:
         return settings.api_key.get_secret_value()
     return "none"  # ours is nobody else's business
@@ -150,21 +162,53 @@ def _own_key_refused(engine: object) -> Iterator[None]:
 
 
 def _judged(answer: dict[str, Any], asked: JudgeCall, engine: object) -> dict[str, Any]:
-    choices = choices_of(answer, asked.request.n, f"the judging engine {engine}")
+    choices = choices_of(answer, asked.num_choices, f"the judging engine {engine}")
     version = judge_version(answer)
     for choice in choices:
-        choice |= asked.reading(text_of(choice), choice.get("finish_reason"), version)
+        choice |= counted(_verdict_of(choice, asked, version, engine))
     prompt_tokens, completion_tokens = usage_of(answer)
     telemetry.TOKENS.labels("judge", "completion").inc(completion_tokens)
     telemetry.TOKENS.labels("judge", "prompt").inc(prompt_tokens)
     return {**answer, "choices": choices, "model": "judge"}
 
 
+def _verdict_of(
+    choice: dict[str, Any], asked: JudgeCall, version: str, engine: object
+) -> dict[str, dict[str, Any]]:
+    if not asked.is_expected:
+        return asked.reading(text_of(choice), choice.get("finish_reason"), version)
+    try:
+        return asked.expectation(choice, text_of(choice), version)
+    except NoLogprobs as error:
+        raise _no_expectation(engine, str(error)) from error
+
+
+@contextmanager
+def _refused_fields_told(asked: JudgeCall, engine: object) -> Iterator[None]:
+    """An engine that refuses what judging by expectation needs will refuse every request."""
+    try:
+        yield
+    except UpstreamRejected as error:
+        if asked.is_expected and any(field in error.message for field in NEEDED):
+            raise _no_expectation(engine, error.message) from error
+        raise
+
+
+def _no_expectation(engine: object, why: str) -> UpstreamMismatch:
+    return UpstreamMismatch(
+        f"the judging engine {engine} cannot judge by expectation ({why}). Mode expected needs "
+        f"chat completions with {', '.join(NEEDED)} ({TOP_LOGPROBS}); use such an engine, as vLLM "
+        "is, or mode free or constrained"
+    )
+
+
 async def _stream(
     upstream: httpx.AsyncClient, body: dict[str, Any], asked: JudgeCall
 ) -> AsyncIterator[str]:
     """The engine's events, each choice's last one with its judgement or comparison."""
-    judged = JudgedStream(upstream.base_url, asked.request.n, asked.reading)
+    judged = JudgedStream(
+        upstream.base_url, asked.num_choices, lambda *written: counted(asked.reading(*written))
+    )
     try:
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
             if not answer.is_success:

@@ -31,6 +31,7 @@ from rewardloop.store.answers import Stored, StoredResponse
 from rewardloop.store.rollouts import LeasedPrompt
 from rewardloop.texts import storable
 from services.worker.attempts import Servers, all_done, work_through
+from services.worker.fleet import generators
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 from services.worker.probes import GENERATOR, JUDGE, probe_generator, probe_judge
@@ -53,7 +54,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     async with (
         failures_noted(store, iteration),
         permitted(of_iteration(store, iteration)) as permit,
-        GeneratorClient(settings.generator_urls, key) as generator,
+        generators(store, settings) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
         await Rollout(store, generator, judge, config, iteration_id, permit).run()

@@ -6,6 +6,7 @@ Owns the order of a prompt's writes. Invariants:
   before its judgements are asked for, and a prompt is done only after its judgements are stored;
 - a prompt whose data cannot be stored fails alone: a tick that fails is written again, each
   prompt by itself;
+- a database that is away for a moment is waited for: what waits here is nowhere else;
 - this task's own writes to its leases never wait for each other in two orders, so there is no
   deadlock: they take turns under `turn`.
 
@@ -29,6 +30,7 @@ from rewardloop.records import Sample, WrittenJudgement
 from rewardloop.store import Store, answers, iterations, rollouts
 from rewardloop.store.answers import Judged, Sampled, Stored
 from rewardloop.store.rollouts import LeasedPrompt
+from services.worker.durable import stored
 
 logger = logging.getLogger("rewardloop.worker")
 
@@ -141,16 +143,19 @@ class Writer:
 
     async def _store(self, batch: Sequence[Entry]) -> list[Any]:
         """What each entry's caller is told."""
-        async with self.turn, self.store.transaction() as session:
-            leases = [entry.prompt for entry in batch if entry.judged is None]
-            held = await answers.hold(session, self.iteration_id, leases)
-            stored = await self._add(session, batch, held)
-            done = {entry.prompt.prompt_id for entry in batch if entry.finishes} & held
-            await rollouts.finish(session, self.iteration_id, done)
-            if done:
-                await iterations.note_progress(session, self.iteration_id)
+        async with self.turn:
+            return await stored(self.store, lambda session: self._write_batch(session, batch))
+
+    async def _write_batch(self, session: AsyncSession, batch: Sequence[Entry]) -> list[Any]:
+        leases = [entry.prompt for entry in batch if entry.judged is None]
+        held = await answers.hold(session, self.iteration_id, leases)
+        found = await self._add(session, batch, held)
+        done = {entry.prompt.prompt_id for entry in batch if entry.finishes} & held
+        await rollouts.finish(session, self.iteration_id, done)
+        if done:
+            await iterations.note_progress(session, self.iteration_id)
         return [
-            entry.prompt.prompt_id in done if entry.finishes else stored.get(entry.prompt.prompt_id)
+            entry.prompt.prompt_id in done if entry.finishes else found.get(entry.prompt.prompt_id)
             for entry in batch
         ]
 

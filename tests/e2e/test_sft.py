@@ -167,12 +167,12 @@ def test_nothing_left_to_learn_is_an_error(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("num_examples", "num_steps", "batch_size"),
-    [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 1, 4), (5, 2, 4), (8, 2, 4)],
+    [(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 2, 4), (8, 2, 4)],
 )
 def test_fewer_examples_than_a_batch_make_a_smaller_one(
     tiny: Path, tmp_path: Path, num_examples: int, num_steps: int, batch_size: int
 ) -> None:
-    """Batches of 4 in forward passes of 2: of 3 examples, one batch of 2 and one of 1."""
+    """Batches of 4 in forward passes of 2: of 3 examples, one batch of 3 in two passes."""
     reports = train(task_of(tiny, tmp_path, TEXTS[:1] * num_examples))
     assert reports[:2] == [{"num_steps": num_steps}, {"batch_size": batch_size}]
     assert len(logged(reports, "loss")) == num_steps

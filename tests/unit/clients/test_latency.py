@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardloop.clients.latency import FLOOR_SECONDS, NUM_NEEDED, NUM_REMEMBERED, Latency
+from rewardloop.clients.latency import (
+    FLOOR_SECONDS,
+    NUM_NEEDED,
+    NUM_REMEMBERED,
+    NUM_TRUSTED,
+    Latency,
+)
 
 CEILING = 240.0
 
@@ -35,6 +41,14 @@ def test_short_answers_that_are_there_first_make_the_long_ones_not_late() -> Non
     assert latency.deadline() == FLOOR_SECONDS
     assert latency.deadline([12.0] * 23) == 36.0
     assert latency.silence() == FLOOR_SECONDS  # all the same worth a look
+
+
+def test_a_few_that_hang_when_all_others_are_done_are_late_in_the_end() -> None:
+    seconds = [5.0] * NUM_TRUSTED
+    hanging = [50.0] * 20  # a sixth of what is known
+    assert after(*seconds).deadline(hanging) == 45.0  # three times fifteen
+    assert after(*seconds[1:]).deadline(hanging) == 150.0  # too few speak against them
+    assert after(*[100.0] * NUM_TRUSTED).deadline(hanging) == CEILING
 
 
 def test_a_call_that_hangs_among_others_that_do_not_is_late() -> None:
