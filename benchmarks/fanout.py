@@ -62,7 +62,10 @@ def _print_row(name: str, size: int, bare: dict[str, Any] | None, ours: dict[str
     against = ""
     if bare is not None:
         ratio = ours["seconds"] / bare["seconds"]
-        against = f" | bare {bare['seconds']:6.1f} s (CPU {bare['cpu']:5.1f}) | ratio {ratio:5.2f}"
+        against = (
+            f" | bare {bare['seconds']:6.1f} s, CPU {bare['cpu']:5.1f} s, lag p99 "
+            f"{bare['lag_p99_ms']:.0f} ms | ratio {ratio:5.2f}"
+        )
     cpu = ", ".join(f"{name} {seconds:.1f}" for name, seconds in ours["cpu"].items())
     print(
         f"{name}: {size} prompts, ours {ours['seconds']:6.1f} s, CPU {cpu} s, "

@@ -19,6 +19,7 @@ from typing import Any
 from uuid import UUID
 
 import aiohttp
+import uvloop
 from sqlalchemy import text
 
 from rewardloop import telemetry
@@ -29,7 +30,6 @@ from rewardloop.queue import make_app
 from rewardloop.records import JudgementMode, Message
 from rewardloop.store import Store, rollouts
 from services.worker import rollout
-from services.worker.loop import new_loop
 
 MAX_CALLS = 2048
 LAG_SECONDS = 0.01
@@ -81,8 +81,9 @@ async def bare(settings: Settings, prompts: list[list[Message]]) -> dict[str, An
     ) as session:
         client = Bare(session)
         started = time.monotonic()
-        await asyncio.gather(*(client.prompt(messages) for messages in prompts))
-        return {"seconds": round(time.monotonic() - started, 2)}
+        async with _watched() as seen:
+            await asyncio.gather(*(client.prompt(messages) for messages in prompts))
+        return {"seconds": round(time.monotonic() - started, 2), **_found(seen)}
 
 
 async def worker(settings: Settings, iteration_id: UUID) -> dict[str, Any]:
@@ -103,10 +104,12 @@ async def worker(settings: Settings, iteration_id: UUID) -> dict[str, Any]:
             {"id": iteration_id},
         )
     await store.close()
+    return {"seconds": seconds, "judgements": num, **_found(seen)}
+
+
+def _found(seen: dict[str, list[float]]) -> dict[str, Any]:
     lags = sorted(seen["lags"])
     return {
-        "seconds": seconds,
-        "judgements": num,
         "lag_p99_ms": round(1000 * lags[int(0.99 * len(lags))], 1),
         "mb": _quarters(seen["mb"]),
     }
@@ -169,7 +172,7 @@ def main() -> None:
     gc.collect()
     before = _cpu_seconds()
     profiler = cProfile.Profile() if options.profile else None
-    with asyncio.Runner(loop_factory=new_loop) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         if profiler:
             profiler.enable()
         found = runner.run(work)
