@@ -18,7 +18,7 @@ import httpx
 
 from rewardloop import telemetry
 from rewardloop.clients.breaker import Breaker
-from rewardloop.clients.http import answered, connect, decoded, tried
+from rewardloop.clients.http import answered, call_once, connect, decoded, tried
 from rewardloop.clients.latency import Latency
 from rewardloop.clients.quick import encoded
 from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
@@ -114,6 +114,13 @@ class Server:
     def reluctance(self) -> tuple[float, int]:
         """The server with the least is asked first: it does not rest, and has little to do."""
         return self.breaker.rest(time.monotonic()), len(self._in_flight)
+
+    async def get(self, path: str) -> Any:
+        """
+        Raises:
+            RewardloopError: as for `call_once`.
+        """
+        return await call_once(self._client, "GET", path)
 
     async def post(
         self, path: str, body: dict[str, Any], *, key: str | None = None, anew: bool = False

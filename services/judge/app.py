@@ -24,23 +24,20 @@ from fastapi import Depends, FastAPI, Header
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from rewardloop import __version__, telemetry
-from rewardloop.clients.completions import choices_of, text_of, usage_of
+from rewardloop.clients.completions import usage_of
+from rewardloop.clients.generator import POLICY
 from rewardloop.clients.http import call, connect, error_of
+from rewardloop.clients.judge import GENERATORS_JUDGE
+from rewardloop.clients.judged import judged, refused_fields_told
 from rewardloop.config import Settings
-from rewardloop.errors import (
-    Unauthorized,
-    UpstreamMismatch,
-    UpstreamRejected,
-    UpstreamUnavailable,
-)
-from rewardloop.method.expectation import TOP_LOGPROBS, NoLogprobs
+from rewardloop.errors import Unauthorized, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.method.judge_call import JudgeCall
 from services.front import Limits, one_key
 from services.headers import SafeHeaders
 from services.judge.answers_by_key import AnswersByKey, RequestKey
 from services.judge.judge_call import body_of, call_of, counted
 from services.judge.schemas import JudgeRequest
-from services.judge.stream import JudgedStream, errors_told, judge_version
+from services.judge.stream import JudgedStream, errors_told
 from services.named import NamesWork
 from services.request_body import BodyRule
 from services.web import (
@@ -54,8 +51,6 @@ from services.web import (
 BODY = BodyRule(8 * 2**20)
 UPSTREAM_SECONDS = 240.0
 UPSTREAM_RETRY_SECONDS = 20.0
-NEEDED = ("continue_final_message", "add_generation_prompt", "logprobs", "top_logprobs")
-"""Fields without which an engine cannot judge by expectation."""
 
 
 def make_app(settings: Settings) -> FastAPI:
@@ -93,7 +88,9 @@ def make_app(settings: Settings) -> FastAPI:
     @app.get("/v1/models", dependencies=[Depends(key_wanted)])
     async def models() -> dict[str, Any]:
         model = {"id": "judge", "object": "model", "created": 0, "owned_by": "rewardloop"}
-        return {"object": "list", "data": [model]}
+        # Whoever has the generators at hand may then ask them itself, by the same code.
+        own = _asks_generators(settings) and settings.judge_upstream_model == POLICY
+        return {"object": "list", "data": [{**model, GENERATORS_JUDGE: own}]}
 
     given = AnswersByKey()
 
@@ -127,7 +124,7 @@ async def _made(
     upstream_headers: dict[str, str],
 ) -> dict[str, Any]:
     """What the engine writes to `body`, judged."""
-    with _own_key_refused(upstream.base_url), _refused_fields_told(asked, upstream.base_url):
+    with _own_key_refused(upstream.base_url), refused_fields_told(asked, upstream.base_url):
         answer = await call(
             upstream,
             "POST",
@@ -149,11 +146,16 @@ class AsciiJsonResponse(JSONResponse):
 def _upstream_key(settings: Settings) -> str:
     if settings.judge_upstream_key:  # an empty one is none
         return settings.judge_upstream_key.get_secret_value()
-    ours = (*settings.generator_urls, settings.data_url or "")
-    generators = [url.rstrip("/") for url in ours if url]
-    if settings.judge_upstream_url.rstrip("/") in generators:
+    if _asks_generators(settings):
         return settings.api_key.get_secret_value()
     return "none"  # ours is nobody else's business
+
+
+def _asks_generators(settings: Settings) -> bool:
+    """Whether the engine is what samples too."""
+    ours = (*settings.generator_urls, settings.data_url or "")
+    generators = [url.rstrip("/") for url in ours if url]
+    return settings.judge_upstream_url.rstrip("/") in generators
 
 
 @contextmanager
@@ -169,51 +171,18 @@ def _own_key_refused(engine: object) -> Iterator[None]:
 
 
 def _judged(answer: dict[str, Any], asked: JudgeCall, engine: object) -> dict[str, Any]:
-    choices = choices_of(answer, asked.num_choices, f"the judging engine {engine}")
-    version = judge_version(answer)
-    for choice in choices:
-        choice |= counted(_verdict_of(choice, asked, version, engine))
+    found = judged(answer, asked, engine, see=counted)
     prompt_tokens, completion_tokens = usage_of(answer)
     telemetry.TOKENS.labels("judge", "completion").inc(completion_tokens)
     telemetry.TOKENS.labels("judge", "prompt").inc(prompt_tokens)
-    return {**answer, "choices": choices, "model": "judge"}
-
-
-def _verdict_of(
-    choice: dict[str, Any], asked: JudgeCall, version: str, engine: object
-) -> dict[str, dict[str, Any]]:
-    if not asked.is_expected:
-        return asked.reading(text_of(choice), choice.get("finish_reason"), version)
-    try:
-        return asked.expectation(choice, text_of(choice), version)
-    except NoLogprobs as error:
-        raise _no_expectation(engine, str(error)) from error
-
-
-@contextmanager
-def _refused_fields_told(asked: JudgeCall, engine: object) -> Iterator[None]:
-    """An engine that refuses what judging by expectation needs will refuse every request."""
-    try:
-        yield
-    except UpstreamRejected as error:
-        if asked.is_expected and any(field in error.message for field in NEEDED):
-            raise _no_expectation(engine, error.message) from error
-        raise
-
-
-def _no_expectation(engine: object, why: str) -> UpstreamMismatch:
-    return UpstreamMismatch(
-        f"the judging engine {engine} cannot judge by expectation ({why}). Mode expected needs "
-        f"chat completions with {', '.join(NEEDED)} ({TOP_LOGPROBS}); use such an engine, as vLLM "
-        "is, or mode free or constrained"
-    )
+    return found
 
 
 async def _stream(
     upstream: httpx.AsyncClient, body: dict[str, Any], asked: JudgeCall
 ) -> AsyncIterator[str]:
     """The engine's events, each choice's last one with its judgement or comparison."""
-    judged = JudgedStream(
+    events = JudgedStream(
         upstream.base_url, asked.num_choices, lambda *written: counted(asked.reading(*written))
     )
     try:
@@ -222,7 +191,7 @@ async def _stream(
                 await answer.aread()
                 with _own_key_refused(upstream.base_url):
                     raise error_of(answer)
-            async for event in judged.events(answer.aiter_bytes()):
+            async for event in events.events(answer.aiter_bytes()):
                 yield event
     except httpx.TransportError as error:
         raise UpstreamUnavailable(f"the judging engine does not answer: {error}") from error

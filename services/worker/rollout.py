@@ -57,6 +57,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         generators(store, settings, iteration.base_version_id) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
+        await judge.ask_itself(generator)
         await Rollout(store, generator, judge, config, iteration_id, permit).run()
     async with store.transaction() as session:
         if permit.may_take_more and await rollouts.has_pending(session, iteration_id):
