@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-HEADS = (128, 1024)
+HEADS = (128, 4096)
 """So many of the largest logits are tried, one size after the other."""
 
 Sort = Callable[[Any, Any, Any], Any]
