@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from rewardloop.config import SupervisedTraining, Training
 from services.trainer import optimisation, sft
 from services.trainer.child import run_child
+from services.trainer.parts import Batch
 from tests.e2e.tiny_model import (
     as_prompt,
     byte_tokenizer,
