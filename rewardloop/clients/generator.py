@@ -10,10 +10,12 @@ from rewardloop.clients.completions import choices_of, share_out, text_of, usage
 from rewardloop.clients.http import call_once
 from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again
 from rewardloop.config import Sampling, SelfInstruct
-from rewardloop.errors import UpstreamMismatch
+from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Sample
 
 RETRY_SECONDS = 60.0
+POLICY = "policy"
+"""The name by which our generators serve whatever version they hold."""
 
 
 class GeneratorClient:
@@ -25,20 +27,33 @@ class GeneratorClient:
     """
 
     def __init__(
-        self, urls: Sequence[str], key: str, *, model: str = "policy", ours: bool = True
+        self, urls: Sequence[str], key: str, *, model: str = POLICY, ours: bool = True
     ) -> None:
         """`ours` are servers behind our gate, which knows a field that others may refuse."""
-        self._servers = [
-            Server(url, key, probe=self._probe, ceiling_seconds=REQUEST_SECONDS) for url in urls
-        ]
+        self.version: str | None = None
+        """Where it is set, answers of other weights are not taken."""
+        self._key = key
+        self._servers: list[Server] = []
+        self._gone: list[Server] = []
+        self.follow(urls)
         self._model = model
         self._plain_text = {"split_special_tokens": True} if ours else {}
+
+    def follow(self, urls: Sequence[str]) -> None:
+        """From now on these replicas are asked. Calls that others have in flight go on."""
+        known = {server.url: server for server in self._servers}
+        wanted = dict.fromkeys(urls)
+        self._servers = [known.pop(url) if url in known else self._server(url) for url in wanted]
+        self._gone += known.values()
+
+    def _server(self, url: str) -> Server:
+        return Server(url, self._key, probe=self._probe, ceiling_seconds=REQUEST_SECONDS)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await asyncio.gather(*(server.aclose() for server in self._servers))
+        await asyncio.gather(*(server.aclose() for server in (*self._servers, *self._gone)))
 
     async def sample(
         self,
@@ -68,6 +83,15 @@ class GeneratorClient:
             key,
         )
         return _samples(answer, count)
+
+    async def chat(self, body: dict[str, Any], *, key: str | None = None) -> dict[str, Any]:
+        """What is answered to the body of a chat completion, unread.
+
+        Raises:
+            PromptTooLong, UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
+        """
+        answer: dict[str, Any] = await self._post("/v1/chat/completions", body, key)
+        return answer
 
     async def prompt_token_ids(self, messages: Sequence[Message]) -> list[int] | None:
         """What the engine's model is shown of a conversation, by the engine's own account;
@@ -120,7 +144,13 @@ class GeneratorClient:
         self, path: str, body: dict[str, Any], *, key: str | None, anew: bool
     ) -> Any:
         server = min(self._servers, key=lambda server: server.reluctance)
-        return await server.post(path, body, key=key, anew=anew)
+        answer = await server.post(path, body, key=key, anew=anew)
+        made_by = answer.get("weight_version") if isinstance(answer, dict) else None
+        if self.version is not None and made_by not in (None, self.version):
+            raise UpstreamUnavailable(
+                f"{server.url} answered with {made_by} where {self.version} was asked"
+            )
+        return answer
 
     async def _probe(self, client: httpx.AsyncClient) -> None:
         """One token."""

@@ -6,7 +6,7 @@ not given raises where it is used, so that a service that begins to need more is
 
 import os
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -47,14 +47,25 @@ class Settings(BaseSettings):
     admin_key: SecretStr = Field(min_length=16)
     """Opens the replicas' `/admin` routes, and nothing else."""
     generator_urls: list[str] = ["http://127.0.0.1:8001"]
-    """Every generator replica, directly: swaps never go through a load balancer."""
+    """Generator replicas named by hand, directly: swaps never go through a load balancer.
+    Those that register themselves need not be named; `[]` where all do."""
+    replica_url: str | None = None
+    """A generator's own address, under which it registers itself for swaps; `{hostname}` in it
+    stands for the machine's name. Left out, it does not register."""
+    replica_data_url: str | None = None
+    """Its address for requests, where that is another one; left out, `replica_url`."""
+    data_url: str | None = None
+    """One OpenAI address for sampling, which may be a router that knows nothing of us. Left out,
+    workers ask the replicas themselves, the least busy first."""
+    swap_order: Literal["rolling", "together"] = "rolling"
+    """Whether several replicas get new weights one after another, or all at once."""
     judge_url: str = "http://127.0.0.1:8002"
     judge_upstream_url: str = "http://127.0.0.1:8001"
     """The engine that writes judgements; on one machine the generator's own."""
     judge_upstream_model: str = "policy"
     judge_upstream_key: SecretStr | None = None
     """Key of a foreign judging engine; left out, `api_key` is sent to one of
-    `generator_urls`, and to no other."""
+    `generator_urls` and to `data_url`, and to no other."""
     evaluation_judge_url: str | None = None
     """A second judge service for head-to-head evaluation, with a stronger engine behind
     it; left out, `judge_url`."""
@@ -67,6 +78,11 @@ class Settings(BaseSettings):
     """Where checkpoints are published; every replica and the trainer see it."""
     swap_drain_seconds: float = Field(default=60.0, gt=0, le=3600)
     """So long a swap waits for requests in flight before it ends them (docs/decisions/0024)."""
+    stop_drain_seconds: float = Field(default=60.0, ge=0, le=3600)
+    """So long a generator that is told to end (SIGTERM) waits for requests in flight."""
+    notice_seconds: float = Field(default=2.0, ge=0, le=60)
+    """So long a replica that says "not ready" still takes requests, before it ends and in a
+    rolling swap: longer than a router's health checks are apart."""
     max_requests_in_flight: int = Field(default=8192, ge=1)
     """Requests that one key may have in flight at one service process; more get 429."""
     max_requests_per_second: float = Field(default=5000, gt=0)

@@ -173,6 +173,8 @@ def environment(home: Home, addresses: Addresses, service: str | None = None) ->
         "REWARDLOOP_JUDGE_URL": addresses.judge,
         "REWARDLOOP_JUDGE_UPSTREAM_URL": addresses.generator,
         "REWARDLOOP_CHECKPOINT_ROOT": str(home.checkpoints),
+        # Whoever stops the stack stops its workers too: there is nobody to wait for.
+        "REWARDLOOP_STOP_DRAIN_SECONDS": "0",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",

@@ -52,7 +52,11 @@ def _tokenizer(folder: Path) -> Any:
 async def context(settings: Settings) -> int | None:
     """Tokens that the engine's context holds, if the first replica says so."""
     key = settings.api_key.get_secret_value()
-    async with connect(settings.generator_urls[0], key, timeout_seconds=ENGINE_SECONDS) as client:
+    urls = [settings.data_url, *settings.generator_urls]
+    url = next((url for url in urls if url), None)
+    if url is None:
+        return None
+    async with connect(url, key, timeout_seconds=ENGINE_SECONDS) as client:
         try:
             found = await call_once(client, "GET", "/v1/models")
         except RewardloopError:

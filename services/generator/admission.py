@@ -1,4 +1,5 @@
-"""Counts the requests inside the engine, and holds new ones back during a swap.
+"""Counts the requests inside the engine, holds new ones back during a swap, and refuses them
+at the end.
 
 A request is inside once its body was read whole and the gate has understood it, so that a
 client that sends half a request holds nobody up.
@@ -19,12 +20,13 @@ END_SECONDS = 5.0
 
 
 class Admission:
-    """Either open, or closed with `in_flight` falling to zero."""
+    """Either open, or closed with `in_flight` falling to zero; finished for good at the end."""
 
     def __init__(self) -> None:
         self.in_flight = 0
         self._open = asyncio.Event()
         self._open.set()
+        self._has_finished = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._inside: set[Ending] = set()
@@ -34,13 +36,16 @@ class Admission:
         """
         Raises:
             UpstreamUnavailable: a swap held the request for HOLD_SECONDS, or it was inside for
-                so long that a swap ended it; what it has written until then is lost.
+                so long that a swap ended it; what it has written until then is lost. Or this
+                replica takes no more requests.
         """
         while not self._open.is_set():
             try:
                 await asyncio.wait_for(self._open.wait(), HOLD_SECONDS)
             except TimeoutError as error:
                 raise UpstreamUnavailable("new weights are being loaded; try again") from error
+        if self._has_finished:
+            raise UpstreamUnavailable("this replica ends; ask another one")
         ending = ending or Ending()
         self._enter()
         try:
@@ -81,6 +86,15 @@ class Admission:
             yield await self._drain(drain_seconds)
         finally:
             self._open.set()
+
+    async def finish(self, drain_seconds: float) -> None:
+        """Refuse new requests from now on, and let those in flight end, as for `closed`.
+
+        Raises:
+            UpstreamUnavailable: some could not be ended.
+        """
+        self._has_finished = True
+        await self._drain(drain_seconds)
 
     async def _drain(self, seconds: float) -> int:
         try:

@@ -118,6 +118,10 @@ class Chat(OfBoth):
     continue_final_message: bool | None = None
 
 
+OF_ROUTERS = {"separate_reasoning": True, "stream_reasoning": True}
+"""What vllm-router 0.1.17 adds to each chat request by itself, in these very values. They are
+another engine's defaults and ask vLLM for nothing."""
+
 WHY_REFUSED = {
     "add_special_tokens": "the chat template writes the special tokens",
     "chat_template": "prompts are rendered by the checkpoint's own chat template",
@@ -155,7 +159,7 @@ def served_fields(request: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     """
     model = Chat if chat else Completion
     unknown = [name for name in request if name not in model.model_fields]
-    if asked := [name for name in unknown if request[name]]:
+    if asked := [name for name in unknown if request[name] and not _of_a_router(name, request)]:
         raise NotServed(_refusal(sorted(asked)))
     served = {name: value for name, value in request.items() if name in model.model_fields}
     try:
@@ -163,6 +167,10 @@ def served_fields(request: dict[str, Any], *, chat: bool) -> dict[str, Any]:
     except ValidationError as error:
         raise NotServed(explain(error, model)) from error
     return served
+
+
+def _of_a_router(name: str, request: dict[str, Any]) -> bool:
+    return name in OF_ROUTERS and request[name] is OF_ROUTERS[name]
 
 
 def _refusal(names: list[str]) -> str:

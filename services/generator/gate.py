@@ -41,6 +41,9 @@ from services.generator.admission import Admission
 from services.generator.answers_by_key import AnswersByKey
 from services.generator.encoding import CHAT, encoded, ending_at
 from services.generator.ending import Ending
+from services.generator.leaving import Leaving
+from services.generator.readiness import Readiness
+from services.generator.registration import Registration
 from services.generator.sanitize import sanitize
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
@@ -54,10 +57,11 @@ INITIAL_MANIFEST = "REWARDLOOP_INITIAL_MANIFEST_SHA256"
 """And the digest of its manifest in Postgres."""
 INITIAL_STATE = "REWARDLOOP_INITIAL_STATE"
 """And what the file system said of the folder when it was verified."""
+MAX_NOTICE_SECONDS = 60
 HEALTH_SECONDS = 1.0
 """So long /health waits for a replica that is being verified; probes ask again."""
 
-OPEN = {("GET", "/health")}
+OPEN = {("GET", "/health"), ("GET", "/ready")}
 PUBLIC = {
     ("GET", "/metrics"),
     ("GET", "/v1/models"),
@@ -86,6 +90,7 @@ class Gate:
             OPEN_PATHS,
         )
         self._admission = Admission()
+        self._readiness = Readiness()
         self._answers = AnswersByKey()
         self._swapper = Swapper(
             app,
@@ -95,7 +100,16 @@ class Gate:
             os.environ.get(INITIAL_MANIFEST) or None,
             os.environ.get(INITIAL_STATE),
             self._settings.swap_drain_seconds,
+            self._readiness,
         )
+        self._leaving = Leaving(
+            self._readiness,
+            self._admission,
+            notice_seconds=self._settings.notice_seconds,
+            drain_seconds=self._settings.stop_drain_seconds,
+            swap_ended=self._swapper.until_idle,
+        )
+        self._registration = Registration(self._settings, self._swapper, self._readiness)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -117,12 +131,19 @@ class Gate:
         return Caller("api", ALL_SCOPES - {"admin"})
 
     def _proving(self, scope: Scope, send: Send) -> Send:
-        """Begin to verify what the engine holds as soon as it can answer, before anybody asks."""
+        """Begin to verify what the engine holds as soon as it can answer, before anybody asks.
+
+        By then the server has installed its own handlers of signals.
+        """
 
         async def watched(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown"):
+                await self._registration.end()
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 self._swapper.begin_proof(scope["app"])
+                self._leaving.heed_sigterm()
+                self._registration.begin(scope["app"])
 
         return watched
 
@@ -130,7 +151,10 @@ class Gate:
         """What stands behind the front."""
         route = (scope["method"], scope["path"])
         try:
-            if route in OPEN:
+            if route == ("GET", "/ready"):
+                self._swapper.require_ready()
+                await self._app({**scope, "path": "/health", "raw_path": b"/health"}, receive, send)
+            elif route in OPEN:
                 await self._swapper.require_proven(scope["app"], HEALTH_SECONDS)
                 await self._app(scope, receive, send)
             elif route in PUBLIC:
@@ -179,23 +203,29 @@ class Gate:
     ) -> dict[str, Any]:
         if route == ("GET", "/admin/weights"):
             return await self._swapper.weights(scope["app"])
-        version, digest = _wanted(await _body(receive))
+        version, digest, notice_seconds = _wanted(await _body(receive))
         checkpoints.folder_of(self._settings.checkpoint_root, version)  # an id, or refused here
         digest = digest or await committed.manifest_digest(self._settings, version)
-        swap = asyncio.ensure_future(self._swapper.activate(scope["app"], version, digest))
+        swapping = self._swapper.activate(scope["app"], version, digest, notice_seconds)
+        swap = asyncio.ensure_future(swapping)
         return await asyncio.shield(swap)  # its end is sound, whatever becomes of this request
 
 
-def _wanted(body: bytes) -> tuple[str, str | None]:
-    """The version to activate, and the digest of its manifest where the caller knows it."""
+def _wanted(body: bytes) -> tuple[str, str | None, float]:
+    """The version to activate, the digest of its manifest where the caller knows it, and for
+    how long routers shall see first that this replica is not ready."""
     try:
         wanted = json.loads(body)
         version, digest = wanted["version"], wanted.get("manifest_sha256")
+        notice = wanted.get("notice_seconds", 0)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidInput('the body must be {"version": "<version id>"}') from error
     if digest is not None and not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
         raise InvalidInput("manifest_sha256 must be a sha256 in 64 hex digits; leave it out")
-    return str(version), digest
+    is_number = isinstance(notice, int | float) and not isinstance(notice, bool)
+    if not is_number or not 0 <= notice <= MAX_NOTICE_SECONDS:
+        raise InvalidInput(f"notice_seconds must be a number from 0 to {MAX_NOTICE_SECONDS}")
+    return str(version), digest, float(notice)
 
 
 @asynccontextmanager

@@ -53,6 +53,8 @@ class Faults:
     """Up to so much longer, by the number of the request."""
     die_after: int | None = None
     """Answer so many requests; the next one ends the process."""
+    reload_seconds: float = 0.0
+    """Time that a reload of weights takes."""
     stale_after_reload: bool = False
     """A reload succeeds and changes nothing (vllm issue 32718)."""
     logprob_error: float = 0.0
@@ -65,11 +67,14 @@ class Faults:
     """Share of requests whose connection ends in the middle of the answer."""
     seed: str = ""
     unscored_rate: float = 0.0
-    """Share of judgements and comparisons in free mode that end without their last line."""
+    """Share of judgements and comparisons in free mode that end without their last line, and by
+    expectation of those in whose place a verdict is improbable."""
     fixed_score: int | None = None
     """Every judgement gives this score, so that all responses are tied."""
     writes_nul: bool = False
     """Every text holds a NUL, which Postgres does not store."""
+    tells_no_logprobs: bool = False
+    """It answers without log-probabilities, as many servers do."""
     repeats_itself: bool = False
     """Whatever is asked, the words are the same."""
 

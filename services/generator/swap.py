@@ -1,41 +1,39 @@
 """The hot swap: new weights in a running engine, verified before anybody meets them.
 
     compare the manifest with Postgres' and the files with the manifest -> compare the model
-    with the one that the server started with -> let requests in flight finish, or end them
-    -> pause -> reload in place -> set the weight version -> compare checksums and canaries
-    -> let requests in
+    with the one that the server started with -> say "not ready", and go on for so long as a
+    router needs to see it -> hold new requests back -> let those in flight finish, or end them
+    -> pause -> reload in place -> set the weight version -> see that tensors changed -> compare
+    canaries -> let requests in -> compute every checksum, for the report
+
+What needs no pause happens outside of it: files are read and hashed before, and the checksums
+of what was loaded are known from the last swap.
 
 An engine that has just started is verified too before its first request (`require_proven`).
 
-Canaries catch an engine that serves stale weights after a reload (vllm issue
-32718): the per-token log-probabilities of fixed texts are compared with those
-that the trainer computed from the published files in the engine's own dtype.
-Mean absolute differences are judged, because single bf16 logits differ by
-rounding alone.
+Canaries (see `canaries`) catch an engine that serves stale weights after a reload (vllm issue
+32718).
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from rewardloop import checkpoints, servable, telemetry
-from rewardloop.errors import (
-    CheckpointInvalid,
-    RewardloopError,
-    SwapFailed,
-    UpstreamUnavailable,
-)
-from rewardloop.servable.at_start import read_at_start
-from services.generator import admission
+from rewardloop.errors import RewardloopError, SwapFailed, UpstreamUnavailable
+from rewardloop.records import ReplicaState
+from rewardloop.servable.at_start import ReadAtStart, read_at_start
+from services.generator import admission, canaries, nucleus_install, readiness, tensors
 from services.generator.admission import Admission
+from services.generator.readiness import Readiness
+from services.generator.tensors import Tensors
 
 logger = logging.getLogger("rewardloop.generator")
 
@@ -47,11 +45,15 @@ LOAD_SECONDS = 60.0
 """For loading the smallest model."""
 BYTES_PER_SECOND = 100e6
 """What a slow disk gives: a model of so many bytes has a second more in either step."""
-CANARY_BOUND = 0.05
-"""Mean |difference| of log-probabilities, in nats, that bf16 rounding may cause in any
-checkpoint. How it was found: docs/decisions/0004-canaries.md."""
-ROUNDING_FACTOR = 1.5
-"""Where the trainer measured that rounding does more to a checkpoint, so many times that."""
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What was seen of a version's folder before the pause."""
+
+    state: str
+    """What the file system says of it; equal after the reload, or it was written to."""
+    at_start: ReadAtStart
 
 
 class Swapper:
@@ -70,8 +72,10 @@ class Swapper:
         committed: str | None = None,
         state: str | None = None,
         drain_seconds: float = DRAIN_SECONDS,
+        readiness: Readiness | None = None,
     ) -> None:
         self._app = app
+        self._readiness = readiness or Readiness()
         self._drain_seconds = drain_seconds
         self._admission = admission
         self._root = root
@@ -82,6 +86,8 @@ class Swapper:
         self._verified_state = state
         self._manifests: dict[str, dict[str, Any]] = {}
         """As they were verified, whatever lies in the folders by now."""
+        self._tensors: Tensors | None = None
+        """None where they were not looked at since something was loaded."""
         self._announced = False
         self._broken: str | None = None
         self._lock = asyncio.Lock()
@@ -125,6 +131,7 @@ class Swapper:
             folder = checkpoints.folder_of(self._root, self.version)
             try:
                 await asyncio.to_thread(self._require_unchanged, folder)
+                await nucleus_install.install(fastapi_app.state.engine_client)
                 await self._check_again(fastapi_app, self.version, folder)
             except UpstreamUnavailable:
                 raise
@@ -145,6 +152,30 @@ class Swapper:
         if self._broken:
             raise UpstreamUnavailable(f"this replica is out of service: {self._broken}; restart it")
 
+    async def until_idle(self) -> None:
+        """Wait for a swap that runs."""
+        async with self._lock:
+            pass
+
+    def require_ready(self) -> None:
+        """
+        Raises:
+            UpstreamUnavailable: no new request should be sent here now.
+        """
+        self._readiness.require()
+        if self._broken:
+            raise UpstreamUnavailable(f"not ready: {readiness.BROKEN}")
+        if not self._is_proven:
+            raise UpstreamUnavailable(f"not ready: {readiness.STARTING}")
+
+    @property
+    def state(self) -> ReplicaState:
+        if self._readiness.reason == readiness.LEAVING:
+            return ReplicaState.LEAVING
+        if self._broken:
+            return ReplicaState.BROKEN
+        return ReplicaState.SWAPPING if self._readiness.reason else ReplicaState.READY
+
     @property
     def extra_stop_ids(self) -> list[int]:
         """Ids that end an answer of the loaded version, of which vLLM does not know."""
@@ -158,22 +189,26 @@ class Swapper:
         return self.version
 
     async def weights(self, fastapi_app: Any) -> dict[str, Any]:
-        """Version and per-tensor checksums of what the engine holds."""
+        """Version and per-tensor checksums of what the engine holds, computed now."""
         engine = fastapi_app.state.engine_client
         await self.announce(engine)
-        checksums: dict[str, str] = {}
         seconds = STEP_SECONDS + self._reading_seconds(self.version)
         async with _within(seconds, f"computing the checksums of {self.version}"):
-            for of_worker in await engine.compute_weight_checksums():
-                checksums.update(of_worker)
+            checksums = await tensors.checksums(engine)
         return {"version": await engine.get_weight_version(), "checksums": checksums}
 
     async def activate(
-        self, fastapi_app: Any, version: str, committed: str | None = None
+        self,
+        fastapi_app: Any,
+        version: str,
+        committed: str | None = None,
+        notice_seconds: float = 0.0,
     ) -> dict[str, Any]:
         """Bring the engine to `version`; if that fails, back to where it was.
 
-        `committed` is the digest of the version's manifest in Postgres.
+        `committed` is the digest of the version's manifest in Postgres. For `notice_seconds`
+        requests are taken although the replica says that it is not ready, so that a router
+        sees that and holds none of its own.
 
         Raises:
             CheckpointInvalid, NotFound: before anything was touched.
@@ -185,47 +220,71 @@ class Swapper:
         async with self._lock:
             self.require_sound()
             folder = checkpoints.folder_of(self._root, version)
-            state = await asyncio.to_thread(self._inspect, folder, committed)
+            files = await asyncio.to_thread(self._inspect, folder, committed)
             self._committed[version] = committed
             if version == self.version:
                 canary = await self._check_again(fastapi_app, version, folder)
-                return {**await self.weights(fastapi_app), "canary": canary, "num_ended": 0}
-            async with self._admission.closed(self._drain_seconds) as num_ended:
-                canary = await self._swap(fastapi_app, version, folder, state)
-            report = {"canary": canary, "num_ended": num_ended}
-            return {**await self.weights(fastapi_app), **report}
+                report = {"canary": canary, "num_ended": 0, "held_seconds": 0.0}
+                return {**await self.weights(fastapi_app), **report}
+            return await self._replace(fastapi_app, folder, files, notice_seconds)
 
-    def _inspect(self, folder: Path, committed: str | None) -> str:
-        """Verify the files and the model in them; returns their state meanwhile."""
+    async def _replace(
+        self, fastapi_app: Any, folder: Path, files: _Files, notice_seconds: float
+    ) -> dict[str, Any]:
+        previous = self.version
+        before = self._tensors or await self._look(fastapi_app, await self.weights(fastapi_app))
+        with self._readiness.withheld():
+            await asyncio.sleep(notice_seconds)
+            closing = time.monotonic()
+            async with self._admission.closed(self._drain_seconds) as num_ended:
+                canary = await self._swap(fastapi_app, folder, files, before)
+            held_seconds = time.monotonic() - closing
+        weights = await self._weights_or_back(fastapi_app, previous)
+        self._tensors = await self._look(fastapi_app, weights)
+        return {**weights, "canary": canary, "num_ended": num_ended, "held_seconds": held_seconds}
+
+    async def _weights_or_back(self, fastapi_app: Any, previous: str) -> dict[str, Any]:
+        """What the engine holds after a swap. One that cannot say it goes back, since whoever
+        asked for the swap is told that it failed."""
+        try:
+            return await self.weights(fastapi_app)
+        except Exception as error:
+            with self._readiness.withheld():
+                async with self._admission.closed(self._drain_seconds):
+                    await self._restore(fastapi_app, previous, "a swap could not be undone")
+            raise SwapFailed(f"no checksums after a swap: {error}; back on {previous}") from error
+
+    def _inspect(self, folder: Path, committed: str | None) -> _Files:
+        """Verify the files and the model in them."""
         checkpoints.read_manifest(folder)  # tells a missing folder first
         state = checkpoints.state_of(folder)
         self._manifests[folder.name] = checkpoints.verify(folder, committed)
         servable.require_servable(folder, self._form)
-        _read_canaries(folder)
-        return state
+        canaries.read(folder)
+        return _Files(state, read_at_start(folder))
 
     async def _check_again(self, fastapi_app: Any, version: str, folder: Path) -> dict[str, Any]:
         """The canaries of the version that is loaded; where they fail, it is loaded anew."""
         canary = await self._compare_canaries(fastapi_app, folder)
-        if _agrees(canary):
+        if canaries.agrees(canary):
             self._is_proven = True
             return canary
-        logger.error("%s; loading it again", _mismatch(folder, canary))
-        async with self._admission.closed(self._drain_seconds):
-            canary = await self._restore(fastapi_app, version, f"{version} could not be mended")
+        logger.error("%s; loading it again", canaries.mismatch(folder, canary))
+        with self._readiness.withheld():
+            async with self._admission.closed(self._drain_seconds):
+                otherwise = f"{version} could not be mended"
+                canary = await self._restore(fastapi_app, version, otherwise)
         self.require_sound()
         return canary
 
     async def _swap(
-        self, fastapi_app: Any, version: str, folder: Path, state: str
+        self, fastapi_app: Any, folder: Path, files: _Files, before: Tensors
     ) -> dict[str, Any]:
-        previous, started = self.version, time.monotonic()
-        before = await self.weights(fastapi_app)
+        version, previous, started = folder.name, self.version, time.monotonic()
         try:
-            await self._load(fastapi_app, version, folder)
-            checkpoints.require_state(folder, state)
-            after = await self.weights(fastapi_app)
-            self._require_change(folder, previous, before["checksums"] == after["checksums"])
+            await self._load(fastapi_app, version, folder, files.at_start)
+            checkpoints.require_state(folder, files.state)
+            await self._require_change(fastapi_app, folder, previous, before)
             canary = await self._check_canaries(fastapi_app, folder)
         except Exception as error:
             telemetry.SWAPS.labels("failed").inc()
@@ -240,17 +299,35 @@ class Swapper:
         telemetry.SWAP_SECONDS.observe(time.monotonic() - started)
         return canary
 
-    def _require_change(self, folder: Path, previous: str, unchanged: bool) -> None:
-        """Other files must mean other tensors, or the reload did nothing."""
-        of_previous, of_new = self._manifest(previous), self._manifest(folder.name)
-        if unchanged and _weight_digests(of_previous) != _weight_digests(of_new):
+    async def _require_change(
+        self, fastapi_app: Any, folder: Path, previous: str, before: Tensors
+    ) -> None:
+        """
+        Raises:
+            SwapFailed: the files differ and no tensor does.
+        """
+        of_previous, of_new = (self._manifest(name) for name in (previous, folder.name))
+        if tensors.weight_digests(of_previous) == tensors.weight_digests(of_new):
+            return
+        sampled = await self._samples(fastapi_app)
+        if await tensors.are_as_before(before, sampled, lambda: self.weights(fastapi_app)):
             raise SwapFailed(
                 f"after loading {folder.name} every tensor is as it was under {previous}: the "
                 "engine serves stale weights, or the update is too small for its dtype to hold"
             )
 
-    async def _load(self, fastapi_app: Any, version: str, folder: Path) -> None:
+    async def _look(self, fastapi_app: Any, weights: dict[str, Any]) -> Tensors:
+        return Tensors(weights["checksums"], await self._samples(fastapi_app))
+
+    async def _samples(self, fastapi_app: Any) -> list[dict[str, str]]:
+        async with _within(STEP_SECONDS, "looking at the tensors"):
+            return await tensors.samples(fastapi_app.state.engine_client)
+
+    async def _load(
+        self, fastapi_app: Any, version: str, folder: Path, at_start: ReadAtStart
+    ) -> None:
         engine = fastapi_app.state.engine_client
+        self._tensors = None
         seconds = LOAD_SECONDS + self._reading_seconds(version)
         async with _within(seconds, f"loading {version}"):
             await engine.pause_generation(mode="wait", clear_cache=True)
@@ -261,14 +338,15 @@ class Swapper:
             finally:
                 await engine.resume_generation()
         self.version = version
-        self._loaded = await asyncio.to_thread(read_at_start, folder)
+        self._loaded = at_start
 
     async def _restore(self, fastapi_app: Any, version: str, otherwise: str) -> dict[str, Any]:
         """Load `version` and return its canaries, or go out of service: `otherwise` says why."""
         folder = checkpoints.folder_of(self._root, version)
         try:
             await asyncio.to_thread(checkpoints.verify, folder, self._committed.get(version))
-            await self._load(fastapi_app, version, folder)
+            at_start = await asyncio.to_thread(read_at_start, folder)
+            await self._load(fastapi_app, version, folder, at_start)
             canary = await self._check_canaries(fastapi_app, folder)
             self._is_proven = True
             return canary
@@ -291,67 +369,21 @@ class Swapper:
 
     async def _check_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
         canary = await self._compare_canaries(fastapi_app, folder)
-        if not _agrees(canary):
-            raise SwapFailed(_mismatch(folder, canary))
+        if not canaries.agrees(canary):
+            raise SwapFailed(canaries.mismatch(folder, canary))
         return canary
 
     async def _compare_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
-        """How far the engine's log-probabilities are from the trainer's, in nats a token."""
-        canaries, bound = _read_canaries(folder)
+        """How far the engine's log-probabilities are from the trainer's."""
+        wanted, bound = canaries.read(folder)
         async with _within(STEP_SECONDS, f"asking for the canaries of {folder.name}"):
             engine = await asyncio.gather(
-                *(self._engine_logprobs(fastapi_app, canary) for canary in canaries)
+                *(self._engine_logprobs(fastapi_app, canary) for canary in wanted)
             )
-        differences = [
-            abs(here - there)
-            for canary, logprobs in zip(canaries, engine, strict=True)
-            for here, there in zip(logprobs, canary["logprobs"], strict=True)
-        ]
-        return {
-            "mean_difference": sum(differences) / len(differences),
-            "max_difference": max(differences),
-            "bound": bound,
-            "num_tokens": len(differences),
-        }
+        return canaries.compared(wanted, engine, bound)
 
     async def _engine_logprobs(self, fastapi_app: Any, canary: dict[str, Any]) -> list[float]:
-        """Log-probability, in nats, of each continuation token given what stands before it."""
-
-        async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._app({**scope, "app": fastapi_app}, receive, send)
-
-        tokens = canary["prompt_token_ids"] + canary["continuation_token_ids"]
-        request = {
-            "model": "policy",
-            "prompt": tokens,
-            "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprobs": 0,
-        }
-        transport = httpx.ASGITransport(app=inner)
-        async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
-            answer = await client.post("/v1/completions", json=request, timeout=STEP_SECONDS)
-        if not answer.is_success:
-            raise SwapFailed(f"the engine does not answer canaries: {answer.text[:300]}")
-        positions = answer.json()["choices"][0]["prompt_logprobs"]
-        start = len(canary["prompt_token_ids"])
-        return [
-            float(position[str(token)]["logprob"])
-            for position, token in zip(positions[start:], tokens[start:], strict=True)
-        ]
-
-
-def _agrees(canary: dict[str, Any]) -> bool:
-    """NaN agrees with nothing."""
-    return bool(canary["mean_difference"] <= canary["bound"])
-
-
-def _mismatch(folder: Path, canary: dict[str, Any]) -> str:
-    return (
-        f"{folder.name}: the engine's log-probabilities differ from the trainer's by "
-        f"{canary['mean_difference']:.4f} nats a token (bound {canary['bound']:.4f}): it does not "
-        "serve these weights"
-    )
+        return await canaries.ask(self._app, fastapi_app, canary, STEP_SECONDS)
 
 
 @asynccontextmanager
@@ -365,26 +397,3 @@ async def _within(seconds: float, what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise UpstreamUnavailable(f"{what} took longer than {seconds:.0f} s") from error
-
-
-def _weight_digests(manifest: dict[str, Any]) -> dict[str, str]:
-    files: dict[str, dict[str, Any]] = manifest["files"]
-    return {name: f["sha256"] for name, f in files.items() if name.endswith(".safetensors")}
-
-
-def _read_canaries(folder: Path) -> tuple[list[dict[str, Any]], float]:
-    """The canaries, and the mean difference in nats that rounding may cause in them."""
-    path = folder / checkpoints.CANARIES
-    if not path.is_file():
-        raise CheckpointInvalid(f"{folder.name} has no {checkpoints.CANARIES}; publish it again")
-    try:
-        document = json.loads(path.read_text())
-        canaries: list[dict[str, Any]] = document["canaries"]
-        rounding = float(document.get("rounding_nats", 0.0))  # older checkpoints do not say
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointInvalid(
-            f"{folder.name}: {checkpoints.CANARIES} cannot be read; publish it again"
-        ) from error
-    if not canaries:
-        raise CheckpointInvalid(f"{folder.name} has no canaries; publish it again")
-    return canaries, max(CANARY_BOUND, ROUNDING_FACTOR * rounding)

@@ -15,7 +15,6 @@ from uuid import UUID
 from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.clients.generator import GeneratorClient
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.server import request_key
 from rewardloop.config import Evaluation as EvaluationConfig
@@ -23,11 +22,13 @@ from rewardloop.config import Rollout, Sampling, Settings
 from rewardloop.errors import InvalidInput, UpstreamRejected, UpstreamUnavailable, recordable
 from rewardloop.queue import relay
 from rewardloop.records import Message, Sample
-from rewardloop.store import Store, evaluations, failed_items, locks, outbox, versions
+from rewardloop.store import Store, evaluations, failed_items, locks, outbox, replicas, versions
 from rewardloop.store.evaluations import Uncompared
 from rewardloop.store.failed_items import Kind
 from rewardloop.store.models import Evaluation
 from services.worker.attempts import Servers, work_through
+from services.worker.durable import stored
+from services.worker.fleet import generators
 from services.worker.listed import Listed, left_out
 from services.worker.permit import Permit, of_evaluation, permitted
 from services.worker.phase import WORK_SECONDS
@@ -114,6 +115,7 @@ class Evaluating:
             await bring_to(self.store, self.settings, version)
         async with self.store.transaction() as session:
             await evaluations.require_running(session, self.evaluation.id)
+            await replicas.require_all_on(session, version)
             await versions.set_serving(session, version)
 
     async def _answers_of(self, version: str) -> bool:
@@ -142,15 +144,18 @@ class Evaluating:
                 text = await servers.asked(GENERATOR, ask(messages, sampling, key))
             except (InvalidInput, UpstreamRejected) as error:
                 reason = error.message
-            async with self.store.transaction() as session:
+
+            async def write(session: AsyncSession) -> None:
                 await evaluations.add_answer(
                     session, version, prompt_id, self.config, answer=text, reason=reason
                 )
                 await evaluations.note_progress(session, self.evaluation.id)
 
+            await stored(self.store, write)
+
         small = sampling.model_copy(update={"max_tokens": 1})
         servers = Servers({GENERATOR: lambda: ask(QUESTION, small)})
-        async with GeneratorClient(self.settings.generator_urls, self.key) as generator:
+        async with generators(self.store, self.settings) as generator:
             await self._work_through(Kind.ANSWER, missing, answer, servers)
         return not await self._left(Kind.ANSWER, set(await self._unanswered(version)))
 
@@ -193,9 +198,12 @@ class Evaluating:
                 key=request_key("compare", self.evaluation.id, item.prompt_id, item.first),
             )
             written = await servers.asked(JUDGE, request)
-            async with self.store.transaction() as session:
+
+            async def write(session: AsyncSession) -> None:
                 await evaluations.add_comparison(session, self.evaluation.id, item, written)
                 await evaluations.note_progress(session, self.evaluation.id)
+
+            await stored(self.store, write)
 
         url = self.settings.evaluation_judge_url or self.settings.judge_url
         servers = Servers({JUDGE: lambda: probe_comparing(judge, self.config.mode)})

@@ -8,11 +8,13 @@ is stored.
 
 import math
 import time
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
@@ -43,6 +45,8 @@ from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
 from services.worker.attempts import Servers, work_through
 from services.worker.batch import Batch
+from services.worker.durable import stored
+from services.worker.fleet import generators
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 from services.worker.probes import PROMPT_MODEL, probe_writing
@@ -69,7 +73,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         async with (
             failures_noted(store, iteration),
             permitted(of_iteration(store, iteration)) as permit,
-            prompt_model(settings) as model,
+            prompt_model(store, settings) as model,
         ):
             done = await Writing(store, model, config, how, iteration, permit).work()
         async with store.transaction() as session:
@@ -78,10 +82,10 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     await relay(store, app)
 
 
-def prompt_model(settings: Settings) -> GeneratorClient:
+def prompt_model(store: Store, settings: Settings) -> AbstractAsyncContextManager[GeneratorClient]:
     """The fixed prompt model: its own upstream, or the generators (which serve it now)."""
     if settings.prompt_upstream_url is None:
-        return GeneratorClient(settings.generator_urls, settings.api_key.get_secret_value())
+        return generators(store, settings)
     key = settings.prompt_upstream_key
     return GeneratorClient(
         [settings.prompt_upstream_url],
@@ -152,10 +156,13 @@ class Writing:
             if self.num_accepted == wanted:
                 break
             found.append(self._settled(candidate))
-        async with self.store.transaction() as session:
+
+        async def write(session: AsyncSession) -> None:
             await iterations.require_unchanged(session, self.iteration)
             await candidates.add(session, self.iteration, found)
             await iterations.note_progress(session, self.iteration.id)
+
+        await stored(self.store, write)
         self.num_written += len(found)
 
     async def _write(self, attempt: int) -> Candidate:

@@ -25,6 +25,7 @@ from rewardloop.store import (
     iterations,
     outbox,
     ranked,
+    replicas,
     training,
     versions,
 )
@@ -90,6 +91,7 @@ class Steps:
         reports = await bring_to(self.store, self.settings, version)
         async with self.store.transaction() as session:
             await iterations.locked(session, self.iteration)
+            await replicas.require_all_on(session, version)
             await versions.set_serving(session, version)
             events.record(
                 session,

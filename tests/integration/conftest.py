@@ -109,6 +109,7 @@ def settings(
         "JUDGE_URL": f"http://127.0.0.1:{free_port()}",
         "JUDGE_UPSTREAM_URL": generator_url,
         "CHECKPOINT_ROOT": str(tmp_path / "checkpoints"),
+        "NOTICE_SECONDS": "0",
     }
     for name, value in variables.items():
         monkeypatch.setenv(f"REWARDLOOP_{name}", value)

@@ -16,6 +16,7 @@ from rewardloop.store import iterations, locks, rollouts, training
 from services.worker import permit, reconcile
 from services.worker.swap import bring_to
 from tests.integration.controlled import HANGING, with_three_prompts
+from tests.integration.rolled_out import writing
 from tests.integration.test_advance import loaded, stands, until_trained
 
 ONE_AT_A_TIME = {"num_tasks": 1, "max_prompts_in_flight": 1}
@@ -326,8 +327,9 @@ async def test_what_comes_from_before_a_stop_is_not_stored(ready: Any) -> None:
         seen = await iterations.get(session, only)
     await ready.rows("UPDATE iterations SET state = 'paused' RETURNING 1")
     late = [(0, Sample("late", 1, 1, "stop", "base"))]
+    async with writing(ready, only) as writer:
+        assert await writer.samples(mine, late) is None
     async with ready.store.transaction() as session:
-        await rollouts.add_responses(session, only, mine, late, {})
         assert await rollouts.lease(session, only, "me", 3, 60) == []
         with pytest.raises(Conflict, match="has gone on from rollout to rollout"):
             await iterations.require_unchanged(session, seen)

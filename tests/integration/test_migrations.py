@@ -110,7 +110,7 @@ def test_the_checks_of_the_migration_are_those_of_the_models(
         modelled = connection.exec_driver_sql(query).all()
     engine.dispose()
     assert migrated == modelled
-    assert len(migrated) == 38
+    assert len(migrated) == 40
 
 
 def test_downgrading_leaves_nothing(

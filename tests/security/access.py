@@ -16,7 +16,7 @@ from services.api.access import ROUTES
 from services.generator.gate import ADMIN, PUBLIC
 from tests.security.services import Service, Services
 
-OPEN = {("GET", "/health")}
+OPEN = {("GET", "/health"), ("GET", "/ready")}
 METHODS = ("get", "post", "put", "patch", "delete")
 AN_ID = "00000000-0000-0000-0000-000000000000"
 

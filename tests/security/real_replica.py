@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +34,15 @@ class Replica:
         headers = {"authorization": f"Bearer {key.get_secret_value()}"}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=240)
 
-    def start(self, max_model_len: int, **settings: str) -> Process:
-        """Start a server on the version that is marked as served; nobody waits for it."""
+    def start(self, max_model_len: int, *, options: Sequence[str] = (), **settings: str) -> Process:
+        """Start a server on the version that is marked as served; nobody waits for it.
+
+        `options` are vLLM's own.
+        """
         command = [sys.executable, "-m", "services.generator"]
         port = self.url.rpartition(":")[2]
         command += ["--host", "127.0.0.1", "--port", port, "--max-model-len", str(max_model_len)]
+        command += options
         variables = {**self.variables, **settings}
         return Process("generator", command, variables, self.home.logs / "generator.log")
 

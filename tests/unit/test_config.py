@@ -169,7 +169,10 @@ def test_the_micro_batch_must_divide_the_batch() -> None:
             {"training": {"weights": {"rank": 4}}},
             "training.weights.kind: is missing; use one of full, lora.",
         ),
-        ({"judging": {"mode": "strict"}}, "unknown 'strict'; use one of free, constrained."),
+        (
+            {"judging": {"mode": "strict"}},
+            "unknown 'strict'; use one of free, constrained, expected.",
+        ),
         ({"judging": None}, "judging: null is no value of this key"),
         ({"bootstrap": {"eft": [1]}}, "bootstrap.eft: must be a mapping of keys; got [1]."),
         ({"sampling": {"num_samples": 1}}, "sampling.num_samples: must be at least 2; got 1."),

@@ -99,8 +99,11 @@ def test_margins_are_rounded_as_means_are() -> None:
         (records.JobState, "queued running paused cancelled succeeded failed"),
         (records.EvaluationState, "queued running cancelled succeeded failed"),
         (records.StopWish, "pause cancel"),
-        (records.JudgementMode, "free constrained"),
-        (records.UnscoredReason, "no_score unsigned out_of_range conflicting truncated refused"),
+        (records.JudgementMode, "free constrained expected"),
+        (
+            records.UnscoredReason,
+            "no_score unsigned out_of_range conflicting truncated refused improbable",
+        ),
     ],
 )
 def test_stored_words_are_frozen(words: type[records.Phase], expected: str) -> None:

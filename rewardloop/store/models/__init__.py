@@ -8,7 +8,7 @@ iterations 1--n candidate_prompts (self-instruct), 1--n ift_examples, 1--n eft_e
 evaluations 1--n comparisons; evaluation_answers belong to a version and a prompt
 iterations or evaluations 1--n failed_items
 model_versions: parent -> child; serving names the one that is served
-api_keys stand alone
+api_keys and replicas stand alone
 """
 
 from rewardloop.store.models.access import ApiKey
@@ -26,6 +26,7 @@ from rewardloop.store.models.method import (
     RankedResponse,
     RankedSplit,
 )
+from rewardloop.store.models.replicas import Replica
 from rewardloop.store.models.rollouts import (
     IterationPrompt,
     Judgement,
@@ -70,6 +71,7 @@ __all__ = [
     "RankedJudgement",
     "RankedResponse",
     "RankedSplit",
+    "Replica",
     "Response",
     "Run",
     "Serving",

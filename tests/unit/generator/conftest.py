@@ -36,7 +36,13 @@ class FakeEngine:
     loaded: str = "m0"
     stale: bool = False
     """Reloads change nothing: what canaries and checksums are for."""
+    sampled: str | None = None
+    """What the beginnings of tensors always are."""
     unloadable: set[str] = field(default_factory=set)
+    second_sampler: dict[str, Any] = field(
+        default_factory=lambda: {"sampler": "head", "reason": None}
+    )
+    """What the second of its two workers says of its top-p filter."""
     announced: str | None = None
     paused: bool = False
     events: list[str] = field(default_factory=list)
@@ -56,11 +62,15 @@ class FakeEngine:
         self.paused = False
         self.events.append("resume")
 
-    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> None:
+    async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> Any:
+        if method == "sort_heads_only":
+            return [{"sampler": "head", "reason": None}, self.second_sampler]
+        if method == "sample_weights":
+            return [{"layer.0": self.sampled or f"beginning of {self.loaded}"}]
         assert self.paused
         if method == "pack_shared_heads":
             self.events.append("pack heads")
-            return
+            return None
         assert method == "reload_weights"
         assert kwargs is not None
         version = Path(kwargs["weights_path"]).name
@@ -71,6 +81,7 @@ class FakeEngine:
             raise RuntimeError(f"no shard of {version} fits")
         if not self.stale:
             self.loaded = version
+        return None
 
     async def update_weight_version(self, version: str) -> None:
         self.events.append(f"announce {version}")

@@ -60,6 +60,12 @@ def test_parts_are_joined_as_vllm_joins_them(content: Any, text: str) -> None:
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"reasoning_effort": "low"},
         {"continue_final_message": True, "add_generation_prompt": False},
+        {"continue_final_message": True, "messages": [HI, {"role": "assistant", "content": "a"}]},
+        {
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+            "messages": [{"role": "assistant", "content": "a"}],
+        },
         {"add_generation_prompt": False},
         {"add_generation_prompt": "no"},
         {"messages": []},

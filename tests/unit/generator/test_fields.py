@@ -47,6 +47,14 @@ def test_every_field_of_the_installed_vllm_is_decided_upon() -> None:
     assert REFUSED | {"echo", "add_special_tokens"} >= WHY_REFUSED.keys()
 
 
+def test_what_a_stock_router_adds_to_a_chat_request_asks_for_nothing() -> None:
+    """vllm-router 0.1.17 writes these into each request; with other values somebody asks."""
+    added = {"separate_reasoning": True, "stream_reasoning": True, "no_stop_trim": False}
+    assert served_fields({"messages": HI, **added}, chat=True) == {"messages": HI}
+    with pytest.raises(NotServed, match="separate_reasoning is not served here"):
+        served_fields({"messages": HI, "separate_reasoning": 1}, chat=True)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -12,6 +12,7 @@ from rewardloop import checkpoints
 from rewardloop.errors import CheckpointInvalid
 from services.generator import committed, gate, swap
 from services.generator.admission import Admission
+from services.generator.canaries import read as read_canaries
 
 
 def tamper(folder: Path) -> None:
@@ -207,4 +208,4 @@ async def test_a_version_that_is_damaged_by_now_can_be_left(replica: Any) -> Non
 def test_canaries_that_cannot_be_read_are_told_as_such(tmp_path: Path, canaries: str) -> None:
     (tmp_path / "canaries.json").write_text(canaries)
     with pytest.raises(CheckpointInvalid, match=r"canaries\.json cannot be read"):
-        swap._read_canaries(tmp_path)
+        read_canaries(tmp_path)

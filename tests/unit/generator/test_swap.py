@@ -10,6 +10,7 @@ import pytest
 from rewardloop.errors import CheckpointInvalid, SwapFailed
 from services.generator import admission, swap
 from services.generator.admission import Admission
+from services.generator.canaries import read as read_canaries
 
 API_KEY = "api-key-of-16-chars"  # of the fixture
 
@@ -182,7 +183,9 @@ async def test_requests_that_waited_for_a_failed_swap_meet_the_old_weights(repli
 async def test_an_engine_that_serves_stale_weights_is_found_out(
     replica: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap, "CANARY_BOUND", 10)  # canaries alone would not tell
+    monkeypatch.setattr(
+        "services.generator.canaries.CANARY_BOUND", 10
+    )  # canaries alone would not tell
     replica.engine.stale = True
     refused = await replica.activate("m1")
     assert refused.status_code == 502
@@ -338,7 +341,7 @@ def test_a_checkpoint_without_canaries_is_refused(tmp_path: Any, canaries: Any) 
     if canaries is not None:
         (tmp_path / "canaries.json").write_text(json.dumps({"canaries": canaries}))
     with pytest.raises(CheckpointInvalid, match="publish it again"):
-        swap._read_canaries(tmp_path)
+        read_canaries(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +352,7 @@ def test_the_bound_grows_with_the_checkpoints_own_rounding(
     tmp_path: Any, said: dict[str, float], bound: float
 ) -> None:
     (tmp_path / "canaries.json").write_text(json.dumps({**said, "canaries": [{}]}))
-    assert swap._read_canaries(tmp_path)[1] == pytest.approx(bound)
+    assert read_canaries(tmp_path)[1] == pytest.approx(bound)
 
 
 async def test_an_engine_that_refuses_canaries_fails_the_swap(
