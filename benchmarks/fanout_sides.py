@@ -7,7 +7,6 @@ python -m benchmarks.fanout_sides worker ITERATION_ID OUT.json [--profile FILE]
 import argparse
 import asyncio
 import cProfile
-import gc
 import json
 import os
 import resource
@@ -30,6 +29,7 @@ from rewardloop.queue import make_app
 from rewardloop.records import JudgementMode, Message
 from rewardloop.store import Store, rollouts
 from services.worker import rollout
+from services.worker.garbage import collect_rarely
 
 MAX_CALLS = 2048
 LAG_SECONDS = 0.01
@@ -63,10 +63,15 @@ class Bare:
         assert len(judged["choices"]) == JUDGING["n"]
 
     async def _post(self, body: dict[str, Any]) -> Any:
-        async with (
-            self._free,
-            self._session.post("/v1/chat/completions", json=body) as answer,
-        ):
+        async with self._free:
+            while True:
+                try:
+                    return await self._post_once(body)
+                except aiohttp.ClientConnectionError:
+                    continue  # the server closes idle connections at the moment when one is used
+
+    async def _post_once(self, body: dict[str, Any]) -> Any:
+        async with self._session.post("/v1/chat/completions", json=body) as answer:
             answer.raise_for_status()
             return await answer.json()
 
@@ -169,7 +174,7 @@ def main() -> None:
         work = bare(settings, json.loads(Path(options.subject).read_text()))
     else:
         work = worker(settings, UUID(options.subject))
-    gc.collect()
+    collect_rarely()
     before = _cpu_seconds()
     profiler = cProfile.Profile() if options.profile else None
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

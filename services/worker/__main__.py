@@ -12,12 +12,14 @@ import argparse
 import os
 import socket
 
+from celery.signals import worker_ready
 from prometheus_client import start_http_server
 
 from rewardloop import telemetry
 from rewardloop.config import load_settings
 from rewardloop.process.exits import known_errors_told
 from services.worker import clock, tasks
+from services.worker.garbage import collect_rarely
 
 
 def main() -> None:
@@ -30,6 +32,7 @@ def main() -> None:
     if settings.metrics_port:
         start_http_server(settings.metrics_port)
     app = tasks.bind(settings)
+    worker_ready.connect(lambda **_: collect_rarely(), weak=False)
     name = f"{role}-{os.getpid()}@{socket.gethostname()}"
     # -q: no banner, which would be many lines that are none of the log.
     quiet = ["-q", "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"]

@@ -41,6 +41,8 @@ SEVERAL = 8
 """Failures in a row, probes among them, before a server is called the wrong one."""
 PROBE_SECONDS = 30.0
 MIN_WAIT_SECONDS = 0.2
+MANY = 16
+"""Items that are begun before anything else has its turn."""
 LOOK_SECONDS = 1.0
 """How often it is looked for items whose pause is over, while others are worked on."""
 
@@ -178,6 +180,8 @@ async def work_through(
             if may_take and len(running) < limit:
                 for item in await source.take(limit - len(running)):
                     running.begin(_attempt(source, servers, item))
+                    if len(running) % MANY == 0:
+                        await asyncio.sleep(0)  # else the event loop sends all first requests
             if len(running):
                 await running.some_ended()
             elif not permit.may_take_more or not await _waited(source, deadline):

@@ -39,6 +39,9 @@ TICK_SECONDS = 0.03
 MAX_ENTRIES = 256
 """In one transaction, so that none holds the event loop up for long."""
 
+MANY = 8
+"""Prompts that hear at once that they are written."""
+
 
 @dataclass(eq=False)
 class Entry:
@@ -137,9 +140,7 @@ class Writer:
             for of_prompt in of_prompts:
                 await self._settle(of_prompt)
         else:
-            for entry, value in zip(batch, found, strict=True):
-                if not entry.written.done():
-                    entry.written.set_result(value)
+            await _tell(batch, found)
 
     async def _store(self, batch: Sequence[Entry]) -> list[Any]:
         """What each entry's caller is told."""
@@ -173,6 +174,16 @@ class Writer:
             self.sampling,
             self.num_judgements,
         )
+
+
+async def _tell(batch: Sequence[Entry], found: Sequence[Any]) -> None:
+    """A few at a time: each prompt that hears sends its next requests at once, and the event loop
+    does nothing else until all who have heard have done so."""
+    for number, (entry, value) in enumerate(zip(batch, found, strict=True), start=1):
+        if not entry.written.done():
+            entry.written.set_result(value)
+        if number % MANY == 0:
+            await asyncio.sleep(0)
 
 
 def _by_prompt(batch: Sequence[Entry]) -> list[list[Entry]]:

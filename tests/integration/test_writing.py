@@ -171,6 +171,7 @@ async def test_every_field_of_a_judgement_is_stored(
         nonce=None,
         unscored_before=(UnscoredReason.NO_SCORE, UnscoredReason.TRUNCATED),
         mode=JudgementMode.CONSTRAINED,
+        distribution={"0": 0.25, "5": 0.75},
     )
     async with writing(world, iteration_id) as writer:
         stored = await writer.samples(leased[0], TWO)
@@ -189,6 +190,7 @@ async def test_every_field_of_a_judgement_is_stored(
         "judge_version": "base",
         "nonce": None,
         "unscored_before": ["no_score", "truncated"],
+        "distribution": {"0": 0.25, "5": 0.75},
         "prompt_tokens": 11,
         "completion_tokens": 2,
     }
