@@ -34,7 +34,7 @@ def asked(demo: Demo, service: str, **body: Any) -> Any:
 def judged(demo: Demo, **fields: Any) -> dict[str, Any]:
     body = {"model": "judge", "messages": TURNS, "judgement_mode": "expected", **fields}
     (choice,) = asked(demo, "judge", **body)["choices"]
-    assert choice["message"]["content"].startswith(("Score: ", "Better:"))
+    assert choice["message"]["content"].startswith(("Score: ", "Better: "))
     found: dict[str, Any] = choice["comparison" if "compare_with" in fields else "judgement"]
     return found
 
@@ -44,7 +44,7 @@ def test_a_score_is_the_mean_of_the_engines_probabilities(demo: Demo) -> None:
     found = judged(demo)
     assert found["status"] == "scored"
     assert set(found["distribution"]) == set(POINTS)
-    assert 0.5 <= found["mass"] <= 1
+    assert 0.1 <= found["mass"] <= 1
     folder = demo.home / "checkpoints" / demo.summary["iterations"][-1]["new_version"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     *prompt, begun = JudgeCall(TURNS, JudgementMode.EXPECTED, "").body("policy")["messages"]
@@ -81,5 +81,6 @@ def test_judging_again_gives_nearly_the_same(demo: Demo) -> None:
 
 def test_a_comparison_has_a_probability(demo: Demo) -> None:
     found = judged(demo, compare_with="Green, perhaps.")
-    assert set(found["distribution"]) == {"first", "second", "tie"}
-    assert (found["status"] == "decided") == (found["mass"] >= 0.5)
+    assert set(found["distribution"]) == {"first", "second"}
+    assert found["status"] == "decided"
+    assert 0 < found["probability"] < 1
