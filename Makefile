@@ -5,9 +5,13 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Processes that share the tests. Those of real engines run one after another in one of them.
+JOBS ?= 2
 export HF_HUB_OFFLINE := 1
+# Else each of the many processes that tests start would compile every file anew.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats security clean
+.PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats gpu-check security clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -24,10 +28,10 @@ demo: setup  ## One whole self-rewarding iteration on this machine
 	$(RUN)/rewardloop demo $(DEMO_OPTIONS)
 
 test: setup  ## All tests, whole iterations on real vLLM among them
-	$(RUN)/python -m pytest -q --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
+	$(RUN)/python -m pytest -q -n $(JOBS) --cov --cov-report=term:skip-covered --cov-fail-under=90 tests
 
 test-unit: setup  ## Unit tests only, in seconds
-	$(RUN)/python -m pytest -q tests/unit
+	$(RUN)/python -m pytest -q -n $(JOBS) tests/unit
 
 chaos: setup  ## Kill every part again and again, a real vLLM too: is anything lost, or done twice?
 	$(RUN)/python -m tests.chaos $(CHAOS_OPTIONS)
@@ -55,6 +59,9 @@ bench-filter: setup  ## The cost of filtering 100,000 new prompts
 
 formats: setup  ## Is each published dataset format read as its authors meant it?
 	$(RUN)/python -m benchmarks.formats
+
+gpu-check: setup  ## Speed and memory of the presets' trainings on this machine's GPU (8 minutes at most)
+	$(RUN)/python -m benchmarks.gpu_check $(GPU_CHECK_OPTIONS)
 
 security: setup  ## Attacks: forged scores, floods, keys, checkpoints, and 500 fuzzed requests an operation
 	$(RUN)/python -m tests.security $(SECURITY_OPTIONS)

@@ -3,7 +3,7 @@
 These travel between rooms and over the wire. They know nothing of SQL or HTTP.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
@@ -193,6 +193,9 @@ class JudgementMode(StrEnum):
     """The judge writes as it likes and its score is parsed: the paper."""
     CONSTRAINED = "constrained"
     """The engine's structured output forces a parsable score."""
+    EXPECTED = "expected"
+    """Nothing is written: the score is the mean over the probabilities of the points where the
+    score would stand. Not the paper's."""
 
 
 class UnscoredReason(StrEnum):
@@ -206,6 +209,8 @@ class UnscoredReason(StrEnum):
     TRUNCATED = "truncated"
     REFUSED = "refused"
     """The judge's engine rejected the request, e.g. the response does not fit its context."""
+    IMPROBABLE = "improbable"
+    """By expectation: the judge would write something else than a score in its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +251,9 @@ class WrittenJudgement:
     """Of this text and of those that were asked for in vain before it."""
     unscored_before: tuple[UnscoredReason, ...] = ()
     """Why what the judge wrote before it, for the same judgement, carries no score."""
+    distribution: Mapping[str, float] | None = None
+    """By expectation: how probable each number of points was, "0" to "5". Their sum is the mass
+    that is on scores at all."""
 
 
 SCORE_DECIMALS = 9
@@ -304,7 +312,11 @@ class WrittenComparison:
     rubric_version: str
     judge_version: str
     nonce: str | None
-    """What its preference had to name; None where no judge was reached."""
+    """What its preference had to name; None where it had to name none, or no judge was reached."""
+    distribution: Mapping[str, float] | None = None
+    """By expectation: how probable each preference was."""
+    probability: float | None = None
+    """By expectation: that the response shown first is the better one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,10 @@ ANSWERS_GIVEN_AGAIN = Counter(
 OVERDUE_CALLS = Counter(
     "rewardloop_overdue_calls", "Calls that were given up and asked for again.", ["server"]
 )
+TOP_P_SORTS_ALL = Gauge(
+    "rewardloop_top_p_sorts_all",
+    "1 where this CPU engine sorts the whole vocabulary for every token of a top-p request.",
+)
 BREAKERS_OPENED = Counter(
     "rewardloop_breakers_opened", "Times that a server was no longer trusted.", ["server"]
 )

@@ -40,8 +40,9 @@ async def run(home: Home, prompts: int, iterations: int, keep: bool) -> None:
         }
         created = await api.post("/v1/runs", config, iterations=iterations)
         views = await follow(api, created["id"], console, stack.require_alive)
-        write_private(home.summary, json.dumps(summary(created["id"], views), indent=1) + "\n")
-        await _show(api, created["id"], views)
+        told = summary(created["id"], views, config["judging"]["mode"])
+        write_private(home.summary, json.dumps(told, indent=1) + "\n")
+        await _show(api, told, views)
         require_succeeded(views)
         console.print(f"summary: {home.summary}", soft_wrap=True)
         if keep:
@@ -125,10 +126,11 @@ async def import_seeds(api: ApiClient) -> None:
         await api.add_ranked("ranked", read_ranked(folder / "ranked.jsonl").prompts)
 
 
-def summary(run_id: str, views: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(run_id: str, views: list[dict[str, Any]], judging_mode: str) -> dict[str, Any]:
     """What `summary.json` holds."""
     return {
         "run_id": run_id,
+        "judging_mode": judging_mode,
         "iterations": [
             {
                 "index": view["index"],
@@ -154,18 +156,19 @@ def summary(run_id: str, views: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-async def _show(api: ApiClient, run_id: str, views: list[dict[str, Any]]) -> None:
+async def _show(api: ApiClient, told: dict[str, Any], views: list[dict[str, Any]]) -> None:
     table = Table("", *(f"iteration {view['index']}" for view in views), box=None)
-    rows = summary(run_id, views)["iterations"]
+    rows = told["iterations"]
     for name in rows[0]:
         if name not in ("index", "seconds"):
             table.add_row(name.replace("_", " "), *(str(row[name]) for row in rows))
     for phase in ("rollout", "train", "swap"):
         table.add_row(f"{phase} seconds", *(str(row["seconds"][phase]) for row in rows))
     console.print(table)
+    console.print(f"judging mode: {told['judging_mode']}")
     for view in views:
         await _show_scores(api, view)
-    await _show_examples(api, run_id)
+    await _show_examples(api, told["run_id"])
 
 
 async def _show_scores(api: ApiClient, view: dict[str, Any]) -> None:

@@ -232,7 +232,7 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="Held-out prompts.")] = "evaluation",
     prompts: Annotated[int, typer.Option(min=1, help="How many of them.")] = 256,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 512,
-    mode: Annotated[JudgementMode, typer.Option(help="How the judge writes.")] = JudgementMode.FREE,
+    mode: Annotated[JudgementMode, typer.Option(help="How the judge judges.")] = JudgementMode.FREE,
     judge_version: Annotated[
         str | None, typer.Option(help="Version that judges; the newer of the two if left out.")
     ] = None,

@@ -14,6 +14,8 @@ from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Sample
 
 RETRY_SECONDS = 60.0
+POLICY = "policy"
+"""The name by which our generators serve whatever version they hold."""
 
 
 class GeneratorClient:
@@ -25,7 +27,7 @@ class GeneratorClient:
     """
 
     def __init__(
-        self, urls: Sequence[str], key: str, *, model: str = "policy", ours: bool = True
+        self, urls: Sequence[str], key: str, *, model: str = POLICY, ours: bool = True
     ) -> None:
         """`ours` are servers behind our gate, which knows a field that others may refuse."""
         self.version: str | None = None
@@ -81,6 +83,15 @@ class GeneratorClient:
             key,
         )
         return _samples(answer, count)
+
+    async def chat(self, body: dict[str, Any], *, key: str | None = None) -> dict[str, Any]:
+        """What is answered to the body of a chat completion, unread.
+
+        Raises:
+            PromptTooLong, UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
+        """
+        answer: dict[str, Any] = await self._post("/v1/chat/completions", body, key)
+        return answer
 
     async def prompt_token_ids(self, messages: Sequence[Message]) -> list[int] | None:
         """What the engine's model is shown of a conversation, by the engine's own account;

@@ -2,8 +2,10 @@
 
 import itertools
 import ssl
+import time
+from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import httpx
@@ -15,7 +17,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from rewardloop import telemetry
+from rewardloop.clients.quick import QuickClient
 from rewardloop.errors import (
     Forbidden,
     Overdue,
@@ -29,12 +31,15 @@ from rewardloop.errors import (
     from_problem,
 )
 
-MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS = 2048
 FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
 """Our own API's word that a key lacks a scope; other servers' 403 says that they refuse it."""
 MAX_FAILED_TRIES = 3
 """Of one call that its server took and did not answer well. A server that is away or busy is
 asked for longer, since that is nothing that the request could have caused."""
+
+
+T = TypeVar("T")
 
 
 def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncClient:
@@ -43,14 +48,13 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
     Its transport is aiohttp's: httpx's own slows down more than tenfold with
     hundreds of requests in flight (httpx issue 3215).
     """
-    return httpx.AsyncClient(
-        base_url=base_url,
-        headers={"authorization": f"Bearer {key}"},
-        timeout=httpx.Timeout(timeout_seconds, connect=5),
-        transport=AiohttpTransport(
+    return QuickClient(
+        base_url,
+        key,
+        AiohttpTransport(
             verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
         ),
-        event_hooks={"request": [_name_work]},
+        httpx.Timeout(timeout_seconds, connect=5),
     )
 
 
@@ -58,12 +62,6 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
 def _certificates() -> ssl.SSLContext:
     """Read once for a process: it takes longer than many a request."""
     return httpx.create_ssl_context()
-
-
-async def _name_work(request: httpx.Request) -> None:
-    """The server's log lines carry the same ids as ours."""
-    if work := telemetry.work_header():
-        request.headers[telemetry.WORK_HEADER] = work
 
 
 async def call(
@@ -76,9 +74,28 @@ async def call(
     Raises:
         RewardloopError: what the server answered, or UpstreamUnavailable.
     """
-    async for attempt in attempts(retry_seconds):
+    return await tried(lambda: call_once(client, method, path, **kwargs), retry_seconds)
+
+
+async def tried(ask: Callable[[], Awaitable[T]], seconds: float) -> T:
+    """What `ask` gives, asked again for so long while it fails transiently.
+
+    A call that succeeds at once, as nearly all do, needs none of what counts and times retries.
+
+    Raises:
+        RewardloopError: what `ask` raised last.
+    """
+    begun = time.monotonic()
+    first: RewardloopError | None = None
+    try:
+        return await ask()
+    except RewardloopError as error:
+        first = error
+    async for attempt in attempts(seconds - (time.monotonic() - begun)):
         with attempt:
-            return await call_once(client, method, path, **kwargs)
+            if attempt.retry_state.attempt_number == 1:
+                raise first
+            return await ask()
     raise AssertionError("unreachable: tenacity re-raises")
 
 
@@ -105,6 +122,17 @@ def attempts(seconds: float) -> AsyncRetrying:
 
 
 async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs: Any) -> Any:
+    return decoded(client, path, await answered(client, method, path, **kwargs))
+
+
+async def answered(
+    client: httpx.AsyncClient, method: str, path: str, **kwargs: Any
+) -> httpx.Response:
+    """A good answer, its body read.
+
+    Raises:
+        RewardloopError: as for `call`.
+    """
     try:
         answer = await client.request(method, path, **kwargs)
     except httpx.TransportError as error:
@@ -116,6 +144,14 @@ async def call_once(client: httpx.AsyncClient, method: str, path: str, **kwargs:
         ) from error
     if not answer.is_success:
         raise error_of(answer)
+    return answer
+
+
+def decoded(client: httpx.AsyncClient, path: str, answer: httpx.Response) -> Any:
+    """
+    Raises:
+        UnreadableAnswer: the body is no JSON.
+    """
     try:
         return answer.json()
     except (ValueError, RecursionError) as error:

@@ -1,16 +1,26 @@
-"""Asks the judge service for judgements and comparisons."""
+"""Asks the judge service for judgements and comparisons, or its engine itself.
 
+Where the service says that its engine are the generators (`GENERATORS_JUDGE` of its model), a
+caller that has a client of those at hand may ask them without the service between: the rubric
+is rendered and the judgement read by the same code, and the judge's word decides which it is.
+"""
+
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
-from rewardloop.clients.generator import RETRY_SECONDS
+from rewardloop.clients.generator import POLICY, RETRY_SECONDS, GeneratorClient
+from rewardloop.clients.judged import judged, refused_fields_told
 from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again, request_key
 from rewardloop.config import Judging
-from rewardloop.errors import InvalidInput, UpstreamMismatch, UpstreamRejected
+from rewardloop.config.rubrics import Rubric
+from rewardloop.errors import InvalidInput, RewardloopError, UpstreamMismatch, UpstreamRejected
 from rewardloop.method.comparison import COMPARISON_VERSION
+from rewardloop.method.judge_call import JudgeCall
+from rewardloop.method.nonce import nonce_of
 from rewardloop.method.rubrics import rubric_text
 from rewardloop.records import (
     JudgementMode,
@@ -22,16 +32,33 @@ from rewardloop.records import (
     WrittenJudgement,
 )
 
+logger = logging.getLogger("rewardloop.clients")
+
+GENERATORS_JUDGE = "engine_is_generator"
+"""Field of the judge's model in its list of models."""
+
 
 class JudgeClient:
     def __init__(self, url: str, key: str) -> None:
         self._server = Server(url, key, ceiling_seconds=REQUEST_SECONDS)
+        self._generator: GeneratorClient | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._server.aclose()
+
+    async def ask_itself(self, generator: GeneratorClient) -> None:
+        """From now on `generator` is asked without the service, if that says that its engine is
+        the same. A service that does not answer is asked as before, and its errors are told."""
+        try:
+            answer = await self._server.get("/v1/models")
+            own = answer["data"][0].get(GENERATORS_JUDGE) is True
+        except (RewardloopError, AttributeError, KeyError, IndexError, TypeError) as error:
+            logger.info("the judge does not say what its engine is (%r)", error)
+            return
+        self._generator = generator if own else None
 
     async def judge(
         self,
@@ -53,7 +80,9 @@ class JudgeClient:
             UpstreamMismatch: what answers is no judge, or its engine is not what it should be.
         """
         written = await self._judge(prompt, response, judging, count, key)
-        for number in range(1, judging.max_reasks + 1):
+        # By expectation the judge says the same each time.
+        max_reasks = 0 if judging.mode is JudgementMode.EXPECTED else judging.max_reasks
+        for number in range(1, max_reasks + 1):
             vain = [i for i, found in enumerate(written) if _may_be_asked_again(found)]
             if not vain:
                 break
@@ -71,18 +100,18 @@ class JudgeClient:
         count: int,
         key: str | None,
     ) -> list[WrittenJudgement]:
+        call = JudgeCall(
+            conversation=_with(prompt, response),
+            mode=judging.mode,
+            nonce=nonce_of(key),
+            rubric=judging.rubric,
+            num_choices=count,
+            temperature=judging.temperature,
+            top_p=judging.top_p,
+            max_tokens=judging.max_tokens,
+        )
         try:
-            answer = await self._ask(
-                prompt,
-                response,
-                key,
-                n=count,
-                temperature=judging.temperature,
-                top_p=judging.top_p,
-                max_tokens=judging.max_tokens,
-                judgement_mode=judging.mode,
-                **_rubric_field(judging),
-            )
+            answer = await self._ask(call, key)
         except (UpstreamRejected, InvalidInput) as error:
             return [_refused(error.message, judging)] * count
         return _judgements(answer, count)
@@ -105,17 +134,16 @@ class JudgeClient:
         Raises:
             UpstreamUnavailable, UpstreamMismatch: as for `judge`.
         """
+        call = JudgeCall(
+            conversation=_with(prompt, first),
+            mode=mode,
+            nonce=nonce_of(key),
+            compare_with=second,
+            temperature=temperature,
+            max_tokens=max_tokens,
+        )
         try:
-            answer = await self._ask(
-                prompt,
-                first,
-                key,
-                compare_with=second,
-                n=1,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                judgement_mode=mode,
-            )
+            answer = await self._ask(call, key)
         except (UpstreamRejected, InvalidInput) as error:
             return WrittenComparison(
                 error.message, None, UnscoredReason.REFUSED, COMPARISON_VERSION, "none", None
@@ -123,11 +151,10 @@ class JudgeClient:
         (choice,) = choices_of(answer, 1, "the judge")
         return _comparison(choice)
 
-    async def _ask(
-        self, prompt: Sequence[Message], response: str, key: str | None, **fields: Any
-    ) -> dict[str, Any]:
-        answer_turn: Message = {"role": "assistant", "content": response}
-        body = {"model": "judge", "messages": [*prompt, answer_turn], **fields}
+    async def _ask(self, call: JudgeCall, key: str | None) -> dict[str, Any]:
+        if self._generator is not None:
+            return await _asked_itself(self._generator, call, key)
+        body = _for_the_service(call)
 
         async def ask(anew: bool) -> dict[str, Any]:
             answer: dict[str, Any] = await self._server.post(
@@ -138,11 +165,42 @@ class JudgeClient:
         return await asked_again(ask, RETRY_SECONDS)
 
 
-def _rubric_field(judging: Judging) -> dict[str, Any]:
-    """The judge service gives the additive rubric unless a request names another."""
-    if judging.rubric == "additive":
+async def _asked_itself(
+    generator: GeneratorClient, call: JudgeCall, key: str | None
+) -> dict[str, Any]:
+    """What the service would answer, made here."""
+    try:
+        body = call.body(POLICY)
+    except ValueError as error:
+        raise InvalidInput(str(error)) from error
+    with refused_fields_told(call, "behind the generators' addresses"):
+        answer = await generator.chat(body, key=key)
+    return judged(answer, call, "behind the generators' addresses")
+
+
+def _with(prompt: Sequence[Message], response: str) -> list[Message]:
+    return [*prompt, {"role": "assistant", "content": response}]
+
+
+def _for_the_service(call: JudgeCall) -> dict[str, Any]:
+    body = {
+        "model": "judge",
+        "messages": call.conversation,
+        "n": call.num_choices,
+        "temperature": call.temperature,
+        "max_tokens": call.max_tokens,
+        "judgement_mode": call.mode,
+    }
+    if call.compare_with is not None:
+        return {**body, "compare_with": call.compare_with}
+    return {**body, "top_p": call.top_p, **_rubric_field(call.rubric)}
+
+
+def _rubric_field(rubric: Rubric) -> dict[str, Any]:
+    """The service gives the additive rubric unless one is named."""
+    if rubric == "additive":
         return {}
-    return {"rubric": judging.model_dump(mode="json", include={"rubric"})["rubric"]}
+    return {"rubric": rubric if isinstance(rubric, str) else rubric.model_dump(mode="json")}
 
 
 def _refused(message: str, judging: Judging) -> WrittenJudgement:
@@ -189,6 +247,7 @@ def _judgements(answer: dict[str, Any], count: int) -> list[WrittenJudgement]:
                 nonce=choice["judgement"]["nonce"],
                 prompt_tokens=prompt_tokens,
                 completion_tokens=num_tokens,
+                distribution=choice["judgement"].get("distribution"),
             )
             for choice, text, num_tokens in zip(choices, texts, tokens, strict=True)
         ]
@@ -222,4 +281,6 @@ def _comparison(choice: dict[str, Any]) -> WrittenComparison:
             rubric_version=found["rubric_version"],
             judge_version=found["judge_version"],
             nonce=found["nonce"],
+            distribution=found.get("distribution"),
+            probability=found.get("probability"),
         )

@@ -18,8 +18,9 @@ import httpx
 
 from rewardloop import telemetry
 from rewardloop.clients.breaker import Breaker
-from rewardloop.clients.http import attempts, call_once, connect
+from rewardloop.clients.http import answered, call_once, connect, decoded, tried
 from rewardloop.clients.latency import Latency
+from rewardloop.clients.quick import encoded
 from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
 
 logger = logging.getLogger("rewardloop.clients")
@@ -47,6 +48,10 @@ def request_key(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:32]
 
 
+def _key_of(key: str, path: str, content: bytes) -> str:
+    return hashlib.sha256(b"\0".join((key.encode(), path.encode(), content))).hexdigest()[:32]
+
+
 async def asked_again(ask: Callable[[bool], Awaitable[T]], retry_seconds: float) -> T:
     """Ask for `retry_seconds` while it fails transiently; once more, `anew`, where it is overdue.
 
@@ -54,28 +59,26 @@ async def asked_again(ask: Callable[[bool], Awaitable[T]], retry_seconds: float)
         RewardloopError: what `ask` raised last.
     """
 
-    async def tried(anew: bool) -> T:
-        async for attempt in attempts(retry_seconds):
-            with attempt:
-                return await ask(anew)
-        raise AssertionError("unreachable: tenacity re-raises")
-
     try:
-        return await tried(False)
+        return await tried(lambda: ask(False), retry_seconds)
     except Overdue as error:
         logger.warning("%s; asking again", error.message)
-        return await tried(True)
+        return await tried(lambda: ask(True), retry_seconds)
 
 
 @dataclass(eq=False)
 class _Call:
     begun: float = field(default_factory=time.monotonic)
-    given_again: bool = False
-    is_lost: bool = False
+    limit: asyncio.Timeout = field(default_factory=lambda: asyncio.timeout(None))
+    """Runs out when the server's watch breaks the call off."""
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.begun
+
+    def break_off(self) -> None:
+        if not self.limit.expired():
+            self.limit.reschedule(0)  # a time long past, by the event loop's clock
 
 
 class Server:
@@ -90,10 +93,9 @@ class Server:
         """`probe` asks for one token. Without it the breaker holds nothing back."""
         self.url = url
         self._client = connect(url, key, timeout_seconds=ceiling_seconds)
-        hooks = self._client.event_hooks
-        self._client.event_hooks = {**hooks, "response": [_look_at_headers]}
         self._probe = probe
         self._probing: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._probed_at = 0.0
         self._latency = Latency(ceiling_seconds)
         self._in_flight: set[_Call] = set()
@@ -102,15 +104,23 @@ class Server:
         self._why = UpstreamUnavailable(f"{url} has failed several times in a row")
 
     async def aclose(self) -> None:
-        if self._probing is not None:
-            self._probing.cancel()
-            await asyncio.gather(self._probing, return_exceptions=True)
+        for task in (self._watching, self._probing):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
         await self._client.aclose()
 
     @property
     def reluctance(self) -> tuple[float, int]:
         """The server with the least is asked first: it does not rest, and has little to do."""
         return self.breaker.rest(time.monotonic()), len(self._in_flight)
+
+    async def get(self, path: str) -> Any:
+        """
+        Raises:
+            RewardloopError: as for `call_once`.
+        """
+        return await call_once(self._client, "GET", path)
 
     async def post(
         self, path: str, body: dict[str, Any], *, key: str | None = None, anew: bool = False
@@ -121,16 +131,16 @@ class Server:
             RewardloopError: as for `call_once`; UpstreamUnavailable while the breaker is open.
         """
         await self._require_trusted()
+        content = encoded(body)
         # With the body in it, a key never stands for two questions.
-        headers = {KEY_HEADER: request_key(key, path, body)} if key else {}
+        headers = {KEY_HEADER: _key_of(key, path, content)} if key else {}
         if key and anew:
             headers[ANEW_HEADER] = "1"
         call = _Call()
-        asked = call_once(
-            self._client, "POST", path, json=body, headers=headers, extensions={"call": call}
-        )
+        asked = answered(self._client, "POST", path, content=content, headers=headers)
         try:
             answer = await self._in_time(call, asked)
+            found = decoded(self._client, path, answer)
         except UpstreamUnavailable:
             self._count_opening(self.breaker.failed)
             raise
@@ -138,39 +148,47 @@ class Server:
             self.breaker.succeeded()  # a refusal is an answer too
             raise
         self.breaker.succeeded()
-        if not call.given_again:
+        if AGAIN_HEADER not in answer.headers:
             self._latency.note(call.seconds)
-        return answer
+        return found
 
     async def _in_time(self, call: _Call, answer: Awaitable[T]) -> T:
-        asked = asyncio.ensure_future(answer)
-        self._in_flight.add(call)
-        try:
-            while not asked.done():
-                await asyncio.wait({asked}, timeout=LOOK_SECONDS)
-                if not asked.done():
-                    self._look_after(call)
-            return asked.result()
-        finally:
-            self._in_flight.discard(call)
-            if not asked.done():
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
-
-    def _look_after(self, call: _Call) -> None:
         """
         Raises:
-            Overdue: the call has had its time, or the server gives nothing to anybody.
+            Overdue: the call was broken off.
         """
-        others = (other.seconds for other in self._in_flight if other is not call)
-        if call.is_lost or call.seconds > self._latency.deadline(others):
+        self._in_flight.add(call)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch())
+        try:
+            async with call.limit:
+                return await answer
+        except TimeoutError:
+            assert call.limit.expired(), "no other time runs out inside a call"
             telemetry.OVERDUE_CALLS.labels(str(self._client.base_url)).inc()
             raise Overdue(
                 f"{self._client.base_url} gave no answer within {call.seconds:.0f} s, far longer "
                 "than its others take"
-            )
+            ) from None
+        finally:
+            self._in_flight.discard(call)
+
+    async def _watch(self) -> None:
+        """One look after all calls, however many are in flight."""
+        while self._in_flight:
+            await asyncio.sleep(LOOK_SECONDS)
+            self._look_after_calls()
+
+    def _look_after_calls(self) -> None:
+        """Break off the calls that have had their time; where one is late, see whether the server
+        gives anything to anybody."""
+        calls = sorted(self._in_flight, key=lambda call: call.begun, reverse=True)
+        ages = [call.seconds for call in calls]
+        for call, is_overdue in zip(calls, self._latency.overdue(ages), strict=True):
+            if is_overdue:
+                call.break_off()
         is_due = time.monotonic() - self._probed_at > PROBE_AGAIN_SECONDS
-        if self._probe is not None and is_due and call.seconds > self._latency.silence():
+        if self._probe is not None and is_due and ages and ages[-1] > self._latency.silence():
             self._probed_at = time.monotonic()
             self._probing = asyncio.create_task(self._look_whether_it_is_there())
 
@@ -179,8 +197,10 @@ class Server:
             await self._ask_for_a_token()
         except UpstreamUnavailable as error:
             logger.warning("%s", error.message)
+            silence = self._latency.silence()
             for call in self._in_flight:
-                call.is_lost = call.seconds > self._latency.silence()
+                if call.seconds > silence:
+                    call.break_off()
 
     async def _require_trusted(self) -> None:
         """
@@ -223,9 +243,3 @@ class Server:
         happened(time.monotonic())
         if self.breaker.is_open and not was_open:
             telemetry.BREAKERS_OPENED.labels(str(self._client.base_url)).inc()
-
-
-async def _look_at_headers(answer: httpx.Response) -> None:
-    call = answer.request.extensions.get("call")
-    if call is not None:
-        call.given_again = AGAIN_HEADER in answer.headers

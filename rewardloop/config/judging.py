@@ -1,9 +1,9 @@
 """How the model answers, how answers are judged, and when a judge is no longer believed."""
 
 from math import floor
-from typing import Annotated
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rewardloop.config.bounds import LONG, AtMost
 from rewardloop.config.frozen import Frozen
@@ -24,7 +24,10 @@ class Judging(Frozen):
     """How each answer is judged (paper: 3 samples, averaged, T 0.7, p 0.9)."""
 
     num_judgements: int = Field(default=3, ge=1, le=32)
+    """1 in mode `expected`, where it may be left out: asked again, the judge says the same."""
     mode: JudgementMode = JudgementMode.FREE
+    """In `expected` nothing is sampled, so that `temperature`, `top_p`, `max_tokens` and
+    `max_reasks` change nothing."""
     temperature: float = Field(default=0.7, ge=0, le=2)
     top_p: float = Field(default=0.9, gt=0, le=1)
     """The paper samples judgements as it samples candidates (section 3.1.2). 1.0 spares a CPU
@@ -36,6 +39,27 @@ class Judging(Frozen):
     rubric: Rubric = "additive"
     """What the judge is asked: `additive` (the paper's scheme of five points), `short` (a few
     lines, which small models follow better), or a template of one's own."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expected_asks_once(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("mode") == JudgementMode.EXPECTED:
+            return {"num_judgements": 1, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _is_asked_once(self) -> Self:
+        if self.mode is JudgementMode.EXPECTED and self.num_judgements != 1:
+            raise ValueError(
+                f"num_judgements is {self.num_judgements}, and mode expected asks once: it has no "
+                "sampling noise to average out; set num_judgements to 1 or leave it out"
+            )
+        return self
+
+    def in_mode(self, mode: JudgementMode) -> "Judging":
+        """The same judging in another mode; in `expected` each response is judged once."""
+        once = {"num_judgements": 1} if mode is JudgementMode.EXPECTED else {}
+        return self.model_copy(update={"mode": mode, **once})
 
 
 class Rollout(Frozen):

@@ -68,6 +68,8 @@ class Evaluation(Frozen):
     top_p: float = Field(default=0.9, gt=0, le=1)
     max_tokens: Annotated[int, AtMost(LONG)] = Field(default=512, ge=1)
     mode: JudgementMode = JudgementMode.FREE
+    """In `expected` a prompt's two orders give one figure: the mean probability that A's answer
+    is the better one. Above a half A wins."""
     judge_max_tokens: int = Field(default=256, ge=8, le=8192)
     judge_version: str | None = None
     """The model version that the generators serve while they judge; None takes the newer
@@ -123,9 +125,17 @@ class RunConfig(Frozen):
                 "run's first model has answers; remove prompts.self_instruct"
             )
         if isinstance(self.pairing.policy, Consistency) and self.judging.num_judgements == 1:
+            expected = self.judging.mode is JudgementMode.EXPECTED
+            mend = "judging.mode to free or constrained" if expected else "it to 2 or more"
             raise ValueError(
                 "pairing.policy consistency compares repeated judgements of an answer, and "
-                "judging.num_judgements is 1; set it to 2 or more, or choose another policy"
+                f"judging.num_judgements is 1; set {mend}, or choose another policy"
+            )
+        if self.bootstrap and self.bootstrap.eft.judging.mode is JudgementMode.EXPECTED:
+            raise ValueError(
+                "bootstrap.eft.judging.mode is expected, which writes no judgement that a model "
+                "could learn to write; set it to free or constrained (judging.mode may be "
+                "expected)"
             )
         if self.bootstrap and self.bootstrap.eft.judging.rubric != self.judging.rubric:
             raise ValueError(

@@ -46,7 +46,15 @@ Better {nonce}: <which>"""
 
 COMPARISON_VERSION = "pairwise-" + hashlib.sha256(TEMPLATE.encode()).hexdigest()[:8]
 
-_MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
+_MAX_WORDS = {
+    JudgementMode.FREE: 100,
+    JudgementMode.CONSTRAINED: 12,
+    JudgementMode.EXPECTED: 100,
+}
+OPENING = "Better:"
+"""How the judge's answer begins where the preference is asked for at once, without a nonce. No
+blank at its end: tokenizers have it in the word that follows. (Before a digit most have it apart.)
+"""
 _escaped = escaping("request", "first_response", "second_response")
 # How a preference is spelled. The patterns are verbose: a blank of the text is `[ ]`.
 # Possessive quantifiers keep them linear in what a judge wrote; ASCII, since other
@@ -152,16 +160,19 @@ def constrained_pattern(nonce: str) -> str:
 
 
 def render(
-    request: Sequence[Message], first: str, second: str, mode: JudgementMode, nonce: str
+    request: Sequence[Message], first: str, second: str, mode: JudgementMode, nonce: str | None
 ) -> list[Message]:
     """The judge's prompt for two responses to a request.
+
+    With None for the nonce it asks for a preference without one.
 
     Raises:
         ValueError: the request holds no user's turn.
     """
     if not any(message["role"] == "user" for message in request):
         raise ValueError("the request that the responses answer must hold a user's turn")
-    content = TEMPLATE.format(
+    template = TEMPLATE if nonce else TEMPLATE.replace(" {nonce}", "")
+    content = template.format(
         request=_escaped(material(request)),
         first=_escaped(first),
         second=_escaped(second),

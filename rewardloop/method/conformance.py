@@ -16,6 +16,7 @@ from typing import Any
 
 from rewardloop.config import RunConfig, WinnersOnly
 from rewardloop.method.rubrics import rubric_text
+from rewardloop.records import JudgementMode
 
 
 class Verdict(StrEnum):
@@ -68,6 +69,11 @@ PARTS = {
 }
 """Parts of the method that a run may leave out, by their keys, and values beside those under the
 key that mean nothing without the part."""
+
+SAMPLED = frozenset(
+    f"judging.{name}" for name in ("num_judgements", "temperature", "top_p", "max_reasks")
+)
+"""Values of judgements that are sampled. In mode `expected`, which deviates itself, none is."""
 
 PAPER = (
     PaperValue("bootstrap", "M1 is made from a pretrained M0", ("yes",)),
@@ -166,6 +172,8 @@ def _verdict(value: PaperValue, ran: Any, tree: Mapping[str, Any]) -> Verdict:
 def _applies(key: str, tree: Mapping[str, Any]) -> bool:
     if key == "training.beta":  # nothing to SFT on the winners
         return _look_up(tree, key) is not None
+    if key in SAMPLED and _look_up(tree, "judging.mode") == JudgementMode.EXPECTED:
+        return False
     return all(
         _look_up(tree, part) is not None
         for part, others in PARTS.items()

@@ -4,6 +4,10 @@ Each prompt is judged twice, with A's response shown first and with B's, and
 counts once (Yuan et al., section 3.1: a tie where the orders disagree).
 A prompt with a judgement that could not be read is undecided: it is counted,
 and is never a tie. Swapping A and B swaps wins and losses, and nothing else.
+
+Comparisons by expectation say how probable it is that the response shown first is
+the better one. Then the mean of both orders decides: A wins above a half. (Averaged
+so, a judge's liking for a place cancels out, where the paper's rule calls it a tie.)
 """
 
 from collections import Counter
@@ -14,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from rewardloop.method.intervals import over_prompts, paired, wilson
-from rewardloop.records import Preference
+from rewardloop.records import SCORE_DECIMALS, Preference
 
 
 class Outcome(StrEnum):
@@ -40,6 +44,19 @@ class ComparedPrompt:
     """What it said when it was shown B's first: SECOND is A."""
     length_a: int
     length_b: int
+    probability_a: float | None = None
+    """By expectation: that A's response is the better one, mean of both orders."""
+
+
+Judged = tuple[Preference | None, float | None]
+"""One order's preference, and by expectation the probability of the response shown first."""
+
+
+def compared(a_first: Judged, b_first: Judged, *, length_a: int, length_b: int) -> ComparedPrompt:
+    """What both orders say. The mean needs both, and both by expectation."""
+    (a_said, of_a), (b_said, of_b) = a_first, b_first
+    mean = None if of_a is None or of_b is None else round((of_a + 1 - of_b) / 2, SCORE_DECIMALS)
+    return ComparedPrompt(a_said, b_said, length_a, length_b, mean)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,8 @@ class HeadToHead:
     position_bias: float | None
     """Of the prompts where each order names a response, but not the same one: the part
     where it named the one shown first. 0.5 favours no place."""
+    mean_probability: float | None = None
+    """By expectation: that A's response is the better one, mean over the decided prompts."""
     interval_over: str = "decided prompts"
     """What both intervals are over."""
     interval_reason: str | None = None
@@ -86,9 +105,17 @@ def outcome(a_first: Preference | None, b_first: Preference | None) -> Outcome:
     return Outcome.TIE
 
 
+def outcome_of(row: ComparedPrompt) -> Outcome:
+    if row.probability_a is None:
+        return outcome(row.a_first, row.b_first)
+    if row.probability_a == 0.5:
+        return Outcome.TIE
+    return Outcome.WIN if row.probability_a > 0.5 else Outcome.LOSS
+
+
 def head_to_head(rows: Sequence[ComparedPrompt]) -> HeadToHead:
     """Count the rows and estimate how sure the rates are."""
-    outcomes = [outcome(row.a_first, row.b_first) for row in rows]
+    outcomes = [outcome_of(row) for row in rows]
     count = Counter(outcomes)
     num_decided = len(rows) - count[Outcome.UNDECIDED]
     num_wins, num_losses = count[Outcome.WIN], count[Outcome.LOSS]
@@ -105,6 +132,9 @@ def head_to_head(rows: Sequence[ComparedPrompt]) -> HeadToHead:
         mean_length_a=_mean([row.length_a for row in rows]),
         mean_length_b=_mean([row.length_b for row in rows]),
         position_bias=_position_bias(rows),
+        mean_probability=_mean(
+            [row.probability_a for row in rows if row.probability_a is not None]
+        ),
         **_intervals(num_wins, num_losses, num_decided),
     )
 
@@ -140,8 +170,8 @@ def _position_bias(rows: Sequence[ComparedPrompt]) -> float | None:
     return _share(num_first, num_first + num_second)
 
 
-def _mean(lengths: Sequence[int]) -> float | None:
-    return fmean(lengths) if lengths else None
+def _mean(values: Sequence[float]) -> float | None:
+    return fmean(values) if values else None
 
 
 def _share(part: int, whole: int) -> float | None:

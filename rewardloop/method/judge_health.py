@@ -5,7 +5,9 @@ or no score at all, when it rates length, or when it stops agreeing with
 humans. `score_health` measures an iteration's judgements, `beside_humans` adds
 how much humans go by length themselves, `collapse` holds the figures against
 the config's limits. A figure that nothing defines is None, and trips no limit;
-unparsed judgements are a rate of their own, never a score.
+unparsed judgements are a rate of their own, never a score. Scores by expectation
+are no whole points: the highest are those that round to it, and means that are
+closer than TIE_POINTS tie.
 
 Knows nothing of prompts' texts nor of the store; what to do about a collapse
 is the caller's.
@@ -22,6 +24,9 @@ from rewardloop.method.agreement import Agreement, rank_correlation
 from rewardloop.method.score_form import MAX_SCORE
 from rewardloop.records import ScoredResponse
 
+TIE_POINTS = 0.01
+"""Less than two different means of 32 judgements in whole or half points can lie apart (1/64);
+more than the noise of an engine's arithmetic."""
 _BETTER_JUDGE = "start from a base_version that judges better, or train it on more EFT examples"
 _WORDS = {
     "max_unparsed_rate": (
@@ -30,12 +35,13 @@ _WORDS = {
         "judging.mode to constrained",
     ),
     "max_top_score_share": (
-        f"share of scores that are {MAX_SCORE}",
+        f"share of scores that are {MAX_SCORE}, or round to it",
         f"the judge hardly criticises any more; {_BETTER_JUDGE}",
     ),
     "max_tie_rate": (
         "share of prompts whose responses all have one mean score",
-        "they give no pairs; raise judging.num_judgements or sampling.temperature",
+        "they give no pairs; raise sampling.temperature, or judging.num_judgements where "
+        "judging.mode is not expected",
     ),
     "max_length_correlation": (
         "difference between how the judge's scores and how human ranks correlate with length "
@@ -59,17 +65,18 @@ class ScoreHealth:
     unparsed_rate: float
     """Judgements without a score / judgements; 1 where there is no judgement at all."""
     top_score_share: float | None
-    """Single scores that are the highest of the scale / single scores."""
+    """Single scores that round to the highest of the scale / single scores."""
     mean_score: float | None
     """Of the single scores, 0 to 5."""
     entropy_bits: float | None
     """Shannon entropy of the single scores' histogram over whole points; 0 where all are
     the same, at most log2(6) = 2.58."""
     tie_rate: float | None
-    """Prompts whose scored responses all have one mean / prompts with at least two of them."""
+    """Prompts whose scored responses all have one mean, to TIE_POINTS / prompts with at least
+    two of them."""
     judge_spread: float | None
     """Points by which judgements of one response differ: their sample standard deviation
-    (n - 1), mean over responses with at least two scores."""
+    (n - 1), mean over responses with at least two scores; None by expectation, which has one."""
     length_correlation: float | None
     """Spearman's rho between a response's characters and its mean score, mean over the
     prompts where both vary."""
@@ -90,13 +97,13 @@ def score_health(prompts: Iterable[Sequence[ScoredResponse]]) -> ScoreHealth:
     parsed = [_parsed(response) for response in responses]
     scores = [score for each in parsed for score in each]
     num_judgements = sum(len(response.scores) for response in responses)
-    ties = [len(set(means)) == 1 for means in map(_means, groups) if len(means) > 1]
+    ties = [_tied(means) for means in map(_means, groups) if len(means) > 1]
     length_rho = _mean([rho for rho in map(_length_rho, groups) if rho is not None])
     return ScoreHealth(
         num_judgements=num_judgements,
         num_scored=len(scores),
         unparsed_rate=_unparsed_rate(num_judgements, len(scores)),
-        top_score_share=_mean([score == MAX_SCORE for score in scores]),
+        top_score_share=_mean([score > MAX_SCORE - 0.5 for score in scores]),
         mean_score=_mean(scores),
         entropy_bits=_entropy_bits(scores) if scores else None,
         tie_rate=_mean(ties),
@@ -175,6 +182,10 @@ def _parsed(response: ScoredResponse) -> list[float]:
 
 def _means(group: Sequence[ScoredResponse]) -> list[float]:
     return [response.score for response in group if response.score is not None]
+
+
+def _tied(means: Sequence[float]) -> bool:
+    return max(means) - min(means) < TIE_POINTS
 
 
 def _entropy_bits(scores: Sequence[float]) -> float:

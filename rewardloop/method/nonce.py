@@ -30,5 +30,14 @@ def nonce_of(key: str | None) -> str:
 
 def marked(written: str, nonce: str) -> str:
     """The text with MARK in the place of every character of the nonce, wherever it is a word."""
-    word = re.compile(rf"(?<![A-Za-z0-9]){re.escape(nonce)}(?![A-Za-z0-9])", re.IGNORECASE)
-    return word.sub(MARK * len(nonce), written.replace(MARK, " "))
+    assert _WORD.fullmatch(nonce), "a nonce is letters and digits"
+    wanted, mark = nonce.lower(), MARK * len(nonce)
+
+    def as_mark(match: re.Match[str]) -> str:
+        return mark if match[0].lower() == wanted else match[0]
+
+    return _WORD.sub(as_mark, written.replace(MARK, " "))
+
+
+_WORD = re.compile("[A-Za-z0-9]+")
+"""One pattern for all nonces: to compile one for each takes longer than to read a judgement."""

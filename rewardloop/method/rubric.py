@@ -6,6 +6,7 @@ neither close the tags that enclose it nor spell a control token. The texts of t
 rubrics are in `rubrics`, the spellings of a score in `score_form`.
 """
 
+import re
 from collections.abc import Sequence
 
 from rewardloop.config.rubrics import Rubric
@@ -18,13 +19,31 @@ from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
 RUBRIC_VERSION = rubric_text("additive").version
 """That of the rubric that a judge is given unless asked otherwise."""
 
-_MAX_WORDS = {JudgementMode.FREE: 100, JudgementMode.CONSTRAINED: 12}
+_MAX_WORDS = {
+    JudgementMode.FREE: 100,
+    JudgementMode.CONSTRAINED: 12,
+    JudgementMode.EXPECTED: 100,  # asked as EFT teaches it
+}
+
+
+_ASKED_LINE = re.compile(r"^(?P<opening>[^\n<]{1,80})<\w{1,20}>\s*\Z", re.MULTILINE)
+"""A rubric's last line, where it shows the form of the score: `Score: <total>`."""
 
 
 def constrained_pattern(nonce: str | None) -> str:
     """Regular expression that the engine is held to in constrained mode: a short sentence,
     then the score. Its alphabet is kept small so that the grammar compiles at once."""
     return rf"[A-Z][A-Za-z ,']{{10,60}}\.\nScore{f' {nonce}' if nonce else ''}: [0-5]"
+
+
+def opening(rubric: Rubric = "additive") -> str:
+    """How the judge's answer begins where the score is asked for at once: the line that the
+    rubric asks for, up to the score, without a nonce. (Where the score stands is ours to say
+    then, so none has to be signed.)"""
+    text = rubric_text(rubric)
+    empty = {"request": "", "response": "", "max_words": "", "nonce": ""}
+    asked = _ASKED_LINE.search(text.fill(empty))
+    return asked["opening"] if asked else "Score: "
 
 
 def render(

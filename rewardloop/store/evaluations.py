@@ -13,7 +13,7 @@ from sqlalchemy.orm import aliased
 
 from rewardloop.config import Evaluation as EvaluationConfig
 from rewardloop.errors import Conflict, InvalidInput, NotFound, RewardloopError
-from rewardloop.method.head_to_head import ComparedPrompt, head_to_head
+from rewardloop.method.head_to_head import compared, head_to_head
 from rewardloop.records import EvaluationState, Message, Preference, WrittenComparison
 from rewardloop.store import engines, events, failures, outbox, prompts, versions
 from rewardloop.store.models import Comparison, Evaluation, EvaluationAnswer, Prompt
@@ -288,6 +288,8 @@ async def add_comparison(
             rubric_version=written.rubric_version,
             judge_version=written.judge_version,
             nonce=written.nonce,
+            distribution=written.distribution,
+            probability=written.probability,
         )
         .on_conflict_do_nothing()
     )
@@ -318,18 +320,22 @@ async def succeed(
     """Count, store the result with what it leaves out, and let what waits have the engines."""
     evaluation = await get(session, evaluation_id, lock=True)
     stored = await session.execute(
-        select(Comparison.prompt_id, Comparison.a_first, Comparison.preference).where(
-            Comparison.evaluation_id == evaluation_id
-        )
+        select(
+            Comparison.prompt_id,
+            Comparison.a_first,
+            Comparison.preference,
+            Comparison.probability,
+        ).where(Comparison.evaluation_id == evaluation_id)
     )
-    preferences = {
-        (prompt_id, a_first): None if preference is None else Preference(preference)
-        for prompt_id, a_first, preference in stored
+    found = {
+        (prompt_id, a_first): (None if preference is None else Preference(preference), probability)
+        for prompt_id, a_first, preference, probability in stored
     }
+    nothing = (None, None)
     rows = [
-        ComparedPrompt(
-            a_first=preferences.get((prompt_id, True)),
-            b_first=preferences.get((prompt_id, False)),
+        compared(
+            found.get((prompt_id, True), nothing),
+            found.get((prompt_id, False), nothing),
             length_a=len(a),
             length_b=len(b),
         )

@@ -7,7 +7,7 @@ alone, and if its lease is lost MAX_LOST_ALONE more times, it is dead.
 
 from typing import Any
 
-from sqlalchemy import case, func, update
+from sqlalchemy import case, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.records import PromptState
@@ -39,9 +39,17 @@ async def _take_back(session: AsyncSession, *lost: Any) -> int:
         "word, at last while it worked on nothing else; see the workers' logs, and whether "
         "their memory suffices"
     )
+    # A prompt whose row is being written has a task that lives: the next look sees what it left.
+    key = (IterationPrompt.iteration_id, IterationPrompt.prompt_id)
+    found = (
+        select(*key)
+        .where(IterationPrompt.state == PromptState.LEASED, *lost)
+        .with_for_update(skip_locked=True)
+        .cte()
+    )
     taken = await session.execute(
         update(IterationPrompt)
-        .where(IterationPrompt.state == PromptState.LEASED, *lost)
+        .where(tuple_(*key).in_(select(found)))
         .values(
             state=case((is_dead, PromptState.DEAD), else_=PromptState.PENDING),
             num_lost_leases=num_lost,

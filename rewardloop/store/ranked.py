@@ -262,6 +262,7 @@ async def add_judgements(
                     "judge_version": judgement.judge_version,
                     "nonce": judgement.nonce,
                     "unscored_before": list(judgement.unscored_before),
+                    "distribution": judgement.distribution,
                 }
                 for index, judgement in zip(item.missing, written, strict=True)
             ]

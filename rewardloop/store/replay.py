@@ -31,9 +31,11 @@ _COPIES = (
     " SELECT :new, prompt_id, sample_index, text, sampling, prompt_tokens, completion_tokens,"
     "   finish_reason, weight_version, created_at FROM responses WHERE iteration_id = :old",
     "INSERT INTO judgements (response_id, judge_index, raw_text, score, reason, mode,"
-    "   rubric_version, judge_version, prompt_tokens, completion_tokens, created_at)"
+    "   rubric_version, judge_version, nonce, unscored_before, distribution, prompt_tokens,"
+    "   completion_tokens, created_at)"
     " SELECT n.id, j.judge_index, j.raw_text, j.score, j.reason, j.mode, j.rubric_version,"
-    "   j.judge_version, j.prompt_tokens, j.completion_tokens, j.created_at"
+    "   j.judge_version, j.nonce, j.unscored_before, j.distribution, j.prompt_tokens,"
+    "   j.completion_tokens, j.created_at"
     " FROM judgements j JOIN responses o ON o.id = j.response_id AND o.iteration_id = :old"
     " JOIN responses n ON n.iteration_id = :new AND n.prompt_id = o.prompt_id"
     "   AND n.sample_index = o.sample_index",

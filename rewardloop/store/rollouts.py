@@ -1,9 +1,8 @@
-"""Prompts under lease, and what is sampled and judged for them.
+"""Prompts under lease.
 
 A roll-out task owns a prompt while its lease lasts. To finish or reject it, the task
 names the fencing token of the lease: one whose lease was taken back decides nothing.
-The same holds for storing answers. Judgements need no token: they hang on stored
-answers, and their unique keys keep the first that came.
+The same holds for storing answers: see `answers`.
 
 A prompt's failures are counted at the prompt. An attempt that failed by the prompt's own fault
 is one of `max_attempts`; after the last the prompt is dead (`dead_prompts`). A lease that was
@@ -11,20 +10,18 @@ lost is no such attempt (`lost_leases`). Who decides whose fault a failure is:
 `services/worker/attempts.py`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, BigInteger, Select, any_, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from rewardloop.records import IterationState, Message, PromptState, Sample, WrittenJudgement
+from rewardloop.records import IterationState, Message, PromptState
 from rewardloop.store import events
-from rewardloop.store.models import Iteration, IterationPrompt, Judgement, Prompt, Response
-from rewardloop.texts import storable
+from rewardloop.store.models import Iteration, IterationPrompt, Prompt
 
 SUSPECT_AFTER = 5
 """Lost leases of a prompt, after which it is leased only by a task that works on nothing else."""
@@ -40,14 +37,6 @@ class LeasedPrompt:
     token: int
     num_attempts: int = 0
     """Failed ones before this."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoredResponse:
-    response_id: int
-    text: str
-    missing_judgements: tuple[int, ...]
-    """Judge indices that are not settled yet."""
 
 
 async def lease(
@@ -78,6 +67,9 @@ async def lease(
             is_suspect if suspects else ~is_suspect,
         )
         .order_by(
+            # Once lost, its answers are still kept where they were made. Lost again, it may be
+            # what ends its workers, and goes behind.
+            (IterationPrompt.num_lost_leases == 1).desc(),
             IterationPrompt.num_lost_leases,
             IterationPrompt.num_attempts.desc(),
             # Those that failed with their server come after those that nobody has tried.
@@ -201,15 +193,17 @@ def record_death(
     )
 
 
-async def finish(session: AsyncSession, iteration_id: UUID, prompt: LeasedPrompt) -> bool:
-    """Mark the prompt done; returns False if the lease was lost."""
-    done = await session.scalar(
-        update(IterationPrompt)
-        .where(*held(iteration_id, prompt))
-        .values(state=PromptState.DONE, **FREE)
-        .returning(IterationPrompt.prompt_id)
-    )
-    return done is not None
+async def finish(session: AsyncSession, iteration_id: UUID, prompts: Collection[int]) -> None:
+    """Mark prompts done whose leases the caller holds (`answers.hold`)."""
+    if prompts:
+        await session.execute(
+            update(IterationPrompt)
+            .where(
+                IterationPrompt.iteration_id == iteration_id,
+                IterationPrompt.prompt_id == any_(literal(list(prompts), ARRAY(BigInteger))),
+            )
+            .values(state=PromptState.DONE, **FREE)
+        )
 
 
 async def reject(
@@ -260,103 +254,3 @@ async def _any_in(session: AsyncSession, iteration_id: UUID, *states: PromptStat
         .limit(1)
     )
     return found is not None
-
-
-async def add_responses(
-    session: AsyncSession,
-    iteration_id: UUID,
-    prompt: LeasedPrompt,
-    samples: Sequence[tuple[int, Sample]],
-    sampling: dict[str, Any],
-) -> None:
-    """Store samples under their indices; one that is there already stays as it is.
-
-    A task that lost its lease stores nothing, and none does once the iteration has stopped:
-    another run's version may answer by then.
-    """
-    mine = select(IterationPrompt.prompt_id).where(
-        *held(iteration_id, prompt), _running(iteration_id).exists()
-    )
-    if await session.scalar(mine.with_for_update()) is None:
-        return
-    await session.execute(
-        insert(Response)
-        .values(
-            [
-                {
-                    "iteration_id": iteration_id,
-                    "prompt_id": prompt.prompt_id,
-                    "sample_index": index,
-                    "text": storable(sample.text),
-                    "sampling": sampling,
-                    "prompt_tokens": sample.prompt_tokens,
-                    "completion_tokens": sample.completion_tokens,
-                    "finish_reason": sample.finish_reason,
-                    "weight_version": sample.weight_version,
-                }
-                for index, sample in samples
-            ]
-        )
-        .on_conflict_do_nothing()
-    )
-
-
-async def responses(
-    session: AsyncSession, iteration_id: UUID, prompt_id: int, num_judgements: int
-) -> dict[int, StoredResponse]:
-    """The prompt's stored responses by sample index."""
-    rows = await session.execute(
-        select(
-            Response.id,
-            Response.sample_index,
-            Response.text,
-            func.array_remove(func.array_agg(Judgement.judge_index), None),
-        )
-        .outerjoin(Judgement, Judgement.response_id == Response.id)
-        .where(Response.iteration_id == iteration_id, Response.prompt_id == prompt_id)
-        .group_by(Response.id)
-    )
-    return {
-        index: StoredResponse(
-            response_id, answer, tuple(sorted(set(range(num_judgements)) - set(settled)))
-        )
-        for response_id, index, answer, settled in rows
-    }
-
-
-async def add_judgements(
-    session: AsyncSession, judgements: Iterable[tuple[int, int, WrittenJudgement]]
-) -> None:
-    """Store (response id, judge index, judgement) rows; one that is there already stays.
-
-    Once their iteration has stopped, nothing is stored: another run's version may judge by then.
-    """
-    rows = [_judgement_row(*item) for item in judgements]
-    if rows and await _still_runs(session, rows[0]["response_id"]):
-        await session.execute(insert(Judgement).values(rows).on_conflict_do_nothing())
-
-
-async def _still_runs(session: AsyncSession, response_id: int) -> bool:
-    state = await session.scalar(
-        select(Iteration.state)
-        .join(Response, Response.iteration_id == Iteration.id)
-        .where(Response.id == response_id)
-    )
-    return state == IterationState.RUNNING
-
-
-def _judgement_row(response_id: int, index: int, judgement: WrittenJudgement) -> dict[str, Any]:
-    return {
-        "response_id": response_id,
-        "judge_index": index,
-        "raw_text": storable(judgement.raw_text),
-        "score": judgement.verdict.score,
-        "reason": judgement.verdict.reason,
-        "mode": judgement.mode,
-        "rubric_version": judgement.rubric_version,
-        "judge_version": judgement.judge_version,
-        "nonce": judgement.nonce,
-        "unscored_before": list(judgement.unscored_before),
-        "prompt_tokens": judgement.prompt_tokens,
-        "completion_tokens": judgement.completion_tokens,
-    }

@@ -97,6 +97,7 @@ class AnswersByKey:
                 _private(scope["path"], headers, key),
                 body,
                 mine.made,
+                kind=_kind(scope["path"], asked),
                 anew=bool(headers.get(ANEW_HEADER.encode())),
                 still_holds=lambda found: found.version == version(),
             ),
@@ -110,6 +111,12 @@ def _private(path: str, headers: dict[bytes, bytes], key: bytes) -> str:
     """Nobody is given an answer that was made under another API key."""
     caller = hashlib.sha256(headers.get(b"authorization", b"")).hexdigest()[:16]
     return f"{caller} {path} {key.decode('latin-1')}"
+
+
+def _kind(path: str, asked: dict[str, Any]) -> str:
+    """Requests that may write as much as each other."""
+    fields = ("max_tokens", "max_completion_tokens", "n")
+    return f"{path} {[asked.get(field) for field in fields]}"
 
 
 def _num_choices(asked: dict[str, Any]) -> int:

@@ -22,7 +22,6 @@ _REMARKS = {"annotations", "cache_control"}
 _CHANGES_THE_PROMPT = (
     "tools",
     "reasoning_effort",
-    "continue_final_message",
 )
 _SHOWN_OF_A_MESSAGE = (
     "name",
@@ -72,6 +71,18 @@ def text_of(part: Any) -> str | None:
     return text if isinstance(text, str) and part.get("type", "text") in TEXT_PARTS else None
 
 
+def begins_answer(request: dict[str, Any]) -> bool:
+    """Whether the last message is the beginning of the answer, which the model goes on with."""
+    messages = request.get("messages")
+    last = messages[-1] if isinstance(messages, list) and len(messages) > 1 else None
+    return (
+        request.get("continue_final_message") is True
+        and request.get("add_generation_prompt") is False
+        and isinstance(last, dict)
+        and last.get("role") == "assistant"
+    )
+
+
 def plain_messages(request: dict[str, Any]) -> list[dict[str, str]] | None:
     """Roles and texts, from which alone the prompt follows; None where it needs more.
 
@@ -79,13 +90,18 @@ def plain_messages(request: dict[str, Any]) -> list[dict[str, str]] | None:
     """
     if any(request.get(field) for field in _CHANGES_THE_PROMPT):
         return None
-    if request.get("add_generation_prompt") not in (None, True):
+    if not (begins_answer(request) or _asks_for_answer(request)):
         return None
     messages = request.get("messages")
     if not isinstance(messages, list) or not messages:
         return None
     found = [_plain(message) for message in messages]
     return None if None in found else [message for message in found if message is not None]
+
+
+def _asks_for_answer(request: dict[str, Any]) -> bool:
+    ends = request.get("add_generation_prompt") in (None, True)
+    return ends and not request.get("continue_final_message")
 
 
 def _plain(message: Any) -> dict[str, str] | None:

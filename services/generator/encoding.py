@@ -19,6 +19,7 @@ from typing import Any
 from rewardloop import chat_tokens
 from rewardloop.errors import InvalidInput, NotServed, PromptTooLong
 from services.generator.chat_request import (
+    begins_answer,
     plain_messages,
     prompt_texts,
     require_text,
@@ -90,13 +91,25 @@ def _chat(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> bool:
         _require_no_control_tokens(request, tokenizer, max_model_len)
         return False
     _require_short([message["content"] for message in messages], max_model_len)
+    begun = messages.pop()["content"] if begins_answer(request) else ""
     try:
         ids = chat_tokens.prompt_ids(tokenizer, messages)
     except chat_tokens.TemplateRefused as error:
         raise NotServed(str(error)) from error
+    if begun:
+        _take_out_begun(request)
+        ids += chat_tokens.text_ids(tokenizer, begun)
     _require_room(len(ids), max_model_len)
     request["kv_transfer_params"] = {"prompt_token_ids": ids}
     return True
+
+
+def _take_out_begun(request: dict[str, Any]) -> None:
+    """The beginning of the answer is in the ids. Templates trim or refuse an unfinished turn,
+    so vLLM, which renders all the same, is shown what stands before it."""
+    for field in ("continue_final_message", "add_generation_prompt"):
+        del request[field]
+    request["messages"] = request["messages"][:-1]
 
 
 def _completion(request: dict[str, Any], tokenizer: Any, max_model_len: int) -> bool:

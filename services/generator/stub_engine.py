@@ -33,10 +33,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from rewardloop import checkpoints, telemetry
+from rewardloop import telemetry
 from rewardloop.config import load_settings
 from services.generator import gate
-from services.generator.chat_request import text_of
+from services.generator.chat_request import begins_answer, text_of
 from services.generator.launch import initial_checkpoint
 from services.generator.stub_faults import (
     NEVER_SECONDS,
@@ -48,6 +48,7 @@ from services.generator.stub_faults import (
     poison_of,
     poisoned,
 )
+from services.generator.stub_logprobs import NextToken, next_token, prompt_logprobs
 from services.generator.stub_verdict import (
     AskedVerdict,
     asked_by_pattern,
@@ -104,6 +105,8 @@ class StubEngine:
     async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> Any:
         if method == "pack_shared_heads":
             return None  # it has no heads
+        if method == "sort_heads_only":
+            return []  # it sorts nothing
         if method == "sample_weights":
             return await self.compute_weight_checksums()
         assert method == "reload_weights", f"the stub has no {method}"
@@ -192,19 +195,12 @@ class StubEngine:
         line = verdict.line(chance, self.faults.fixed_score)
         return text if chance.random() < self.faults.unscored_rate else f"{text}\n{line}"
 
-    def prompt_logprobs(self, tokens: list[int]) -> list[dict[str, dict[str, float]] | None]:
-        """Log-probability of each token given those before it; the first has none.
+    def next_token(self, body: dict[str, Any], prompt: str) -> NextToken | None:
+        return next_token(body, prompt, self._folder.name, self.faults)
 
-        The loaded checkpoint's canaries are repeated; other texts get what a hash says.
-        """
-        logprobs = [-20 * Random(f"{tokens[: i + 1]}").random() for i in range(len(tokens))]
-        for canary in json.loads((self._folder / checkpoints.CANARIES).read_text())["canaries"]:
-            prompt_ids = canary["prompt_token_ids"]
-            if tokens == prompt_ids + canary["continuation_token_ids"]:
-                logprobs[len(prompt_ids) :] = canary["logprobs"]
+    def prompt_logprobs(self, tokens: list[int]) -> list[dict[str, dict[str, float]] | None]:
         error = self.faults.logprob_error if self._reloaded else 0.0
-        known = zip(tokens[1:], logprobs[1:], strict=True)
-        return [None, *({str(token): {"logprob": found - error}} for token, found in known)]
+        return prompt_logprobs(tokens, self._folder, error)
 
 
 def make_app(engine: StubEngine) -> Starlette:
@@ -319,6 +315,8 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
         if poison is not None:
             await _suffer(poison)
         whole = [engine.write(prompt, index, forced=forced) for index in range(num)]
+    if (likely := engine.next_token(body, prompt)) is not None:
+        whole = [likely.text]
     texts = [_stopped(text, body.get("stop")) for text in whole]
     asked = body.get("max_tokens") or body.get("max_completion_tokens") or engine.max_model_len
     room = min(asked, engine.max_model_len - num_words)
@@ -326,7 +324,10 @@ async def _answer(engine: StubEngine, body: dict[str, Any]) -> Response:
     if body.get("stream"):
         with_usage = (body.get("stream_options") or {}).get("include_usage", False)
         return StreamingResponse(written.stream(with_usage), media_type="text/event-stream")
-    return CutResponse(written.body()) if fate is Fate.CUT else poisoned(written.body(), poison)
+    answer = written.body()
+    if likely is not None:
+        answer["choices"][0]["logprobs"] = likely.logprobs()
+    return CutResponse(answer) if fate is Fate.CUT else poisoned(answer, poison)
 
 
 async def _suffer(poison: str) -> None:
@@ -339,8 +340,9 @@ async def _suffer(poison: str) -> None:
 
 def _prompt(body: dict[str, Any]) -> str:
     if "messages" in body:
+        asked = body["messages"][:-1] if begins_answer(body) else body["messages"]
         try:
-            return "\n".join(_content(message["content"]) for message in body["messages"])
+            return "\n".join(_content(message["content"]) for message in asked)
         except (TypeError, KeyError) as error:
             raise Refused(400, "BadRequestError", f"messages: {error!r}") from error
     if "prompt" not in body:

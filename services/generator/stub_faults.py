@@ -67,11 +67,14 @@ class Faults:
     """Share of requests whose connection ends in the middle of the answer."""
     seed: str = ""
     unscored_rate: float = 0.0
-    """Share of judgements and comparisons in free mode that end without their last line."""
+    """Share of judgements and comparisons in free mode that end without their last line, and by
+    expectation of those in whose place a verdict is improbable."""
     fixed_score: int | None = None
     """Every judgement gives this score, so that all responses are tied."""
     writes_nul: bool = False
     """Every text holds a NUL, which Postgres does not store."""
+    tells_no_logprobs: bool = False
+    """It answers without log-probabilities, as many servers do."""
     repeats_itself: bool = False
     """Whatever is asked, the words are the same."""
 

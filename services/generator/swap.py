@@ -30,7 +30,7 @@ from rewardloop import checkpoints, servable, telemetry
 from rewardloop.errors import RewardloopError, SwapFailed, UpstreamUnavailable
 from rewardloop.records import ReplicaState
 from rewardloop.servable.at_start import ReadAtStart, read_at_start
-from services.generator import admission, canaries, readiness, tensors
+from services.generator import admission, canaries, nucleus_install, readiness, tensors
 from services.generator.admission import Admission
 from services.generator.readiness import Readiness
 from services.generator.tensors import Tensors
@@ -131,6 +131,7 @@ class Swapper:
             folder = checkpoints.folder_of(self._root, self.version)
             try:
                 await asyncio.to_thread(self._require_unchanged, folder)
+                await nucleus_install.install(fastapi_app.state.engine_client)
                 await self._check_again(fastapi_app, self.version, folder)
             except UpstreamUnavailable:
                 raise

@@ -9,10 +9,14 @@ packs only layers anew whose own weights it loaded (vLLM 0.32,
 `model_loader/reload/layerwise.py`), and such a head has none. Left alone, the engine would
 speak with the head that it started with and the body of the new version. Can go when vLLM
 packs shared weights anew.
+
+By the same door the gate chooses each worker's top-p filter (see `nucleus_install`).
 """
 
 import hashlib
 from typing import Any
+
+from services.generator import nucleus_install
 
 SAMPLED_ELEMENTS = 4096
 
@@ -34,6 +38,10 @@ class PacksSharedHeads:
         for head in packed:
             head.quant_method.process_weights_after_loading(head)
         return len(packed)
+
+    def sort_heads_only(self, on: bool = True) -> dict[str, str | None]:
+        """Whose top-p filter this worker uses from now on; `on` is False in benchmarks alone."""
+        return nucleus_install.sort_heads_only(on)
 
     def sample_weights(self) -> dict[str, str]:
         """By name a digest of each tensor's first elements."""

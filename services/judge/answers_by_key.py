@@ -52,5 +52,6 @@ class AnswersByKey:
             return await make(asked_with)
 
         question = request.model_dump_json().encode()
-        answer = await self._kept.get(key, question, made, anew=anew)
+        kind = f"{request.max_tokens} {request.n}"
+        answer = await self._kept.get(key, question, made, kind=kind, anew=anew)
         return answer, {} if was_made else {AGAIN_HEADER: "1"}

@@ -6,7 +6,9 @@
 Each choice carries, beside its message, a `judgement` object: status (`scored`
 or `unscored`), score, reason, mode, nonce, rubric_version, judge_version. A request with
 `compare_with`, a second response, gets a `comparison` instead: status (`decided`
-or `undecided`), preference, and the rest alike. Streamed, either comes with the
+or `undecided`), preference, and the rest alike. By expectation (mode `expected`) either has
+the `distribution` over its verdicts and their `mass` too, and a comparison the `probability` that
+the response shown first is the better one. Streamed, either comes with the
 choice's last chunk. A request names its `rubric`, so each judge stays stateless: any
 number of them may stand in front of one engine.
 """
@@ -22,16 +24,20 @@ from fastapi import Depends, FastAPI, Header
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from rewardloop import __version__, telemetry
-from rewardloop.clients.completions import choices_of, text_of, usage_of
+from rewardloop.clients.completions import usage_of
+from rewardloop.clients.generator import POLICY
 from rewardloop.clients.http import call, connect, error_of
+from rewardloop.clients.judge import GENERATORS_JUDGE
+from rewardloop.clients.judged import judged, refused_fields_told
 from rewardloop.config import Settings
 from rewardloop.errors import Unauthorized, UpstreamMismatch, UpstreamUnavailable
+from rewardloop.method.judge_call import JudgeCall
 from services.front import Limits, one_key
 from services.headers import SafeHeaders
 from services.judge.answers_by_key import AnswersByKey, RequestKey
-from services.judge.judge_call import JudgeCall
+from services.judge.judge_call import body_of, call_of, counted
 from services.judge.schemas import JudgeRequest
-from services.judge.stream import JudgedStream, errors_told, judge_version
+from services.judge.stream import JudgedStream, errors_told
 from services.named import NamesWork
 from services.request_body import BodyRule
 from services.web import (
@@ -82,7 +88,9 @@ def make_app(settings: Settings) -> FastAPI:
     @app.get("/v1/models", dependencies=[Depends(key_wanted)])
     async def models() -> dict[str, Any]:
         model = {"id": "judge", "object": "model", "created": 0, "owned_by": "rewardloop"}
-        return {"object": "list", "data": [model]}
+        # Whoever has the generators at hand may then ask them itself, by the same code.
+        own = _asks_generators(settings) and settings.judge_upstream_model == POLICY
+        return {"object": "list", "data": [{**model, GENERATORS_JUDGE: own}]}
 
     given = AnswersByKey()
 
@@ -95,8 +103,8 @@ def make_app(settings: Settings) -> FastAPI:
     async def judge(
         request: JudgeRequest, headers: Annotated[RequestKey, Header()]
     ) -> JSONResponse | StreamingResponse:
-        asked = JudgeCall.of(request, headers.x_request_key)
-        body = asked.body(settings.judge_upstream_model)
+        asked = call_of(request, headers.x_request_key)
+        body = body_of(asked, request, settings.judge_upstream_model)
         if request.stream:
             lines = _stream(upstream, body, asked)
             first = await anext(lines)  # an error comes before the headers are sent
@@ -116,7 +124,7 @@ async def _made(
     upstream_headers: dict[str, str],
 ) -> dict[str, Any]:
     """What the engine writes to `body`, judged."""
-    with _own_key_refused(upstream.base_url):
+    with _own_key_refused(upstream.base_url), refused_fields_told(asked, upstream.base_url):
         answer = await call(
             upstream,
             "POST",
@@ -138,11 +146,16 @@ class AsciiJsonResponse(JSONResponse):
 def _upstream_key(settings: Settings) -> str:
     if settings.judge_upstream_key:  # an empty one is none
         return settings.judge_upstream_key.get_secret_value()
-    ours = (*settings.generator_urls, settings.data_url or "")
-    generators = [url.rstrip("/") for url in ours if url]
-    if settings.judge_upstream_url.rstrip("/") in generators:
+    if _asks_generators(settings):
         return settings.api_key.get_secret_value()
     return "none"  # ours is nobody else's business
+
+
+def _asks_generators(settings: Settings) -> bool:
+    """Whether the engine is what samples too."""
+    ours = (*settings.generator_urls, settings.data_url or "")
+    generators = [url.rstrip("/") for url in ours if url]
+    return settings.judge_upstream_url.rstrip("/") in generators
 
 
 @contextmanager
@@ -158,28 +171,27 @@ def _own_key_refused(engine: object) -> Iterator[None]:
 
 
 def _judged(answer: dict[str, Any], asked: JudgeCall, engine: object) -> dict[str, Any]:
-    choices = choices_of(answer, asked.request.n, f"the judging engine {engine}")
-    version = judge_version(answer)
-    for choice in choices:
-        choice |= asked.reading(text_of(choice), choice.get("finish_reason"), version)
+    found = judged(answer, asked, engine, see=counted)
     prompt_tokens, completion_tokens = usage_of(answer)
     telemetry.TOKENS.labels("judge", "completion").inc(completion_tokens)
     telemetry.TOKENS.labels("judge", "prompt").inc(prompt_tokens)
-    return {**answer, "choices": choices, "model": "judge"}
+    return found
 
 
 async def _stream(
     upstream: httpx.AsyncClient, body: dict[str, Any], asked: JudgeCall
 ) -> AsyncIterator[str]:
     """The engine's events, each choice's last one with its judgement or comparison."""
-    judged = JudgedStream(upstream.base_url, asked.request.n, asked.reading)
+    events = JudgedStream(
+        upstream.base_url, asked.num_choices, lambda *written: counted(asked.reading(*written))
+    )
     try:
         async with upstream.stream("POST", "/v1/chat/completions", json=body) as answer:
             if not answer.is_success:
                 await answer.aread()
                 with _own_key_refused(upstream.base_url):
                     raise error_of(answer)
-            async for event in judged.events(answer.aiter_bytes()):
+            async for event in events.events(answer.aiter_bytes()):
                 yield event
     except httpx.TransportError as error:
         raise UpstreamUnavailable(f"the judging engine does not answer: {error}") from error

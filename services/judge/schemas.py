@@ -45,7 +45,9 @@ class JudgeRequest(StrictNumbers):
     stream_options: StreamOptions = StreamOptions()
     user: str | None = None
     judgement_mode: JudgementMode = JudgementMode.FREE
-    """`free`: the judge writes as it likes; `constrained`: its form is forced."""
+    """`free`: the judge writes as it likes; `constrained`: its form is forced; `expected`:
+    nothing is written, and the verdict is the mean over the probabilities of the next token, so
+    that `n` is 1 and `temperature`, `top_p` and `max_tokens` change nothing."""
     rubric: Rubric = "additive"
     """What the judge is asked: `additive`, `short` or `{"template": text}`. The service keeps
     none, so that each request says its own."""
@@ -61,4 +63,15 @@ class JudgeRequest(StrictNumbers):
     def _compared_without_rubric(self) -> Self:
         if self.compare_with is not None and "rubric" in self.model_fields_set:
             raise ValueError("a comparison follows no rubric; leave `rubric` or `compare_with` out")
+        return self
+
+    @model_validator(mode="after")
+    def _expected_once_and_whole(self) -> Self:
+        if self.judgement_mode is not JudgementMode.EXPECTED:
+            return self
+        if self.stream:
+            raise ValueError("`judgement_mode` expected has one token to stream; ask without it")
+        if "n" in self.model_fields_set and self.n != 1:
+            raise ValueError("`judgement_mode` expected gives the same each time; leave `n` out")
+        self.n = 1
         return self

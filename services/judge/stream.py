@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from rewardloop.clients.completions import index_of, written_text
+from rewardloop.clients.judged import judge_version
 from rewardloop.errors import RewardloopError, UpstreamMismatch, from_problem
 from services.judge.event_stream import event_data
 
@@ -109,11 +110,6 @@ class JudgedStream:
             "model": "judge",
             "choices": [choice | self._read_verdict(index, finish_reason)],
         }
-
-
-def judge_version(answer: dict[str, Any]) -> str:
-    """Our generators stamp their weight version; another server is known by its model's name."""
-    return str(answer.get("weight_version") or answer.get("model") or "unknown")
 
 
 async def errors_told(first: str, rest: AsyncIterator[str]) -> AsyncIterator[str]:

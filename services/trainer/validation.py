@@ -8,8 +8,8 @@ from typing import Any
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.config import EarlyStopping, Settings
 from rewardloop.errors import TrainingFailed
-from rewardloop.method.head_to_head import ComparedPrompt, head_to_head
-from rewardloop.records import Message, Preference
+from rewardloop.method.head_to_head import ComparedPrompt, Judged, compared, head_to_head
+from rewardloop.records import Message
 
 MAX_IN_FLIGHT = 32
 
@@ -69,9 +69,7 @@ class Validation:
         lanes = asyncio.Semaphore(MAX_IN_FLIGHT)
         async with JudgeClient(url, self._settings.api_key.get_secret_value()) as judge:
 
-            async def preferred(
-                prompt: list[Message], first: str, second: str
-            ) -> Preference | None:
+            async def preferred(prompt: list[Message], first: str, second: str) -> Judged:
                 async with lanes:
                     written = await judge.compare(
                         prompt,
@@ -82,15 +80,13 @@ class Validation:
                     )
                 if written.reason is not None:
                     self._unread[written.reason] += 1
-                return written.preference
+                return written.preference, written.probability
 
             async def compare(prompt: list[Message], a: str, b: str) -> ComparedPrompt:
                 a_first, b_first = await asyncio.gather(
                     preferred(prompt, a, b), preferred(prompt, b, a)
                 )
-                return ComparedPrompt(
-                    a_first=a_first, b_first=b_first, length_a=len(a), length_b=len(b)
-                )
+                return compared(a_first, b_first, length_a=len(a), length_b=len(b))
 
             triples = zip(self._prompts, new, old, strict=True)
             return await asyncio.gather(*(compare(*triple) for triple in triples))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import telemetry
 from rewardloop.clients.judge import JudgeClient
@@ -21,6 +22,7 @@ from rewardloop.store.failed_items import Kind
 from rewardloop.store.models import Assessment, Iteration
 from rewardloop.store.ranked import Unjudged
 from services.worker.attempts import Servers, work_through
+from services.worker.durable import stored
 from services.worker.listed import Listed, left_out
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
@@ -85,10 +87,13 @@ class Assessing:
                 JUDGE,
                 self.judge.judge(item.messages, item.text, judging, len(item.missing), key=key),
             )
-            async with self.store.transaction() as session:
+
+            async def write(session: AsyncSession) -> None:
                 await iterations.require_unchanged(session, self.iteration)
                 await ranked.add_judgements(session, assessment.id, item, written)
                 await iterations.note_progress(session, self.iteration.id)
+
+            await stored(self.store, write)
             for judgement in written:
                 telemetry.JUDGEMENTS.labels(judgement.verdict.reason or "scored").inc()
 
@@ -140,4 +145,4 @@ def judging_of(config: RunConfig, assessment: Assessment) -> Judging:
     if assessment.purpose == Purpose.EFT:
         assert config.bootstrap is not None
         return config.bootstrap.eft.judging
-    return config.judging.model_copy(update={"mode": JudgementMode(assessment.mode)})
+    return config.judging.in_mode(JudgementMode(assessment.mode))

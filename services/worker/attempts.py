@@ -18,9 +18,10 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from enum import Enum, auto
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from rewardloop.errors import (
     Conflict,
@@ -170,30 +171,60 @@ async def work_through(
     """
     permit = permit or Permit()
     deadline = time.monotonic() + seconds
-    running: set[asyncio.Task[None]] = set()
+    running = _Running()
     try:
         while True:
             may_take = permit.may_take_more and time.monotonic() < deadline
             if may_take and len(running) < limit:
                 for item in await source.take(limit - len(running)):
-                    running.add(asyncio.create_task(_attempt(source, servers, item)))
-            if running:
-                running = await _some_done(running)
+                    running.begin(_attempt(source, servers, item))
+            if len(running):
+                await running.some_ended()
             elif not permit.may_take_more or not await _waited(source, deadline):
                 return
     finally:
-        for task in running:
+        await running.cancel()
+
+
+class _Running:
+    """Tasks in flight, and those that have ended since the last look. `asyncio.wait` would touch
+    each of them for every one that ends."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ended: list[asyncio.Task[None]] = []
+        self._called = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._note)
+
+    def _note(self, task: asyncio.Task[None]) -> None:
+        self._ended.append(task)
+        self._called.set()
+
+    async def some_ended(self) -> None:
+        """Wait for it, for a look at most.
+
+        Raises:
+            RewardloopError: what one of them raised.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._called.wait()
+        self._called.clear()
+        ended, self._ended = self._ended, []
+        self._tasks.difference_update(ended)
+        await all_done(*ended)
+
+    async def cancel(self) -> None:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-
-
-async def _some_done(running: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-    done, left = await asyncio.wait(
-        running, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
-    )
-    for task in done:
-        task.result()
-    return left
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _waited(source: Source[ItemT], deadline: float) -> bool:

@@ -27,6 +27,7 @@ from rewardloop.store.evaluations import Uncompared
 from rewardloop.store.failed_items import Kind
 from rewardloop.store.models import Evaluation
 from services.worker.attempts import Servers, work_through
+from services.worker.durable import stored
 from services.worker.fleet import generators
 from services.worker.listed import Listed, left_out
 from services.worker.permit import Permit, of_evaluation, permitted
@@ -143,11 +144,14 @@ class Evaluating:
                 text = await servers.asked(GENERATOR, ask(messages, sampling, key))
             except (InvalidInput, UpstreamRejected) as error:
                 reason = error.message
-            async with self.store.transaction() as session:
+
+            async def write(session: AsyncSession) -> None:
                 await evaluations.add_answer(
                     session, version, prompt_id, self.config, answer=text, reason=reason
                 )
                 await evaluations.note_progress(session, self.evaluation.id)
+
+            await stored(self.store, write)
 
         small = sampling.model_copy(update={"max_tokens": 1})
         servers = Servers({GENERATOR: lambda: ask(QUESTION, small)})
@@ -194,9 +198,12 @@ class Evaluating:
                 key=request_key("compare", self.evaluation.id, item.prompt_id, item.first),
             )
             written = await servers.asked(JUDGE, request)
-            async with self.store.transaction() as session:
+
+            async def write(session: AsyncSession) -> None:
                 await evaluations.add_comparison(session, self.evaluation.id, item, written)
                 await evaluations.note_progress(session, self.evaluation.id)
+
+            await stored(self.store, write)
 
         url = self.settings.evaluation_judge_url or self.settings.judge_url
         servers = Servers({JUDGE: lambda: probe_comparing(judge, self.config.mode)})

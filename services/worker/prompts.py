@@ -14,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop import telemetry
 from rewardloop.clients.generator import GeneratorClient
@@ -44,6 +45,7 @@ from rewardloop.store.candidates import Candidate
 from rewardloop.store.models import Iteration
 from services.worker.attempts import Servers, work_through
 from services.worker.batch import Batch
+from services.worker.durable import stored
 from services.worker.fleet import generators
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
@@ -154,10 +156,13 @@ class Writing:
             if self.num_accepted == wanted:
                 break
             found.append(self._settled(candidate))
-        async with self.store.transaction() as session:
+
+        async def write(session: AsyncSession) -> None:
             await iterations.require_unchanged(session, self.iteration)
             await candidates.add(session, self.iteration, found)
             await iterations.note_progress(session, self.iteration.id)
+
+        await stored(self.store, write)
         self.num_written += len(found)
 
     async def _write(self, attempt: int) -> Candidate:

@@ -26,14 +26,16 @@ from rewardloop.config import RunConfig, Settings
 from rewardloop.errors import InvalidInput, RewardloopError, UpstreamRejected, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.records import Phase, Sample, WrittenJudgement
-from rewardloop.store import Store, dead_prompts, iterations, outbox, rollouts
-from rewardloop.store.rollouts import LeasedPrompt, StoredResponse
+from rewardloop.store import Store, answers, dead_prompts, iterations, outbox, rollouts
+from rewardloop.store.answers import Stored, StoredResponse
+from rewardloop.store.rollouts import LeasedPrompt
 from rewardloop.texts import storable
 from services.worker.attempts import Servers, all_done, work_through
 from services.worker.fleet import generators
 from services.worker.permit import Permit, of_iteration, permitted
 from services.worker.phase import WORK_SECONDS, failures_noted, running_in
 from services.worker.probes import GENERATOR, JUDGE, probe_generator, probe_judge
+from services.worker.writing import Writer
 
 logger = logging.getLogger("rewardloop.worker")
 
@@ -55,6 +57,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
         generators(store, settings, iteration.base_version_id) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
+        await judge.ask_itself(generator)
         await Rollout(store, generator, judge, config, iteration_id, permit).run()
     async with store.transaction() as session:
         if permit.may_take_more and await rollouts.has_pending(session, iteration_id):
@@ -83,6 +86,14 @@ class Rollout:
                 JUDGE: lambda: probe_judge(self.judge, self.config.judging),
             }
         )
+        self._writer = Writer(
+            self.store,
+            self.iteration_id,
+            self.config.sampling.model_dump(mode="json"),
+            self.config.judging.num_judgements,
+        )
+        self._known: dict[int, Stored] = {}
+        """What earlier leases of a prompt have stored, until it is worked on."""
         self._num_working = 0
         self._alone = False
         """Whether the one prompt that is worked on is one that may end this process."""
@@ -96,7 +107,10 @@ class Rollout:
         keeper = asyncio.create_task(self._keep_leases())
         try:
             limit = self.config.rollout.max_prompts_in_flight
-            await work_through(self, self._servers, self.permit, limit=limit, seconds=WORK_SECONDS)
+            async with self._writer.working():
+                await work_through(
+                    self, self._servers, self.permit, limit=limit, seconds=WORK_SECONDS
+                )
         finally:
             keeper.cancel()
             await self._release()
@@ -113,7 +127,7 @@ class Rollout:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
             try:
-                async with self.store.transaction() as session:
+                async with self._writer.turn, self.store.transaction() as session:
                     await rollouts.renew(session, self.iteration_id, self.owner, LEASE_SECONDS)
             except UpstreamUnavailable as error:
                 logger.warning("leases not renewed: %s", error.message)
@@ -130,10 +144,15 @@ class Rollout:
         return found
 
     async def _lease(self, count: int, *, suspects: bool = False) -> list[LeasedPrompt]:
+        """A prompt's first lease finds nothing stored, so nothing is looked for."""
+        num_judgements = self.config.judging.num_judgements
         async with self.store.transaction() as session:
-            return await rollouts.lease(
+            found = await rollouts.lease(
                 session, self.iteration_id, self.owner, count, LEASE_SECONDS, suspects=suspects
             )
+            again = [prompt.prompt_id for prompt in found if prompt.token > 1]
+            self._known |= await answers.stored(session, self.iteration_id, again, num_judgements)
+        return found
 
     async def seconds_until_due(self) -> float | None:
         async with self.store.transaction() as session:
@@ -167,16 +186,16 @@ class Rollout:
                 await rollouts.reject(session, self.iteration_id, prompt, storable(error.message))
                 await iterations.note_progress(session, self.iteration_id)
             return
-        await all_done(*(self._judge(prompt, r) for r in responses if r.missing_judgements))
-        async with self.store.transaction() as session:
-            if not await rollouts.finish(session, self.iteration_id, prompt):
-                logger.warning("lost the lease on prompt %d", prompt.prompt_id)
-            await iterations.note_progress(session, self.iteration_id)
+        if responses is not None:
+            await all_done(*(self._judge(prompt, r) for r in responses if r.missing_judgements))
+        if responses is None or not await self._writer.finish(prompt):
+            logger.warning("lost the lease on prompt %d", prompt.prompt_id)
 
-    async def _sample(self, prompt: LeasedPrompt) -> list[StoredResponse]:
-        """The prompt's responses; those that an earlier attempt stored are kept."""
+    async def _sample(self, prompt: LeasedPrompt) -> list[StoredResponse] | None:
+        """The prompt's responses, those that an earlier attempt stored among them; None where
+        the lease was lost meanwhile."""
         sampling = self.config.sampling
-        stored = await self._stored(prompt)
+        stored = self._known.pop(prompt.prompt_id, {})
         missing = sorted(set(range(sampling.num_samples)) - set(stored))
         if missing:
             use = ("sample", self.iteration_id, prompt.prompt_id, missing)
@@ -184,24 +203,13 @@ class Rollout:
             samples = await self._servers.asked(
                 GENERATOR, self.generator.sample(prompt.messages, sampling, len(missing), key=key)
             )
-            await self._store_samples(prompt, list(zip(missing, samples, strict=True)))
-            stored = await self._stored(prompt)
+            added = await self._writer.samples(prompt, list(zip(missing, samples, strict=True)))
+            telemetry.SAMPLES.inc(len(samples))
+            _count_tokens("sample", samples)
+            if added is None:
+                return None
+            stored = stored | added
         return list(stored.values())
-
-    async def _stored(self, prompt: LeasedPrompt) -> dict[int, StoredResponse]:
-        async with self.store.transaction() as session:
-            return await rollouts.responses(
-                session, self.iteration_id, prompt.prompt_id, self.config.judging.num_judgements
-            )
-
-    async def _store_samples(
-        self, prompt: LeasedPrompt, samples: Sequence[tuple[int, Sample]]
-    ) -> None:
-        settings = self.config.sampling.model_dump(mode="json")
-        async with self.store.transaction() as session:
-            await rollouts.add_responses(session, self.iteration_id, prompt, samples, settings)
-        telemetry.SAMPLES.inc(len(samples))
-        _count_tokens("sample", [sample for _, sample in samples])
 
     async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
         missing = response.missing_judgements
@@ -212,14 +220,8 @@ class Rollout:
                 prompt.messages, response.text, self.config.judging, len(missing), key=key
             ),
         )
-        async with self.store.transaction() as session:
-            await rollouts.add_judgements(
-                session,
-                (
-                    (response.response_id, index, judgement)
-                    for index, judgement in zip(missing, written, strict=True)
-                ),
-            )
+        settled = list(zip(missing, written, strict=True))
+        await self._writer.judgements(prompt, response.response_id, settled)
         for judgement in written:
             telemetry.JUDGEMENTS.labels(judgement.verdict.reason or "scored").inc()
         _count_tokens("judge", written)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
+import uvloop
 from celery import Celery
 
 from rewardloop.config import Settings
@@ -34,7 +35,7 @@ def bind(settings: Settings) -> Celery:
     name_messages()
     app = make_app(settings)
     store = Store(settings.database_url.get_secret_value())
-    runner = asyncio.Runner()
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
     async def told(work: Coroutine[Any, Any, None], name: str) -> None:
         try:

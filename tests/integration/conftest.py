@@ -1,10 +1,7 @@
 """A real Postgres and a real Valkey for the session, and a fresh `World` for each test."""
 
 import asyncio
-import hashlib
 import json
-import threading
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +15,6 @@ import kombu.pools
 import psycopg
 import pytest
 import redis
-import uvicorn
 from celery import Celery
 from sqlalchemy import insert, text
 
@@ -41,6 +37,8 @@ from services.judge import app as judge_app
 from services.trainer.plan import plan_of
 from services.worker import advance, assess, evaluate, rollout
 from services.worker import prompts as writing
+from tests.integration.rows import judgement_row, response_row, write_checkpoint
+from tests.integration.served import Served
 from tests.integration.trainer_jobs import job, module  # noqa: F401 (fixtures)
 
 API_KEY = "api-key-of-the-tests"
@@ -133,35 +131,6 @@ def _empty(database: str) -> None:
         counters = connection.execute("SELECT sequencename FROM pg_sequences").fetchall()
         for (name,) in counters:
             connection.execute(f'ALTER SEQUENCE "{name}" RESTART')
-
-
-class Served:
-    """An ASGI app under uvicorn, in a thread of this process."""
-
-    def __init__(self, app: Any, url: str) -> None:
-        self.url = url
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                port=int(url.rpartition(":")[2]),
-                lifespan="on",
-                log_config=None,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            assert self._thread.is_alive(), f"{url} did not start"
-            time.sleep(0.01)
-
-    def ask_to_stop(self) -> None:
-        self._server.should_exit = True
-
-    def stop(self) -> None:
-        self.ask_to_stop()
-        self._thread.join(10)
-        assert not self._thread.is_alive()
 
 
 @dataclass
@@ -372,52 +341,6 @@ def ranked_prompt(content: str, *texts: str, reference: str | None = "…") -> R
     """A prompt whose responses `texts` humans put in this order, the best one first."""
     record = PromptRecord(({"role": "user", "content": content},), reference, "test")
     return RankedPrompt(record, tuple(RankedText(text, rank) for rank, text in enumerate(texts)))
-
-
-def response_row(iteration_id: UUID, prompt_id: int, index: int) -> dict[str, Any]:
-    return {
-        "iteration_id": iteration_id,
-        "prompt_id": prompt_id,
-        "sample_index": index,
-        "text": f"answer {index} to prompt {prompt_id}" + " and on" * index,
-        "sampling": {},
-        "prompt_tokens": 7,
-        "completion_tokens": 5,
-        "finish_reason": "stop",
-        "weight_version": "base",
-    }
-
-
-def judgement_row(response_id: int | None, index: int, score: float | None) -> dict[str, Any]:
-    return {
-        "response_id": response_id,
-        "judge_index": index,
-        "raw_text": "…",
-        "score": score,
-        "reason": "no_score" if score is None else None,
-        "mode": "free",
-        "rubric_version": "r",
-        "judge_version": "base",
-        "prompt_tokens": 11,
-        "completion_tokens": 2,
-    }
-
-
-def write_checkpoint(folder: Path, version: str) -> None:
-    """A checkpoint whose weights and canaries are unlike those of any other version."""
-    chance = Random(version)
-    weights = hashlib.sha512(version.encode()).digest()
-    (folder / "model.safetensors").write_bytes(weights)
-    canaries = [
-        {
-            "prompt_token_ids": [1, 2, 3 + number],
-            "continuation_token_ids": [chance.randrange(100) for _ in range(8)],
-            "logprobs": [-3 * chance.random() for _ in range(8)],
-        }
-        for number in range(2)
-    ]
-    document = {"dtype": "bfloat16", "canaries": canaries}
-    (folder / checkpoints.CANARIES).write_text(json.dumps(document))
 
 
 @pytest.fixture

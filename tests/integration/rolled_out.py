@@ -1,7 +1,12 @@
 """What a roll-out of six prompts has stored."""
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
+
+from services.worker.writing import Writer
 
 PROMPTS = [f"question {number}" for number in range(6)]
 
@@ -25,3 +30,11 @@ async def assert_complete(world: Any, num_prompts: int = len(PROMPTS)) -> None:
         " LEFT JOIN judgements j ON j.response_id = r.id GROUP BY r.id"
     )
     assert [row["indices"] for row in judged] == [[0, 1, 2]] * (4 * num_prompts)
+
+
+@asynccontextmanager
+async def writing(world: Any, iteration_id: UUID) -> AsyncIterator[Writer]:
+    """A writer as a roll-out task has one, of an iteration with 3 judgements a response."""
+    writer = Writer(world.store, iteration_id, {}, 3)
+    async with writer.working():
+        yield writer

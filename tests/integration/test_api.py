@@ -10,38 +10,15 @@ import pytest
 from sqlalchemy import Engine, event, insert
 
 from rewardloop.store.models import Judgement, Response
+from tests.integration.api_calls import assert_problem, client_of_five_prompts, new_run, post_raw
 
 GOLDEN = Path(__file__).parent / "golden" / "openapi_paths.json"
 
 
 @pytest.fixture
 async def api(world: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with the key, on an API with a base version and five prompts."""
-    await world.with_base()
-    await world.add_prompts("one", "two", "three", "four", "five")
-    async with world.api() as client:
+    async with client_of_five_prompts(world) as client:
         yield client
-
-
-def assert_problem(answer: httpx.Response, status: int, kind: str) -> str:
-    """The answer is RFC 9457 problem details; returns its detail."""
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
-    assert (problem["status"], problem["type"]) == (status, f"urn:rewardloop:error:{kind}")
-    return problem["detail"]
-
-
-async def post_raw(api: httpx.AsyncClient, url: str, body: Any) -> httpx.Response:
-    """Post what httpx's own JSON would not write, such as half a surrogate pair."""
-    headers = {"content-type": "application/json"}
-    return await api.post(url, content=json.dumps(body), headers=headers)
-
-
-async def new_run(api: httpx.AsyncClient, **config: Any) -> str:
-    answer = await api.post("/v1/runs", json=config)
-    assert answer.status_code == 201, answer.text
-    return answer.json()["id"]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +70,7 @@ async def test_a_run_is_stored_with_its_resolved_config(api: httpx.AsyncClient, 
         ({"sampling": {"num_sample": 4}}, "sampling.num_sample"),
         ({"sampling": {"num_samples": 1}}, "sampling.num_samples"),
         ({"training": {"weights": {"kind": "half"}}}, "training.weights"),
-        ({"training": {"batch_size": 6}}, "micro_batch_size"),
+        ({"training": {"batch_size": 6, "micro_batch_size": 4}}, "micro_batch_size"),
         ({"name": "a\x00b"}, "name: a text holds a NUL"),
         ({"base_version": "\ud800"}, "base_version"),
         ({"prompts": {"dataset": "a\x00b"}}, "prompts.dataset"),
@@ -357,61 +334,12 @@ async def test_what_is_not_there_is_a_problem(api: httpx.AsyncClient) -> None:
     assert "empty" in told
 
 
-async def test_prompts_are_added_once(api: httpx.AsyncClient) -> None:
-    url = "/v1/datasets/mine/prompts"
-    new = [{"messages": [{"role": "user", "content": text}]} for text in ("a", "b", "a")]
-    first = await api.post(url, json={"prompts": new})
-    assert (first.status_code, first.json()["added"], first.json()["known"]) == (201, 2, 1)
-    again = (await api.post(url, json={"prompts": new})).json()
-    assert (again["added"], again["known"]) == (0, 3)
-    assert (await api.get("/v1/datasets")).json() == {"mine": 2, "seed": 5}
-
-
-@pytest.mark.parametrize(
-    "messages",
-    [
-        [],
-        [{"role": "robot", "content": "a"}],
-        [{"role": "user", "content": "a\x00b"}],
-        [{"role": "user", "content": "\ud800"}],
-        [{"role": "user", "content": " \n"}],
-        [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
-        [{"role": "system", "content": "only this"}],
-    ],
-    ids=["empty", "unknown role", "NUL", "surrogate", "blank", "ends in an answer", "no user"],
-)
-async def test_a_prompt_that_cannot_be_answered_is_refused(
-    api: httpx.AsyncClient, messages: list[dict[str, str]]
-) -> None:
-    answer = await post_raw(api, "/v1/datasets/mine/prompts", {"prompts": [{"messages": messages}]})
-    assert_problem(answer, 422, "invalid-input")
-    assert (await api.get("/v1/datasets")).json() == {"seed": 5}
-
-
-@pytest.mark.parametrize("text", ["a\x00b", "\ud800"])
-async def test_a_ranked_response_that_cannot_be_stored_is_refused(
-    api: httpx.AsyncClient, text: str
-) -> None:
-    responses = [{"text": "fine", "rank": 0}, {"text": text, "rank": 1}]
-    prompt = {"messages": [{"role": "user", "content": "a"}], "responses": responses}
-    answer = await post_raw(api, "/v1/datasets/mine/ranked", {"prompts": [prompt]})
-    told = assert_problem(answer, 422, "invalid-input")
-    assert "1 unstorable (first prompts.0)" in told
-    assert (await api.get("/v1/datasets")).json() == {"seed": 5}
-
-
 async def test_a_version_that_no_name_can_be_is_refused(api: httpx.AsyncClient) -> None:
     body = {"version_a": "base", "version_b": "a\x00b"}
     told = assert_problem(await api.post("/v1/evaluations", json=body), 422, "invalid-input")
     assert "version_b" in told
     answer = await api.get("/v1/models/a%00b/answers", params={"dataset": "seed"})
     assert_problem(answer, 422, "invalid-input")
-
-
-async def test_a_blank_reference_is_none(api: httpx.AsyncClient, world: Any) -> None:
-    prompt = {"messages": [{"role": "user", "content": "a"}], "reference": " "}
-    await api.post("/v1/datasets/mine/prompts", json={"prompts": [prompt]})
-    assert await world.value("SELECT reference FROM prompts WHERE dataset = 'mine'") is None
 
 
 async def test_models_tell_lineage_and_which_is_served(api: httpx.AsyncClient, world: Any) -> None:

@@ -1,65 +1,29 @@
 """From a pretrained M0 to M1, on the stub engine; only the training is simulated."""
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
 
-from rewardloop.clients.judge import JudgeClient
-from rewardloop.errors import UpstreamUnavailable
 from rewardloop.method.rubrics import rubric_text
-from rewardloop.records import PromptRecord, RankedPrompt, RankedText, Stage
-from rewardloop.store import ranked, training
-from rewardloop.store.models import Iteration
+from rewardloop.records import Stage
+from rewardloop.store import training
 from services.generator.stub_engine import Faults
 from services.trainer.plan import plan_of
 from tests.integration.conftest import ranked_prompt
-
-NUM_JUDGEMENTS = 4
-BOOTSTRAP = {
-    "share_rankings": True,
-    "eft": {"judging": {"num_judgements": NUM_JUDGEMENTS}, "held_out_fraction": 0.25},
-}
-TOPICS = ["tides", "bread", "chess", "rivers", "clocks", "bees", "glass"]
+from tests.integration.ranked_world import (
+    BOOTSTRAP,
+    NUM_JUDGEMENTS,
+    TOPICS,
+    stands,
+    until_judged,
+    with_ranked_prompts,
+)
 
 
 @pytest.fixture
 async def ready(world: Any) -> Any:
-    """M0 and 8 ranked prompts, the last with a tie of two; no service runs yet.
-
-    25 % are 2 prompts held out, and 6 to learn from.
-    """
-    await world.with_base()
-    await world.add_prompts("one", "two", "three")
-    three = [
-        ranked_prompt(f"about {t}", f"good {t}", f"fair {t}", f"poor {t}", reference=f"best {t}")
-        for t in TOPICS
-    ]
-    tied = RankedPrompt(
-        PromptRecord(({"role": "user", "content": "about kites"},), "best kites", "test"),
-        (RankedText("good kites", 0), RankedText("poor kites", 1), RankedText("bad kites", 1)),
-    )
-    await world.add_ranked(*three, tied)
-    return world
-
-
-def stands(iteration: Iteration) -> tuple[str, str]:
-    return iteration.state, iteration.phase
-
-
-async def until_judged(world: Any, bootstrap: UUID) -> str:
-    """Take a queued bootstrap to where its baseline shall judge; returns the baseline."""
-    await world.advance(bootstrap)
-    baseline = await world.train(bootstrap)
-    assert stands(await world.advance(bootstrap)) == ("running", "judge_ranked")
-    return baseline
-
-
-async def num_judgements(world: Any) -> int:
-    return await world.value("SELECT count(*) FROM ranked_judgements")
+    return await with_ranked_prompts(world)
 
 
 async def held_out(world: Any) -> set[str]:
@@ -318,92 +282,6 @@ async def test_the_agreement_is_that_of_the_stored_scores(ready: Any) -> None:
         assert row["metrics"]["longer_is_better"] is not None
         assert row["metrics"]["intervals"]["parse_rate"]["over"] == "prompts"
     assert [row["metrics"]["num_judgements"] for row in rows] == [18 * NUM_JUDGEMENTS, 18, 18]
-
-
-async def test_assessing_twice_changes_nothing(ready: Any) -> None:
-    engine = ready.serve()
-    bootstrap, _ = await ready.new_run(bootstrap=BOOTSTRAP)
-    await until_judged(ready, bootstrap)
-    await ready.assess(bootstrap)
-    before = await ready.rows("SELECT * FROM ranked_judgements ORDER BY id")
-    metrics = await ready.rows("SELECT * FROM assessments ORDER BY id")
-    num_requests = engine.num_requests
-    await ready.assess(bootstrap)
-    assert engine.num_requests == num_requests
-    assert await ready.rows("SELECT * FROM ranked_judgements ORDER BY id") == before
-    assert await ready.rows("SELECT * FROM assessments ORDER BY id") == metrics
-
-
-async def test_two_assessing_tasks_at_once_are_as_good_as_one(ready: Any) -> None:
-    engine = ready.serve(Faults(latency_seconds=0.01))
-    bootstrap, _ = await ready.new_run(bootstrap=BOOTSTRAP)
-    await until_judged(ready, bootstrap)
-    await asyncio.gather(*(ready.assess(bootstrap) for _ in range(3)))
-    assert await num_judgements(ready) == 18 * NUM_JUDGEMENTS + 18
-    assert engine.num_requests == 18 + 6
-    await asyncio.gather(*(ready.advance(bootstrap) for _ in range(3)))
-    await ready.advance(bootstrap)
-    stages = await ready.rows("SELECT stage FROM training_jobs ORDER BY id")
-    assert [row["stage"] for row in stages] == ["baseline", "model"]
-
-
-def away_from(call: int, function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, but its call of this number and those behind it find nobody."""
-    calls = iter(range(1_000_000))
-
-    async def instead(*args: Any, **kwargs: Any) -> Any:
-        if next(calls) >= call:
-            raise UpstreamUnavailable("away")
-        return await function(*args, **kwargs)
-
-    return instead
-
-
-@pytest.mark.parametrize(("place", "name"), [(JudgeClient, "judge"), (ranked, "add_judgements")])
-async def test_an_assessing_task_that_dies_is_gone_on_with(
-    ready: Any, monkeypatch: pytest.MonkeyPatch, place: Any, name: str
-) -> None:
-    """The judge goes away, or the database."""
-    ready.serve()
-    bootstrap, _ = await ready.new_run(
-        bootstrap=BOOTSTRAP, rollout={"max_prompts_in_flight": 1}, sampling={"num_samples": 2}
-    )
-    await until_judged(ready, bootstrap)
-    before = await ready.value(
-        "UPDATE iterations SET failing_since = now()"
-        " WHERE state = 'running' RETURNING failing_since"
-    )
-    with monkeypatch.context() as patched:
-        patched.setattr(place, name, away_from(10, getattr(place, name)))
-        with pytest.raises(UpstreamUnavailable):
-            await ready.assess(bootstrap)
-    kept = await ready.rows("SELECT * FROM ranked_judgements ORDER BY id")
-    assert 8 * NUM_JUDGEMENTS <= len(kept) <= 10 * NUM_JUDGEMENTS
-    waiting = await ready.advance(bootstrap)
-    assert stands(waiting) == ("running", "judge_ranked")
-    assert waiting.failing_since > before  # what was judged in between is progress
-
-    await ready.assess(bootstrap)
-    whole = await ready.rows("SELECT * FROM ranked_judgements ORDER BY id")
-    assert [row for row in whole if row in kept] == kept
-    assert len(whole) == 18 * NUM_JUDGEMENTS + 18
-    assert stands(await ready.advance(bootstrap)) == ("running", "train")
-    assert (await ready.iteration(bootstrap)).failing_since is None
-
-
-async def test_an_assessing_task_whose_time_is_up_sends_for_a_successor(
-    ready: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ready.serve(Faults(latency_seconds=0.5))
-    bootstrap, _ = await ready.new_run(
-        bootstrap=BOOTSTRAP, rollout={"max_prompts_in_flight": 1}, sampling={"num_samples": 2}
-    )
-    await until_judged(ready, bootstrap)
-    await ready.lose_messages()
-    monkeypatch.setattr("services.worker.assess.WORK_SECONDS", 0.4)  # less than one judgement
-    await ready.assess(bootstrap)
-    assert await num_judgements(ready) == 2 * NUM_JUDGEMENTS  # one response in each lane
-    assert (ready.messages("rollout"), ready.messages("control")) == (1, 0)
 
 
 @pytest.mark.parametrize(

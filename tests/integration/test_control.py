@@ -10,26 +10,21 @@ import httpx
 import pytest
 
 from rewardloop.clients.generator import GeneratorClient
-from rewardloop.config import Evaluation as EvaluationConfig
-from rewardloop.errors import Conflict, NotFound, UpstreamMismatch
+from rewardloop.errors import Conflict, UpstreamMismatch
 from rewardloop.records import Phase, Sample, Stage
-from rewardloop.store import evaluations, iterations, locks, rollouts, training
-from services.generator.stub_engine import Faults
+from rewardloop.store import iterations, locks, rollouts, training
 from services.worker import permit, reconcile
 from services.worker.swap import bring_to
+from tests.integration.controlled import HANGING, with_three_prompts
+from tests.integration.rolled_out import writing
 from tests.integration.test_advance import loaded, stands, until_trained
 
-HANGING = Faults(latency_seconds=3600)
 ONE_AT_A_TIME = {"num_tasks": 1, "max_prompts_in_flight": 1}
 
 
 @pytest.fixture
 async def ready(world: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A world with a base version and three prompts; no service runs yet."""
-    monkeypatch.setattr(permit, "CHECK_SECONDS", 0.05)
-    await world.with_base()
-    await world.add_prompts("one", "two", "three")
-    return world
+    return await with_three_prompts(world, monkeypatch)
 
 
 @pytest.fixture
@@ -332,68 +327,13 @@ async def test_what_comes_from_before_a_stop_is_not_stored(ready: Any) -> None:
         seen = await iterations.get(session, only)
     await ready.rows("UPDATE iterations SET state = 'paused' RETURNING 1")
     late = [(0, Sample("late", 1, 1, "stop", "base"))]
+    async with writing(ready, only) as writer:
+        assert await writer.samples(mine, late) is None
     async with ready.store.transaction() as session:
-        await rollouts.add_responses(session, only, mine, late, {})
         assert await rollouts.lease(session, only, "me", 3, 60) == []
         with pytest.raises(Conflict, match="has gone on from rollout to rollout"):
             await iterations.require_unchanged(session, seen)
     assert await ready.rows("SELECT 1 FROM responses") == []
-
-
-async def an_evaluation(world: Any) -> UUID:
-    await world.publish("new", parent="base")
-    await world.add_prompts("a question", "another", dataset="evaluation")
-    async with world.store.transaction() as session:
-        made = await evaluations.create(session, "new", "base", EvaluationConfig())
-        return made.id
-
-
-async def test_an_evaluation_is_cancelled_while_its_calls_hang_and_retried(
-    ready: Any, api: httpx.AsyncClient
-) -> None:
-    engine = ready.serve(HANGING)
-    evaluation_id = await an_evaluation(ready)
-    url = f"/v1/evaluations/{evaluation_id}"
-    working = asyncio.create_task(ready.evaluate(evaluation_id))
-    async with asyncio.timeout(120):
-        while engine.num_requests < 2:
-            await asyncio.sleep(0.01)
-    assert (await api.post(f"{url}/cancel")).json()["wish"] == "cancel"
-    async with asyncio.timeout(60):
-        await working
-    view = (await api.post(f"{url}/cancel")).json()
-    assert (view["state"], view["wish"], view["result"]) == ("cancelled", None, None)
-    (only,) = await ready.new_run()
-    ready.stop_generator()
-    ready.stop_generator()
-    ready.serve()
-    assert (await api.post(f"{url}/retry")).json()["state"] == "queued"
-    assert (await api.post(f"{url}/retry")).json()["state"] == "queued"
-    view = (await api.get(f"/v1/iterations/{only}")).json()
-    assert view["waits_for"] == f"evaluation {evaluation_id}, which goes first"
-    await ready.evaluate(evaluation_id)
-    assert (await api.get(url)).json()["state"] == "succeeded"
-    assert (await api.post(f"{url}/cancel")).status_code == 409
-
-
-async def test_an_evaluation_that_waits_is_cancelled_at_once_and_a_failed_one_retried(
-    ready: Any, api: httpx.AsyncClient
-) -> None:
-    ready.serve()
-    evaluation_id = await an_evaluation(ready)
-    url = f"/v1/evaluations/{evaluation_id}"
-    assert (await api.post(f"{url}/cancel")).json()["state"] == "cancelled"
-    await ready.evaluate(evaluation_id)
-    assert await ready.rows("SELECT 1 FROM evaluation_answers") == []
-    await api.post(f"{url}/retry")
-    async with ready.store.transaction() as session:
-        assert await evaluations.try_start(session, evaluation_id)
-        await evaluations.note_failure(session, evaluation_id, NotFound("gone"))
-    assert (await api.get(url)).json()["error"] == "gone"
-    view = (await api.post(f"{url}/retry")).json()
-    assert (view["state"], view["error"], view["finished_at"]) == ("queued", None, None)
-    await ready.evaluate(evaluation_id)
-    assert (await api.get(url)).json()["state"] == "succeeded"
 
 
 async def test_a_pause_that_is_asked_during_pairing_reaches_the_training_that_it_adds(

@@ -14,10 +14,11 @@ from rewardloop.clients.generator import GeneratorClient
 from rewardloop.embedded.process import Process, accepts
 from rewardloop.errors import RewardloopError, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Phase, Sample
-from rewardloop.store import lost_leases, rollouts
+from rewardloop.store import answers, lost_leases, rollouts
+from rewardloop.store.answers import Sampled
 from services.generator.stub_engine import Faults
 from services.worker import phase, rollout
-from tests.integration.rolled_out import PROMPTS, assert_complete, everything
+from tests.integration.rolled_out import PROMPTS, assert_complete, everything, writing
 
 
 @pytest.fixture
@@ -72,9 +73,8 @@ async def test_it_goes_on_from_partial_results(world: Any, iteration_id: UUID) -
     kept = Sample("kept from before", 3, 3, "stop", "base")
     async with world.store.transaction() as session:
         leased = await rollouts.lease(session, iteration_id, "earlier", 2, 60)
-        for prompt in leased:
-            samples = [(0, kept), (2, kept)]
-            await rollouts.add_responses(session, iteration_id, prompt, samples, {})
+        sampled = [Sampled(prompt, [(0, kept), (2, kept)]) for prompt in leased]
+        await answers.add_responses(session, iteration_id, sampled, {}, 3)
         await rollouts.release(session, iteration_id, "earlier")
     engine = world.serve()
     await world.roll_out(iteration_id)
@@ -224,8 +224,9 @@ async def test_a_stale_lease_token_changes_nothing(world: Any, iteration_id: UUI
     async with world.store.transaction() as session:
         other = (await rollouts.lease(session, iteration_id, "other", 6, 60))[0]
     assert (other.prompt_id, other.token) == (slow.prompt_id, slow.token + 1)
+    async with writing(world, iteration_id) as writer:
+        assert not await writer.finish(slow)
     async with world.store.transaction() as session:
-        assert not await rollouts.finish(session, iteration_id, slow)
         await rollouts.reject(session, iteration_id, slow, "late")
         await rollouts.renew(session, iteration_id, "slow", 600)
         await rollouts.release(session, iteration_id, "slow")
@@ -245,8 +246,8 @@ async def test_a_late_task_stores_no_responses(world: Any, iteration_id: UUID) -
         slow = (await rollouts.lease(session, iteration_id, "slow", 6, -1))[0]
         assert await lost_leases.take_back_expired(session) == 6
         await rollouts.lease(session, iteration_id, "other", 6, 60)
-    async with world.store.transaction() as session:
-        await rollouts.add_responses(session, iteration_id, slow, [(0, sample)], {})
+    async with writing(world, iteration_id) as writer:
+        assert await writer.samples(slow, [(0, sample)]) is None
     assert await world.rows("SELECT * FROM responses") == []
 
 

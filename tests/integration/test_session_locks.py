@@ -116,6 +116,17 @@ async def test_right_after_the_start_of_postgres_no_lease_is_an_orphan(
     assert await owners(world) == ["holder"] * 3
 
 
+async def test_once_lost_comes_first_and_twice_lost_last(world: Any, iteration_id: UUID) -> None:
+    """Its answers are still kept by the engine; but it may be what ends its workers."""
+    await world.rows(
+        "UPDATE iteration_prompts SET num_lost_leases = CASE prompt_id WHEN 1 THEN 2 WHEN 3 THEN 1"
+        " ELSE 0 END RETURNING 1"
+    )
+    for owner in ("first", "second", "third"):
+        await lease(world, iteration_id, owner, 1)
+    assert await owners(world) == ["third", "second", "first"]
+
+
 async def test_two_of_one_name_cannot_work(world: Any) -> None:
     async with world.store.working("one"):
         with pytest.raises(UpstreamUnavailable, match="still holds the lock of one"):

@@ -38,8 +38,9 @@ class CredulousEngine:
 
     async def resume_generation(self) -> None: ...
 
-    async def collective_rpc(self, method: str, *, kwargs: Any = None) -> None:
+    async def collective_rpc(self, method: str, *, kwargs: Any = None) -> list[Any]:
         self.num_loaded += method == "reload_weights"
+        return []
 
     async def update_weight_version(self, version: str) -> None:
         self.version = version

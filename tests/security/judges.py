@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import log
 from typing import Any
 
 from aiohttp import web
 
 from rewardloop.records import JudgementMode
 
-_FREE, _CONSTRAINED = JudgementMode.FREE, JudgementMode.CONSTRAINED
+_FREE, _CONSTRAINED, _EXPECTED = JudgementMode
 _LAST_LINE = re.compile(r"(?P<label>(?P<name>Score|Better)(?: [0-9a-f]{4})?): <(?:total|which)>\Z")
 _JUDGED = re.compile(
     r"^<(response|answer|first_response|second_response)>\n(.*)\n</\1>$", re.DOTALL | re.MULTILINE
@@ -149,7 +150,11 @@ JUDGES = (
     Judge("goes on after its verdict", _goes_on, 4),
     Judge("names the nonce before it quotes", _names_the_nonce_before, 3),
     Judge("says why on the verdict's line", _says_why_on_the_line, 3),
+    Judge("would quote, asked for its verdict at once", _quotes_first, 2, (_EXPECTED,)),
 )
+_OWN, _QUOTED = 0.75, 0.2
+"""How probable a judge's verdict is where its answer is begun up to it, and a quotation's first
+word, which is there whatever the response begins with."""
 
 
 @dataclass
@@ -162,8 +167,10 @@ class Engine:
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        (message,) = body["messages"]
+        message, *begun = body["messages"]
         self.prompt = message["content"]
+        if begun:
+            return _next_token(Asked(self.prompt, self.judge.score), begun[0])
         self.last_text = text = self.judge.write(Asked(self.prompt, self.judge.score))
         if self.judge.write is _keeps_to_the_pattern:
             assert re.fullmatch(body["structured_outputs"]["regex"], text), text
@@ -173,6 +180,23 @@ class Engine:
 async def _whole(text: str) -> web.StreamResponse:
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return web.json_response({"model": "scripted", "choices": [choice]})
+
+
+def _next_token(asked: Asked, begun: dict[str, str]) -> web.StreamResponse:
+    """The answer is begun by the judge service: nothing of a response is in it."""
+    assert begun in [
+        {"role": "assistant", "content": f"{asked.label}:{blank}"} for blank in ("", " ")
+    ]
+    verdict = asked.verdict.removeprefix(f"{asked.label}: ")
+    told = [(verdict, _OWN), (' "', _QUOTED)]
+    top = [{"token": token, "logprob": log(p)} for token, p in told]
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": verdict},
+        "logprobs": {"content": [{**top[0], "top_logprobs": top}]},
+        "finish_reason": "length",
+    }
     return web.json_response({"model": "scripted", "choices": [choice]})
 
 

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from rewardloop import kept_answers
+from rewardloop.clients.latency import NUM_NEEDED
 from rewardloop.errors import Conflict, InvalidInput, UpstreamUnavailable
-from rewardloop.kept_answers import KeptAnswers
+from rewardloop.kept_answers import MAX_MAKINGS, KeptAnswers
 
 
 class Maker:
@@ -99,6 +100,87 @@ async def test_an_overdue_answer_is_made_anew_and_the_first_to_be_ready_counts(
     assert await asyncio.gather(first, second) == [f"a{first_ready}"] * 2
     assert await kept.get("k", b"q", make, anew=True) == f"a{first_ready}"  # it is there
     assert (make.num_begun, make.num_cancelled) == (2, 1)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(kept_answers, "time", clock)
+    monkeypatch.setattr(kept_answers, "LOOK_SECONDS", 0.001)
+    return clock
+
+
+async def after_calls_of_five_seconds(
+    clock: Clock, kept: KeptAnswers[str], make: Maker, kind: str = ""
+) -> None:
+    for number in range(1, NUM_NEEDED + 1):
+        earlier = asyncio.create_task(kept.get(f"k{number}", b"q", make, kind=kind))
+        await make.begun(number)
+        clock.now += 5.0
+        make.may[number].set()
+        await earlier
+
+
+async def hanging(kept: KeptAnswers[str], make: Maker, num_begun: int) -> asyncio.Task[str]:
+    asked = asyncio.create_task(kept.get("k", b"q", make))
+    await make.begun(num_begun)
+    return asked
+
+
+@pytest.mark.parametrize(("waited", "num_begun"), [(14.9, 1), (15.1, 2)])
+async def test_what_is_overdue_is_made_anew_unasked(
+    clock: Clock, waited: float, num_begun: int
+) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    await after_calls_of_five_seconds(clock, kept, make)  # so the deadline is at 15
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
+    clock.now += waited
+    await asyncio.sleep(0.05)
+    assert make.num_begun == NUM_NEEDED + num_begun  # and not once for every look
+    make.may[NUM_NEEDED + num_begun].set()
+    assert await asked == f"a{NUM_NEEDED + num_begun}"
+
+
+async def test_there_is_an_end_to_making_it_anew(clock: Clock) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    await after_calls_of_five_seconds(clock, kept, make)
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
+    for _ in range(6):
+        clock.now += 20.0
+        await asyncio.sleep(0.01)
+    assert make.num_begun == NUM_NEEDED + MAX_MAKINGS
+    make.may[NUM_NEEDED + 1].set()
+    assert await asked == f"a{NUM_NEEDED + 1}"
+
+
+async def test_what_nobody_waits_for_is_not_made_anew(clock: Clock) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    await after_calls_of_five_seconds(clock, kept, make)
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    clock.now += 100.0
+    await asyncio.sleep(0.05)
+    assert make.num_begun == NUM_NEEDED + 1
+
+
+async def test_what_takes_long_by_its_kind_is_not_overdue(clock: Clock) -> None:
+    kept, make = keeper(), Maker(ready=False)
+    await after_calls_of_five_seconds(clock, kept, make, kind="short")
+    asked = await hanging(kept, make, NUM_NEEDED + 1)
+    clock.now += 200.0
+    await asyncio.sleep(0.05)
+    assert make.num_begun == NUM_NEEDED + 1
+    make.may[NUM_NEEDED + 1].set()
+    await asked
 
 
 async def test_a_failure_is_everybodys_and_not_kept() -> None:

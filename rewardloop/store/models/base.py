@@ -20,6 +20,10 @@ class Base(DeclarativeBase):
     }
 
 
+MaybeJson = JSONB(none_as_null=True)
+"""For a column of JSON that may be null: SQL's null, and not JSON's."""
+
+
 def one_of(column: str, *values: str) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")

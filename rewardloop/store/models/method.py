@@ -14,8 +14,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from rewardloop.records import EvaluationState, Preference, StopWish
-from rewardloop.store.models.base import Base, Json, one_of
+from rewardloop.records import EvaluationState, JudgementMode, Preference, StopWish
+from rewardloop.store.models.base import Base, Json, MaybeJson, one_of
 
 
 class RankedResponse(Base):
@@ -76,7 +76,7 @@ class Assessment(Base):
     __table_args__ = (
         UniqueConstraint("iteration_id", "version_id", "purpose", "mode"),
         one_of("purpose", "eft", "health"),
-        one_of("mode", "free", "constrained"),
+        one_of("mode", *JudgementMode),
     )
 
 
@@ -95,6 +95,7 @@ class RankedJudgement(Base):
     judge_version: Mapped[str]
     nonce: Mapped[str | None]
     unscored_before: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
+    distribution: Mapped[Json | None] = mapped_column(MaybeJson)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     __table_args__ = (
         UniqueConstraint("assessment_id", "ranked_response_id", "judge_index"),
@@ -193,8 +194,13 @@ class Comparison(Base):
     """None of comparisons that were stored before it was."""
     judge_version: Mapped[str]
     nonce: Mapped[str | None]
+    distribution: Mapped[Json | None] = mapped_column(MaybeJson)
+    """By expectation: the probability of each preference."""
+    probability: Mapped[float | None]
+    """By expectation: that the answer shown first is the better one."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     __table_args__ = (
+        CheckConstraint("probability BETWEEN 0 AND 1", name="probability_is_one"),
         one_of("preference", *Preference),
         CheckConstraint("(preference IS NULL) <> (reason IS NULL)", name="preference_or_reason"),
     )

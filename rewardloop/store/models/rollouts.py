@@ -17,7 +17,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from rewardloop.records import JobState, PromptState, Stage, StopWish
-from rewardloop.store.models.base import Base, Json, one_of
+from rewardloop.store.models.base import Base, Json, MaybeJson, one_of
 
 
 class Prompt(Base):
@@ -126,6 +126,8 @@ class Judgement(Base):
     """What the score had to name; None where the rubric asks for none."""
     unscored_before: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default="{}")
     """Why what was written before, for this judgement, carries no score."""
+    distribution: Mapped[Json | None] = mapped_column(MaybeJson)
+    """By expectation: the probability of each number of points, "0" to "5"."""
     prompt_tokens: Mapped[int]
     completion_tokens: Mapped[int]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -317,9 +317,10 @@ async def test_watch_without_a_run_says_how_to_start_one(stack: Home, serve: Ser
 
 def test_the_demos_summary_is_taken_from_the_views() -> None:
     counts = {**VIEW["counts"], "prompts": 2, "responses": 8, "pairs": 1}
-    summary = demo.summary("r1", [{**VIEW, "counts": counts, "new_version": "m1"}])
-    assert summary == {
+    view = {**VIEW, "counts": counts, "new_version": "m1"}
+    assert demo.summary("r1", [view], "expected") == {
         "run_id": "r1",
+        "judging_mode": "expected",
         "iterations": [
             {
                 "index": 0,

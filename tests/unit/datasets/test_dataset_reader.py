@@ -245,7 +245,7 @@ def test_a_named_format_with_another_formats_answer(tmp_path: Path) -> None:
     [
         ("a.jsonl", b""),
         ("a.jsonl", b"\n \r\n\n"),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
         ("a.json", b""),
         ("a.json", b"[]"),
     ],
@@ -263,7 +263,7 @@ def test_an_empty_file(tmp_path: Path, name: str, content: bytes) -> None:
         '{"prompt": "Grüße"}'.encode("latin-1"),
         '{"prompt": "A"}'.encode("utf-16"),
         b"PAR1\x00\x01\x02",
-        gzip.compress(b'{"prompt": "A"}'),
+        gzip.compress(b'{"prompt": "A"}', mtime=0),
     ],
 )
 def test_what_is_not_utf8_names_its_line(tmp_path: Path, content: bytes) -> None:
@@ -273,7 +273,9 @@ def test_what_is_not_utf8_names_its_line(tmp_path: Path, content: bytes) -> None
         read_prompts(path)
 
 
-@pytest.mark.parametrize("content", [b'{"prompt": "A"}', gzip.compress(b'{"prompt": "A"}')[:-9]])
+@pytest.mark.parametrize(
+    "content", [b'{"prompt": "A"}', gzip.compress(b'{"prompt": "A"}', mtime=0)[:-9]]
+)
 def test_a_gzip_file_that_is_none_or_is_cut(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(content)

@@ -39,6 +39,10 @@ class FakeEngine:
     sampled: str | None = None
     """What the beginnings of tensors always are."""
     unloadable: set[str] = field(default_factory=set)
+    second_sampler: dict[str, Any] = field(
+        default_factory=lambda: {"sampler": "head", "reason": None}
+    )
+    """What the second of its two workers says of its top-p filter."""
     announced: str | None = None
     paused: bool = False
     events: list[str] = field(default_factory=list)
@@ -59,6 +63,8 @@ class FakeEngine:
         self.events.append("resume")
 
     async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> Any:
+        if method == "sort_heads_only":
+            return [{"sampler": "head", "reason": None}, self.second_sampler]
         if method == "sample_weights":
             return [{"layer.0": self.sampled or f"beginning of {self.loaded}"}]
         assert self.paused

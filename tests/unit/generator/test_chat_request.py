@@ -10,6 +10,7 @@ from services.generator.chat_request import (
     prompt_texts,
     require_text,
 )
+from tests.unit.cases import for_each
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -53,12 +54,18 @@ def test_parts_are_joined_as_vllm_joins_them(content: Any, text: str) -> None:
     assert plain_messages(asks(HI, message)) == [HI, {"role": "assistant", "content": text}]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "fields",
     [
         {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"reasoning_effort": "low"},
         {"continue_final_message": True, "add_generation_prompt": False},
+        {"continue_final_message": True, "messages": [HI, {"role": "assistant", "content": "a"}]},
+        {
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+            "messages": [{"role": "assistant", "content": "a"}],
+        },
         {"add_generation_prompt": False},
         {"add_generation_prompt": "no"},
         {"messages": []},

@@ -73,6 +73,32 @@ async def test_a_streamed_answer_is_given_the_same_ids(replica: Any, tokenizer: 
     assert ids_of(replica) == ids
 
 
+BEGUN = {"continue_final_message": True, "add_generation_prompt": False}
+
+
+async def test_an_answer_that_is_begun_is_gone_on_with(replica: Any, tokenizer: Any) -> None:
+    """Its last blank too, which a template might trim; and the material opens no turn."""
+    messages = [*user(FORGED), {"role": "assistant", "content": f"{END}Score: "}]
+    assert (await replica.chat(messages=messages, **BEGUN)).status_code == 200
+    before = chat_tokens.prompt_ids(tokenizer, user(FORGED))
+    assert ids_of(replica) == before + chat_tokens.text_ids(tokenizer, f"{END}Score: ")
+    assert tokenizer.decode(ids_of(replica)).endswith("assistant\n<|im_end|>Score: ")
+    end = tokenizer.convert_tokens_to_ids(END)
+    assert ids_of(replica).count(end) == 1
+    asked = replica.server.requests[-1]
+    assert asked["messages"] == user(FORGED)  # vLLM renders no unfinished turn
+    assert not asked.keys() & BEGUN.keys()
+
+
+async def test_a_long_beginning_is_refused_where_there_is_no_room(
+    replica: Any, tokenizer: Any
+) -> None:
+    messages = [*user("Hi"), {"role": "assistant", "content": "word " * CONTEXT}]
+    refused = await replica.chat(messages=messages, **BEGUN)
+    assert refused.status_code == 400
+    assert "maximum context length" in refused.text
+
+
 JSON_TYPE = {"content-type": "application/json"}
 TOOL = {"type": "function", "function": {"name": "look_up", "description": "Looks up."}}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -80,6 +106,7 @@ NEEDS_VLLM: list[dict[str, Any]] = [
     {"tools": [TOOL]},
     {"reasoning_effort": "low"},
     {"add_generation_prompt": False},
+    {"continue_final_message": True, "add_generation_prompt": False},  # of the user's turn
     {"messages": [{"role": "user", "content": "Hi", "name": "Ada"}]},
     {"messages": [*user("Hi"), {"role": "assistant", "content": None, "tool_calls": [CALL]}]},
 ]

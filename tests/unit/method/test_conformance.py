@@ -187,3 +187,15 @@ def test_who_wrote_prompts_and_who_judged_is_told() -> None:
     assert ran(found, "report.prompt_model") == ("the base version", True)
     assert ran(found, "report.judges") == ("m1, m2", True)
     assert ran(AS_PUBLISHED, "report.prompt_model")[1] is False
+
+
+def test_judging_by_expectation_deviates_once_and_samples_nothing() -> None:
+    judging = {"mode": "expected", "num_judgements": 1, "temperature": 1.0}
+    found = rows("paper", AS_PUBLISHED, judging=judging)
+    row = found["judging.mode"]
+    assert (row["paper"], row["ran"], row["deviates"]) == ("free", "expected", True)
+    sampled = ("num_judgements", "temperature", "top_p", "max_reasks")
+    assert {found[f"judging.{key}"]["verdict"] for key in sampled} == {"does not apply"}
+    assert [key for key, row in found.items() if row["deviates"]] == ["judging.mode"]
+    by_three = rows("paper", AS_PUBLISHED, judging={"num_judgements": 1})
+    assert by_three["judging.num_judgements"]["deviates"]

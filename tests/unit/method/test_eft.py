@@ -116,6 +116,7 @@ def test_a_report_by_hand() -> None:
                 "conflicting": 0,
                 "truncated": 0,
                 "refused": 0,
+                "improbable": 0,
             },
             num_without_order=1,
             num_unjudged=2,

@@ -13,10 +13,15 @@ from rewardloop.method.head_to_head import (
     Outcome,
     head_to_head,
     outcome,
+    outcome_of,
     with_intervals,
+)
+from rewardloop.method.head_to_head import (
+    compared as from_orders,
 )
 from rewardloop.method.intervals import wilson
 from rewardloop.records import Preference
+from tests.unit.cases import for_each
 
 FIRST, SECOND, TIE = Preference
 WIN, LOSS, DRAW = (FIRST, SECOND), (SECOND, FIRST), (TIE, TIE)
@@ -36,8 +41,8 @@ def swapped(row: ComparedPrompt) -> ComparedPrompt:
     return ComparedPrompt(row.b_first, row.a_first, row.length_b, row.length_a)
 
 
-@pytest.mark.parametrize(
-    ("a_first", "b_first", "expected"),
+@for_each(
+    "a_first, b_first, expected",
     [
         (FIRST, SECOND, Outcome.WIN),
         (SECOND, FIRST, Outcome.LOSS),
@@ -218,3 +223,44 @@ def test_older_results_are_counted_with_their_ties() -> None:
     assert found is not None
     low, high = wilson(12, 30)
     assert (found["win_low"], found["win_high"]) == (pytest.approx(low), pytest.approx(high))
+
+
+@pytest.mark.parametrize(
+    ("of_first", "of_second", "mean", "expected"),
+    [
+        (0.9, 0.2, 0.85, Outcome.WIN),
+        (0.7, 0.6, 0.55, Outcome.WIN),  # likes the first place, and A more
+        (0.6, 0.7, 0.45, Outcome.LOSS),
+        (0.7, 0.7, 0.5, Outcome.TIE),  # the place is all it sees
+        (0.1, 0.8, 0.15, Outcome.LOSS),
+    ],
+)
+def test_by_expectation_the_mean_of_both_orders_decides(
+    of_first: float, of_second: float, mean: float, expected: Outcome
+) -> None:
+    """The probability of whatever is shown first: A, then B."""
+    sides = [FIRST if p > 0.5 else SECOND for p in (of_first, of_second)]
+    row = from_orders((sides[0], of_first), (sides[1], of_second), length_a=1, length_b=2)
+    assert row.probability_a == mean
+    assert outcome_of(row) is expected
+    other = from_orders((sides[1], of_second), (sides[0], of_first), length_a=2, length_b=1)
+    assert other.probability_a == round(1 - mean, 9)
+
+
+def test_a_mean_needs_both_orders_by_expectation() -> None:
+    row = from_orders((FIRST, 0.9), (None, None), length_a=1, length_b=1)
+    assert (row.probability_a, outcome_of(row)) == (None, Outcome.UNDECIDED)
+    written = from_orders((FIRST, None), (SECOND, None), length_a=1, length_b=1)
+    assert (written.probability_a, outcome_of(written)) == (None, Outcome.WIN)
+
+
+def test_the_mean_probability_is_over_the_decided_prompts() -> None:
+    rows = [
+        from_orders((FIRST, 0.9), (SECOND, 0.1), length_a=1, length_b=1),
+        from_orders((SECOND, 0.2), (FIRST, 0.6), length_a=1, length_b=1),
+        from_orders((None, None), (SECOND, 0.1), length_a=1, length_b=1),
+    ]
+    found = head_to_head(rows)
+    assert (found.num_wins, found.num_losses, found.num_undecided) == (1, 1, 1)
+    assert found.mean_probability == pytest.approx(0.6)  # (0.9 + 0.3) / 2
+    assert head_to_head(compared(WIN)).mean_probability is None

@@ -81,12 +81,29 @@ def test_entropy_is_in_bits_over_whole_points(
         ((3.0, None, 3.0), 1.0),
         ((3.0, None), None),
         ((None, None), None),
+        ((3.001, 3.004, 3.009), 1.0),  # by expectation nothing is quite the same
+        ((3.0, 3.011), 0.0),
+        ((64 / 32, 129 / 64), 0.0),  # the closest that 32 judgements in half points can be
     ],
 )
 def test_a_tie_needs_two_scored_responses(
     means: tuple[float | None, ...], tie_rate: float | None
 ) -> None:
     assert score_health([[response(mean) for mean in means]]).tie_rate == tie_rate
+
+
+@pytest.mark.parametrize(
+    ("scores", "share"),
+    [
+        ((5.0, 4.0), 0.5),
+        ((4.51, 4.9, 4.5, 4.0), 0.5),  # by expectation hardly any score is 5
+        ((4.49, 0.5), 0.0),
+    ],
+)
+def test_the_highest_scores_are_those_that_round_to_it(
+    scores: tuple[float, ...], share: float
+) -> None:
+    assert score_health([[response(score) for score in scores]]).top_score_share == share
 
 
 def test_length_counts_where_it_and_the_score_vary() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import uvloop
 from celery import Celery
 from pydantic import SecretStr
 
@@ -30,8 +31,9 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Celery]:
         admin_key=SecretStr("admin-key-of-the-tests"),
         checkpoint_root=tmp_path,
     )
-    with asyncio.Runner() as runner:  # a worker keeps its own until the process ends
-        monkeypatch.setattr(asyncio, "Runner", lambda: runner)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        # A worker keeps its own until the process ends.
+        monkeypatch.setattr(asyncio, "Runner", lambda loop_factory: runner)
         bound = tasks.bind(settings)
         yield bound
         bound.close()

@@ -96,10 +96,10 @@ def test_a_file_that_is_not_compressed_as_its_name_says(tmp_path: Path, ending: 
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.jsonl", gzip.compress(LINES), r"compressed with gzip.*\.gz.*data\.jsonl\.gz"),
+        ("a.jsonl", gzip.compress(LINES, mtime=0), r"compressed with gzip.*\.gz.*data\.jsonl\.gz"),
         ("a.json", zstd(ARRAY), r"compressed with zstd"),
         ("a.csv.gz", lzma.compress(b"x"), r"compressed with xz"),
-        ("a.parquet", gzip.compress(b"x"), r"compressed with gzip"),
+        ("a.parquet", gzip.compress(b"x", mtime=0), r"compressed with gzip"),
         ("a.jsonl", b"PAR1\x00\x01", r"is Parquet data\. Rename it so that it ends in \.parquet"),
         ("a.parquet", b"ARROW1\0\0", r"is Arrow data\. Rename it"),
         ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid", r"git lfs pull"),
