@@ -32,7 +32,7 @@ from typing import Any
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"
 BATCH = 16
-SIDES = ("trl", "ours", "known")
+SIDES = ("ours", "known", "trl")
 OTHER_ROUNDING = "trl, 4 at a time"
 
 
