@@ -136,11 +136,13 @@ def test_prompts_are_shared_where_that_is_less_work(
     assert found is expected
 
 
-def test_models_whose_layers_differ_take_no_shared_rows(tiny: Path) -> None:
+def test_models_whose_layers_differ_take_no_shared_rows() -> None:
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     mistral = {**small, "vocab_size": 50, "num_key_value_heads": 1, "intermediate_size": 64}
-    reason = answers_forward.why_not_shared
-    assert reason(LlamaForCausalLM.from_pretrained(tiny)) is None
+
+    def reason(model: Any) -> str | None:
+        return answers_forward.why_not_shared(model, batch_of([([1, 2], [3, 4], [5])]))
+
     assert reason(MistralForCausalLM(MistralConfig(**mistral, sliding_window=None))) is None
     windowed = reason(MistralForCausalLM(MistralConfig(**mistral, sliding_window=8)))
     assert windowed == "it has layers of sliding_attention"
@@ -148,6 +150,17 @@ def test_models_whose_layers_differ_take_no_shared_rows(tiny: Path) -> None:
     assert reason(gemma) == "it has layers of sliding_attention"
     bloom = BloomConfig(vocab_size=50, hidden_size=32, n_layer=1, n_head=2)
     assert "positions" in (reason(BloomForCausalLM(bloom)) or "")
+
+
+def test_a_model_that_answers_otherwise_in_shared_rows_takes_none(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one would that did not heed the mask."""
+    pair = batch_of([([1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11])])
+    model, _ = both(LlamaForCausalLM.from_pretrained(tiny), shares_prompts=True)
+    assert answers_forward.why_not_shared(model, pair) is None
+    monkeypatch.setattr(layout, "_sees", lambda segments_BT: None)
+    assert "would differ" in (answers_forward.why_not_shared(model, pair) or "")
 
 
 def test_log_probs_of_logits_and_their_gradient() -> None:
