@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats security clean
+.PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats gpu-check security clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
@@ -55,6 +55,9 @@ bench-filter: setup  ## The cost of filtering 100,000 new prompts
 
 formats: setup  ## Is each published dataset format read as its authors meant it?
 	$(RUN)/python -m benchmarks.formats
+
+gpu-check: setup  ## Speed and memory of the presets' trainings on this machine's GPU (8 minutes at most)
+	$(RUN)/python -m benchmarks.gpu_check $(GPU_CHECK_OPTIONS)
 
 security: setup  ## Attacks: forged scores, floods, keys, checkpoints, and 500 fuzzed requests an operation
 	$(RUN)/python -m tests.security $(SECURITY_OPTIONS)

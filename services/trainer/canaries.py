@@ -5,7 +5,8 @@ log-probability (nats) of each continuation token. The engine is asked for the
 same tokens after a swap. They are computed from the files as published, in the
 engine's dtype: float32 and bf16 forwards differ by more than a small update. How much they
 differ is written beside the canaries: it is the size of what rounding alone does to this
-checkpoint, and grows as training sharpens it.
+checkpoint, and grows as training sharpens it. Where there is a GPU, it computes them, as it
+does in the engine.
 """
 
 import json
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardloop import checkpoints
 from rewardloop.chat_tokens import prompt_ids
+from services.trainer import placement
 from services.trainer.greedy import continuations
 
 PROMPTS = (
@@ -34,7 +36,7 @@ NUM_TOKENS = 24
 
 def write_canaries(folder: Path) -> None:
     """Compute the canaries of the checkpoint in `folder` and write them beside it."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    model = _load(folder, torch.bfloat16)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in PROMPTS]
     found = continuations(model, tokenizer, prompts, NUM_TOKENS)
@@ -46,6 +48,7 @@ def write_canaries(folder: Path) -> None:
         }
         for prompt, continuation in zip(prompts, found, strict=True)
     ]
+    del model  # a GPU may have no room for it beside the other
     document = {
         "dtype": "bfloat16",
         "rounding_nats": _rounding_nats(folder, canaries),
@@ -54,9 +57,17 @@ def write_canaries(folder: Path) -> None:
     (folder / checkpoints.CANARIES).write_text(json.dumps(document))
 
 
+def _load(folder: Path, dtype: torch.dtype) -> Any:
+    placement.take_any_length()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, device_map=placement.device_map()
+    )
+    return model.eval()
+
+
 def _rounding_nats(folder: Path, canaries: list[dict[str, Any]]) -> float:
     """Mean |bf16 - float32| of the canaries' log-probabilities."""
-    exact = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    exact = _load(folder, torch.float32)
     differences: list[float] = [
         abs(precise - rounded)
         for canary in canaries
@@ -79,7 +90,8 @@ def continuation_logprobs(
     The softmax is taken in float32 over logits in the model's dtype.
     """
     with torch.inference_mode():
-        logits_TV = model(torch.tensor([prompt_ids + continuation_ids])).logits[0]
+        tokens_BT = torch.tensor([prompt_ids + continuation_ids], device=model.device)
+        logits_TV = model(tokens_BT).logits[0]
     logps_TV = torch.log_softmax(logits_TV.float(), dim=-1)
     first = len(prompt_ids) - 1
     rows = range(first, first + len(continuation_ids))

@@ -37,6 +37,7 @@ from services.trainer.kept_logps import KeptLogps
 from services.trainer.parts import Batch, InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
+from services.trainer.unhashed import unhashed
 from services.trainer.whole_model import save
 
 PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
@@ -124,9 +125,12 @@ def train(task: dict[str, Any], channel: TextIO) -> None:
     """
     trainer = build(task, channel)
     if resumable.run(trainer, channel):
-        save(trainer.model, trainer.processing_class, Path(task["output"]))
+        model, tokenizer = trainer.model, trainer.processing_class
+        del trainer  # and its optimizer with it: writing the model needs the GPU's memory
+        save(model, tokenizer, Path(task["output"]))
 
 
+@unhashed()
 def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     """TRL's trainer for the task, its pairs tokenised and the reference computed.
 
@@ -138,7 +142,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     states = resumable.states_of(task, channel)
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
-    model = optimisation.load_model(task["base"], config["dropout"])
+    model = optimisation.load_model(task["base"], config["dropout"], config["weights"])
     pairs, ledger = optimisation.made_rows(
         Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], channel
     )

@@ -1,8 +1,9 @@
 """What supervised fine-tuning and DPO have in common: the model, TRL's arguments, the reports.
 
 What TRL would do unasked, and we undo or say:
-- weights held in bf16 lose updates at a learning rate of 1e-6: they stay float32, with
-  bf16 autocast in the forward pass;
+- trained weights held in bf16 lose updates at a learning rate of 1e-6: they stay float32, with
+  bf16 autocast in the forward pass. Weights that are not trained, the base of adapters, are
+  held in bf16, as the engine holds them: half the memory, and no update to lose;
 - its schedule decays to zero: ours ends at `learning_rate_floor`;
 - `max_length` 1024: taken from the config;
 - gradients are clipped at a norm of 1.0: taken from the config;
@@ -23,7 +24,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
-from services.trainer import memory, rows, template
+from services.trainer import memory, placement, rows, template
 from services.trainer.child import report
 from services.trainer.saved_state import States
 
@@ -62,8 +63,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         report(self._channel, step=state.global_step, metrics=metrics)
 
 
-def load_model(path: str, dropout: float) -> Any:
-    """The model in float32; Llama-like models have dropout on attention only.
+def load_model(path: str, dropout: float, weights: dict[str, Any] | None = None) -> Any:
+    """The model in float32, or in bf16 where `weights` asks for adapters, on its device.
+
+    Llama-like models have dropout on attention only.
 
     Raises:
         ValueError: the model has none there, and a rate above 0 is asked for.
@@ -76,13 +79,21 @@ def load_model(path: str, dropout: float) -> Any:
             f"a {config.model_type} model has no attention_dropout; set this training's dropout "
             "to 0"
         )
-    model = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+    placement.take_any_length()
+    is_base = weights is not None and weights["kind"] == "lora"
+    model = AutoModelForCausalLM.from_pretrained(
+        path,
+        config=config,
+        dtype=torch.bfloat16 if is_base else torch.float32,
+        device_map=placement.device_map(),
+    )
     model.config.use_cache = False
     return model
 
 
 def lora(weights: dict[str, Any]) -> LoraConfig | None:
-    """Adapters on every linear layer but the output's; None trains all weights."""
+    """Adapters on every linear layer but the output's, which PEFT makes in float32; None trains
+    all weights."""
     if weights["kind"] == "full":
         return None
     return LoraConfig(

@@ -55,7 +55,9 @@ def train(task: dict[str, Any], channel: TextIO) -> None:
     """
     trainer = build(task, channel)
     if resumable.run(trainer, channel):
-        save(trainer.model, trainer.processing_class, Path(task["output"]))
+        model, tokenizer = trainer.model, trainer.processing_class
+        del trainer  # and its optimizer with it: writing the model needs the GPU's memory
+        save(model, tokenizer, Path(task["output"]))
 
 
 def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
@@ -69,7 +71,7 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
     states = resumable.states_of(task, channel)
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
-    model = optimisation.load_model(task["base"], config["dropout"])
+    model = optimisation.load_model(task["base"], config["dropout"], config["weights"])
     examples, ledger = optimisation.made_rows(
         Maker.examples, task["examples"], model, tokenizer, config["max_length"], channel
     )

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = """
 bootstrap:
   ift: {num_epochs: 1, max_length: 192}
-  eft: {judging: {num_judgements: 4}, max_examples: 12}
+  eft: {judging: {num_judgements: 6}, max_examples: 12}
   ift_and_eft: {num_epochs: 1, max_length: 448}
 prompts: {num_per_iteration: 4, self_instruct: {max_attempts_per_prompt: 40}}
 judging: {mode: constrained, max_tokens: 48}
@@ -31,6 +31,14 @@ health: {max_tie_rate: null, max_top_score_share: null, also_assess: []}
 evaluation: {num_prompts: 2, max_tokens: 32}
 """
 NUM_RANKED = 8
+
+
+def best_and_worst(ranked: str) -> str:
+    """A ranked prompt with two answers only: six judgements of each order them as the humans
+    did in nearly every prompt, whatever numbers an untrained judge happens to write."""
+    tree = json.loads(ranked)
+    by_rank = sorted(tree["responses"], key=lambda response: response["rank"])
+    return json.dumps(tree | {"responses": [by_rank[0], by_rank[-1]]})
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     folder = tmp_path_factory.mktemp("chain")
     (folder / "small.yaml").write_text(SMALL)
     seeds = (ROOT / "rewardloop" / "seeds" / "ranked.jsonl").read_text().splitlines()
-    (folder / "ranked.jsonl").write_text("\n".join(seeds[:NUM_RANKED]))
+    ranked = [best_and_worst(seed) for seed in seeds[:NUM_RANKED]]
+    (folder / "ranked.jsonl").write_text("\n".join(ranked))
     options = ["--trees", f"{folder}/ranked.jsonl", "--config", f"{folder}/small.yaml"]
     options += ["--iterations", "1"]
     with started(folder / "home", *options) as process:
