@@ -2,11 +2,17 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from rewardloop.config.bounds import LONG, MANY, AtMost
 from rewardloop.config.frozen import Frozen
 from rewardloop.records import JudgementMode
+
+MicroBatchSize = Annotated[
+    Annotated[int, AtMost(65_536), Field(ge=1), Tag("number")]
+    | Annotated[Literal["auto"], Tag("auto")],
+    Discriminator(lambda value: "auto" if isinstance(value, str) else "number"),
+]
 
 
 class FullWeights(Frozen):
@@ -30,8 +36,9 @@ class Optimisation(Frozen):
     """Where the decay ends."""
     batch_size: Annotated[int, AtMost(65_536)] = Field(default=16, ge=1)
     """Examples, or pairs, per optimizer step."""
-    micro_batch_size: Annotated[int, AtMost(65_536)] = Field(default=4, ge=1)
-    """Examples, or pairs, per forward pass; must divide `batch_size`."""
+    micro_batch_size: MicroBatchSize = "auto"
+    """Examples, or pairs, per forward pass, which changes rounding alone; a number must divide
+    `batch_size`. `auto` takes as many tokens as the trainer's memory holds."""
     num_epochs: Annotated[float, AtMost(1000)] = Field(default=1.0, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     max_gradient_norm: Annotated[float, AtMost(1e6)] | None = Field(default=1.0, gt=0)
@@ -45,7 +52,7 @@ class Optimisation(Frozen):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size != "auto" and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of "
                 f"micro_batch_size {self.micro_batch_size}: change one of the two"

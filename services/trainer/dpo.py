@@ -1,15 +1,20 @@
 """DPO with TRL, in a child process. Yuan et al., section 3.1.2, for the values.
 
-The task names `base`, `output`, `config`, `seed` and `pairs`, and may name `label_smoothing`
-and `early_stopping`. A pair is TRL's conversational preference format, with `chosen_is_cut`
-and `rejected_is_cut` where `sampling.max_tokens` cut a side. The reference is `base`, its
-log-probabilities computed once before training: that spares a forward pass per step and a
-copy of the weights.
+The task names `base`, `output`, `config`, `seed` and `pairs`, and may name `label_smoothing`,
+`early_stopping`, and `reference`: the `folder` where log-probabilities of the reference are kept
+and what says which weights it has (`base`). A pair is TRL's conversational preference format,
+with `chosen_is_cut` and `rejected_is_cut` where `sampling.max_tokens` cut a side. The reference
+is `base`, its log-probabilities computed once before training: that spares a forward pass per
+step and a copy of the weights.
 
 TRL's `disable_dropout=True` would cancel the dropout of models that hold it in modules
 (Llama's is a number of its attention, which TRL does not touch): it is off.
 """
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,41 +23,92 @@ from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer
 
-from services.trainer import early_stopping, optimisation, resumable
+from services.trainer import (
+    answers_forward,
+    early_stopping,
+    memory,
+    optimisation,
+    reference,
+    resumable,
+)
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.grouping import Limit
+from services.trainer.kept_logps import KeptLogps
+from services.trainer.parts import Batch, InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
-from services.trainer.saved_state import States
 from services.trainer.unhashed import unhashed
 from services.trainer.whole_model import save
 
 PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
 
 
-class PairTrainer(Resumable, DPOTrainer):  # type: ignore[misc]
+class PairTrainer(Resumable, InParts, DPOTrainer):  # type: ignore[misc]
     """Takes pairs as token ids. TRL 1.16's SFT takes rows that are tokenised, its DPO does not,
     so the step that would render and encode them is left out."""
 
-    def __init__(self, *args: Any, states: States | None, **kwargs: Any) -> None:
-        self._states = states
+    num_sides = 2
+
+    def __init__(
+        self,
+        *args: Any,
+        limit: Limit,
+        kept: dict[str, str] | None,
+        told: dict[str, Any],
+        **kwargs: Any,
+    ) -> None:
+        self.limit = limit
+        self._kept = KeptLogps(Path(kept["folder"])) if kept else None
+        self._base = kept["base"] if kept else ""
+        self.told = told
+        """What the reporter tells with the training."""
         super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Read where a training before a restart computed them: that spares a pass over all
-        pairs."""
-        known = resumable.read_reference(self._states) if self._states else None
-        if known is None:
-            # Its data loader draws from the random generators, and training has to begin alike
-            # whether it was run or not.
-            with torch.random.fork_rng():
-                made = super()._precompute_ref_logps(dataset, name, batch_size)
-            known = made.select_columns(["ref_chosen_logps", "ref_rejected_logps"])
-            if self._states:
-                resumable.keep_reference(self._states, known)
-        return concatenate_datasets([dataset, known], axis=1)
+        """TRL calls it where its trainer is ready but for this."""
+        pairs = dataset.to_list()
+        self.model.eval()
+        why_not = answers_forward.why_not_shared(self.model, self._shortest(pairs))
+        if why_not is not None:
+            self.told["prompts_not_shared"] = why_not
+        answers_forward.install(self.model, shares_prompts=why_not is None)
+        columns, self.told["num_reference_logps_known"] = reference.logps_of(
+            self._kept, self._made_by(), pairs, self.limit, self._logps
+        )
+        return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
+
+    def _shortest(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        pair = min(pairs, key=lambda one: sum(map(len, one.values())))
+        batch: dict[str, torch.Tensor] = self._prepare_inputs(self.data_collator([pair]))
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        return {**batch, "labels": labels}
+
+    def _made_by(self) -> bytes:
+        how = [self._base, str(self.model.dtype), self.args.bf16, self.args.device.type]
+        return json.dumps([*how, version("torch"), version("transformers")]).encode()
+
+    def _logps(self, pairs: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+        batch = self._prepare_inputs(self.data_collator(pairs))
+        chosen, rejected = self.compute_ref_log_probs(self.model, batch)
+        return chosen.tolist(), rejected.tolist()
+
+    @contextmanager
+    def _as_part(self, part: Batch, batch: Batch) -> Iterator[None]:
+        """The terms are means over pairs; "sft" is one over tokens of chosen answers."""
+        whole: list[float] = self.loss_weights  # type: ignore[has-type]
+        of_pairs = part.num_rows / batch.num_rows
+        of_tokens = part.num_answer_tokens(0) / batch.num_answer_tokens(0)
+        self.loss_weights = [
+            weight * (of_tokens if kind == "sft" else of_pairs)
+            for kind, weight in zip(self.loss_types, whole, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            self.loss_weights = whole
 
 
 def main() -> None:
@@ -90,15 +146,19 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     pairs, ledger = optimisation.made_rows(
         Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], channel
     )
+    passes = optimisation.passes_of(config, model, states)
+    told: dict[str, Any] = {"forward_passes": passes.told()}
     trainer = PairTrainer(
-        states=states,
+        limit=passes.limit,
+        kept=task.get("reference"),
+        told=told,
         model=model,
-        args=_arguments(task, max(1, len(pairs))),
+        args=_arguments(task, max(1, len(pairs)), passes),
         train_dataset=Dataset.from_list(pairs or [PLACEHOLDER]),
         processing_class=tokenizer,
         peft_config=optimisation.lora(config["weights"]),
         callbacks=[
-            optimisation.Reporter(channel),
+            optimisation.Reporter(channel, told),
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
@@ -106,12 +166,13 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     return trainer if pairs else optimisation.emptied(trainer, ledger.nothing_left())
 
 
-def _arguments(task: dict[str, Any], num_pairs: int) -> DPOConfig:
+def _arguments(task: dict[str, Any], num_pairs: int, passes: memory.Passes) -> DPOConfig:
     config = task["config"]
     return DPOConfig(
         **optimisation.arguments(config, num_pairs, task["seed"], Path(task["output"])),
         **optimisation.schedule("linear", config["learning_rate_floor"]),
         **loss_arguments(config, task.get("label_smoothing", 0.0)),
+        gradient_checkpointing=passes.gradient_checkpointing,
         disable_dropout=False,
         precompute_ref_log_probs=True,
     )
@@ -127,9 +188,9 @@ def loss_arguments(config: dict[str, Any], label_smoothing: float = 0.0) -> dict
         L = -(1 - e) log sigmoid(h) - e log sigmoid(-h)
 
     averaged over the pairs of a step. With likelihood (Iterative RPO, equation 1) the term
-    -weight * log pi(c) / |c| is added. TRL's "sft" takes that mean over all chosen tokens of
-    a forward pass together, the end-of-turn tokens with them, so there long answers count
-    more; with `micro_batch_size` 1 it is the paper's.
+    -weight * log pi(c) / |c| is added. TRL's "sft" takes that mean over the tokens of all chosen
+    answers together, the end-of-turn tokens with them, so long answers count more than in the
+    paper; `PairTrainer` sees to it that it is one mean over the whole optimizer batch.
 
     TRL's `label_smoothing` does not act on "sigmoid". It acts on "robust", which with the
     smoothing q is [(1 - q) L+ - q L-] / (1 - 2q), L+ and L- being the loss of the label as it

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version as package_version
-from pathlib import Path
 from typing import Any, TypeVar
 
 from celery import Celery
@@ -19,7 +18,7 @@ from rewardloop.errors import TrainingDiverged, UpstreamUnavailable
 from rewardloop.queue import relay
 from rewardloop.store import Store, iterations, training, versions
 from rewardloop.store.models import TrainingJob
-from services.trainer import saved_state
+from services.trainer import kept_logps, saved_state
 from services.trainer.child import run_child
 from services.trainer.child_runs import with_restart
 from services.trainer.faults import as_ours
@@ -111,24 +110,33 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
     states = States(saved_state.folder_of(root, plan.version))
     async with stopped_when_asked(store, job, states):
         # There are gigabytes to hash, and a lease to keep.
-        checkpoints.require_committed(await asyncio.to_thread(checkpoints.verify, base), committed)
+        of_base = await asyncio.to_thread(checkpoints.verify, base)
+        checkpoints.require_committed(of_base, committed)
         if final.exists():  # published by an attempt that died before it could commit
             manifest = await asyncio.to_thread(checkpoints.verify, final)
         else:
             checkpoints.require_space(root, int(checkpoints.size_of(base) * SPACE_FACTOR))
-            manifest = await _train_and_publish(store, settings, job, plan, base, states)
+            folder = kept_logps.folder_of(root, plan.parent)
+            known = {"folder": str(folder), "base": checkpoints.digest_of(of_base)}
+            task = {**plan.task, "base": str(base), "reference": known}
+            manifest = await _train_and_publish(store, settings, job, plan, task, states)
     await asyncio.to_thread(states.remove)
     return plan, manifest
 
 
 async def _train_and_publish(
-    store: Store, settings: Settings, job: TrainingJob, plan: Plan, base: Path, states: States
+    store: Store,
+    settings: Settings,
+    job: TrainingJob,
+    plan: Plan,
+    task: dict[str, Any],
+    states: States,
 ) -> dict[str, Any]:
     root = settings.checkpoint_root
     for left in root.glob(f".{plan.version}.attempt-*"):
         shutil.rmtree(left, ignore_errors=True)  # of an attempt that was killed
     staging = root / f".{plan.version}.attempt-{job.num_attempts}"
-    task = {**plan.task, "base": str(base), "output": str(staging), "state": str(states.folder)}
+    task = {**task, "output": str(staging), "state": str(states.folder)}
     try:
         await _run_and_record(store, settings, job, plan, task)
         about = plan.about | {"software": {name: package_version(name) for name in PACKAGES}}

@@ -24,8 +24,9 @@ import torch
 from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
-from services.trainer import placement, rows, template
+from services.trainer import memory, placement, rows, template
 from services.trainer.child import report
+from services.trainer.saved_state import States
 
 ADAMW = {
     "optim": "adamw_torch_fused",
@@ -42,14 +43,15 @@ gives none of them."""
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Sends what TRL logs to the parent, as it is logged."""
 
-    def __init__(self, channel: TextIO) -> None:
+    def __init__(self, channel: TextIO, told: dict[str, Any]) -> None:
         self._channel = channel
+        self._told = told
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         report(self._channel, num_steps=state.max_steps)
         report(self._channel, batch_size=args.train_batch_size * args.gradient_accumulation_steps)
         told = ("max_grad_norm", "lr_scheduler_type", "bf16", *ADAMW)
-        report(self._channel, optimiser={name: getattr(args, name) for name in told})
+        report(self._channel, optimiser={name: getattr(args, name) for name in told}, **self._told)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
@@ -122,25 +124,30 @@ def schedule(kind: str, floor: float) -> dict[str, Any]:
     raise ValueError(f"there is no schedule {kind!r}: write 'linear' or 'cosine'")
 
 
+def passes_of(config: dict[str, Any], model: Any, states: States | None) -> memory.Passes:
+    """How the training's forward passes are made on this machine."""
+    if torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        return memory.passes_of(config, model, states, "cuda", int(total))
+    return memory.passes_of(config, model, states, "cpu", memory.of_machine())
+
+
 def arguments(config: dict[str, Any], num_rows: int, seed: int, output: Path) -> dict[str, Any]:
     """TRL's arguments, less loss and schedule.
 
-    Fewer rows than a batch make a smaller batch, of as many whole forward passes as there are.
+    Fewer rows than a batch make one batch. TRL takes it for one forward pass: `parts` splits it.
     """
-    micro = min(config["micro_batch_size"], num_rows)
-    accumulation = max(1, min(config["batch_size"], num_rows) // micro)
     return {
         "output_dir": str(output / "trainer"),
         "learning_rate": config["learning_rate"],
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
+        "per_device_train_batch_size": min(config["batch_size"], num_rows),
+        "gradient_accumulation_steps": 1,
         "num_train_epochs": config["num_epochs"],
         "max_length": config["max_length"],
         # 0 clips nothing. A config that was stored before the key was clipped at TRL's 1.0.
         "max_grad_norm": config.get("max_gradient_norm", 1.0) or 0.0,
         **ADAMW,
         "bf16": True,
-        "gradient_checkpointing": torch.cuda.is_available(),
         "logging_steps": 1,
         "save_strategy": "no",  # `resumable` says when
         # It would log a loss that is not finite as the mean of those before it.

@@ -15,9 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-import torch
-from datasets import Dataset
-from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -25,11 +22,10 @@ from rewardloop.errors import TrainingDiverged
 from services.trainer import faults, finite
 from services.trainer.child import report
 from services.trainer.early_stopping import EarlyStopping
-from services.trainer.saved_state import States, sha256
+from services.trainer.saved_state import States
 
 logger = logging.getLogger("rewardloop.trainer")
 
-REFERENCE = "reference-{}.safetensors"
 BYTES_OF_A_WEIGHT = 4
 STATE_WEIGHTS = 3
 """A state holds each trained weight, and AdamW's two moments of it."""
@@ -226,29 +222,3 @@ def _num_tokens(folder: Path) -> int:
     return int(
         next((row["num_tokens"] for row in state.log_history[::-1] if "num_tokens" in row), 0)
     )
-
-
-def keep_reference(states: States, logps: Dataset) -> None:
-    """Keep DPO's reference log-probabilities, unless the disk has no room for them.
-
-    The file's name holds its digest, by which a reader knows that it is whole.
-    """
-    partial = states.folder / "reference.partial"
-    tensors = {name: torch.tensor(logps[name]) for name in logps.column_names}
-    try:
-        save_file(tensors, partial)
-        partial.rename(states.folder / REFERENCE.format(sha256(partial)))
-    except Exception as error:
-        if not faults.is_full_disk(error):
-            raise
-        logger.warning("the reference's log-probabilities could not be kept: %s", error)
-        partial.unlink(missing_ok=True)
-
-
-def read_reference(states: States) -> Dataset | None:
-    """None where they were not kept, or where the file has changed."""
-    for path in states.folder.glob(REFERENCE.format("*")):
-        if path.name == REFERENCE.format(sha256(path)):
-            return Dataset.from_dict({name: t.numpy() for name, t in load_file(path).items()})
-        logger.warning("%s has changed: the reference is computed again", path.name)
-    return None

@@ -1,7 +1,8 @@
 """Saved states of one training: a folder that outlives the child, the attempt and the trainer.
 
-`<folder>/fits.json` says of which training the states are, `<folder>/step-<n>` is the state
-after n optimizer steps, `<folder>/stop` is there while the training is asked to stop.
+`<folder>/fits.json` says of which training the states are, `<folder>/passes.json` how its
+forward passes are made, `<folder>/step-<n>` is the state after n optimizer steps, and
+`<folder>/stop` is there while the training is asked to stop.
 
 Invariants: a state is there whole or not at all (written under another name, synced, renamed);
 a state of another training is never gone on from. The folder's name begins with a dot, so that
@@ -23,9 +24,10 @@ from rewardloop import __version__
 FITS = "fits.json"
 WHOLE = "whole.json"
 STOP = "stop"
+PASSES = "passes.json"
 NUM_KEPT = 2
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
-NOT_OF_THE_RESULT = {"output", "state", "base", "config", "pairs", "examples"}
+NOT_OF_THE_RESULT = {"output", "state", "reference", "base", "config", "pairs", "examples"}
 """Keys of a task that change nothing of the trained weights, or that stand alone below."""
 
 
@@ -136,7 +138,7 @@ class States:
 
     def remove_unused(self) -> None:
         """A training that failed before anything was worth keeping leaves nothing."""
-        if self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= {FITS}:
+        if self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= {FITS, PASSES}:
             self.remove()
 
 

@@ -10,9 +10,8 @@ behind it, given the prompt: over the N tokens of completions in one optimizer s
 L = -(1/N) sum log pi(token | what stands before it), in nats per token. A completion that
 was cut, by `max_tokens` or by `max_length`, has no end and teaches none.
 
-Of each step's random batch, examples of like length share a forward pass: on a CPU padding
-costs as much as text. The batch and its loss stay what they are, but for the last step of
-an epoch: where it has fewer examples than forward passes, some are taken again.
+Of each step's random batch, examples of like length share a forward pass (`parts`), and only
+tokens of completions are projected on to the vocabulary (`answers_forward`).
 """
 
 from pathlib import Path
@@ -22,8 +21,10 @@ from datasets import Dataset
 from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from services.trainer import early_stopping, optimisation, resumable
+from services.trainer import answers_forward, early_stopping, memory, optimisation, resumable
 from services.trainer.child import open_channel, reported_errors
+from services.trainer.grouping import Limit
+from services.trainer.parts import InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
 from services.trainer.whole_model import save
@@ -31,8 +32,13 @@ from services.trainer.whole_model import save
 PLACEHOLDER = {"input_ids": [0], "labels": [0]}
 
 
-class ExampleTrainer(Resumable, SFTTrainer):  # type: ignore[misc]
+class ExampleTrainer(Resumable, InParts, SFTTrainer):  # type: ignore[misc]
     """TRL's, stopped where it diverges and gone on with where it was stopped."""
+
+    def __init__(self, *args: Any, limit: Limit, **kwargs: Any) -> None:
+        self.limit = limit
+        super().__init__(*args, **kwargs)
+        answers_forward.install(self.model)
 
 
 def main() -> None:
@@ -69,14 +75,16 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
     examples, ledger = optimisation.made_rows(
         Maker.examples, task["examples"], model, tokenizer, config["max_length"], channel
     )
+    passes = optimisation.passes_of(config, model, states)
     trainer = ExampleTrainer(
+        limit=passes.limit,
         model=model,
-        args=_arguments(task, max(1, len(examples))),
+        args=_arguments(task, max(1, len(examples)), passes),
         train_dataset=Dataset.from_list(examples or [PLACEHOLDER]),
         processing_class=tokenizer,
         peft_config=optimisation.lora(config["weights"]),
         callbacks=[
-            optimisation.Reporter(channel),
+            optimisation.Reporter(channel, {"forward_passes": passes.told()}),
             *early_stopping.callbacks(task, tokenizer, channel),
         ],
     )
@@ -84,16 +92,14 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
     return trainer if examples else optimisation.emptied(trainer, ledger.nothing_left())
 
 
-def _arguments(task: dict[str, Any], num_examples: int) -> SFTConfig:
+def _arguments(task: dict[str, Any], num_examples: int, passes: memory.Passes) -> SFTConfig:
     config = task["config"]
     return SFTConfig(
         **optimisation.arguments(config, num_examples, task["seed"], Path(task["output"])),
         **optimisation.schedule(task.get("schedule", "cosine"), config["learning_rate_floor"]),
         completion_only_loss=True,
         packing=False,
-        train_sampling_strategy="batch_rebalance",
-        # That strategy's own seed is fixed; this one is `seed`.
-        shuffle_dataset=True,
+        gradient_checkpointing=passes.gradient_checkpointing,
     )
 
 

@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from rewardloop.config import SupervisedTraining, Training
 from services.trainer import optimisation, sft
 from services.trainer.child import run_child
+from services.trainer.parts import Batch
 from tests.e2e.tiny_model import (
     as_prompt,
     byte_tokenizer,
@@ -91,10 +92,11 @@ def test_only_the_completion_and_its_end_are_learnt(tiny: Path, tmp_path: Path) 
 
 
 @pytest.mark.usefixtures("in_float32")
+@pytest.mark.parametrize("takes_number_of_tokens", [True, False])
 def test_loss_and_gradients_are_the_mean_over_the_tokens_of_a_step(
-    tiny: Path, tmp_path: Path
+    tiny: Path, tmp_path: Path, takes_number_of_tokens: bool
 ) -> None:
-    """The step has two forward passes; a mean of their means would weigh tokens differently."""
+    """The step has several forward passes; a mean of their means would weigh tokens differently."""
     model = in_float64(tiny)
     tokens = torch.cat([response_logprobs(model, *text) for text in TEXTS])
     expected = -tokens.mean()
@@ -109,8 +111,13 @@ def test_loss_and_gradients_are_the_mean_over_the_tokens_of_a_step(
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert worst_difference(gradients(trainer.model), gradients(model)) < 1e-4
-    reports = train(task_of(tiny, tmp_path, TEXTS, batch_size=3, micro_batch_size=1))
-    assert logged(reports, "loss") == [pytest.approx(expected.item(), rel=1e-4)]
+    parted = sft.build(
+        task_of(tiny, tmp_path, TEXTS, batch_size=3, micro_batch_size=1), io.StringIO()
+    )
+    parted.model_accepts_loss_kwargs = takes_number_of_tokens
+    parted.train()
+    found_losses = [row["loss"] for row in parted.state.log_history if "loss" in row]
+    assert found_losses == [pytest.approx(expected.item(), rel=1e-4)]
 
 
 def test_the_cosine_ends_at_the_floor(tiny: Path, tmp_path: Path) -> None:
@@ -167,12 +174,12 @@ def test_nothing_left_to_learn_is_an_error(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("num_examples", "num_steps", "batch_size"),
-    [(1, 1, 1), (2, 1, 2), (3, 2, 2), (4, 1, 4), (5, 2, 4), (8, 2, 4)],
+    [(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 2, 4), (8, 2, 4)],
 )
 def test_fewer_examples_than_a_batch_make_a_smaller_one(
     tiny: Path, tmp_path: Path, num_examples: int, num_steps: int, batch_size: int
 ) -> None:
-    """Batches of 4 in forward passes of 2: of 3 examples, one batch of 2 and one of 1."""
+    """Batches of 4 in forward passes of 2: of 3 examples, one batch of 3 in two passes."""
     reports = train(task_of(tiny, tmp_path, TEXTS[:1] * num_examples))
     assert reports[:2] == [{"num_steps": num_steps}, {"batch_size": batch_size}]
     assert len(logged(reports, "loss")) == num_steps
@@ -207,8 +214,9 @@ def test_each_step_is_a_random_batch_with_like_lengths_side_by_side(
     def passes_of(seed: int) -> list[list[int]]:
         trainer = sft.build(task_of(tiny, tmp_path, texts, seed, batch_size=8), io.StringIO())
         return [
-            sorted(int((labels != -100).sum()) - 1 for labels in batch["labels"])
+            sorted(int((labels != -100).sum()) - 1 for labels in part.inputs["labels"])
             for batch in trainer.get_train_dataloader()
+            for part in Batch(batch, num_sides=1).parts(trainer.limit)
         ]
 
     passes = passes_of(seed=1)

@@ -262,10 +262,12 @@ def test_after_room_was_made_the_checkpoint_is_written_without_new_training(
 def test_the_reference_is_computed_once_unless_its_file_has_changed(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_changed: bool
 ) -> None:
+    kept_in = tmp_path / ".tiny.reference"
     task = resumable_task(dpo_task, tiny, tmp_path)
+    task["reference"] = {"folder": str(kept_in), "base": "the digest of its manifest"}
     first = dpo.build(task, Channel()).train_dataset["ref_chosen_logps"]
     generator = torch.get_rng_state()
-    (kept,) = Path(task["state"]).glob("reference-*")
+    (kept,) = kept_in.iterdir()
     if has_changed:
         kept.write_bytes(kept.read_bytes()[:-4] + b"\0\0\0\0")
     num_computed = 0

@@ -97,6 +97,11 @@ async def test_a_job_publishes_a_version_and_its_metrics(
     assert [pair["chosen"][0]["content"] for pair in task["pairs"]] == [p["chosen"] for p in pairs]
     assert task["pairs"][0]["rejected"][0]["role"] == "assistant"
     assert task["base"].endswith("/base")
+    (base,) = await world.rows("SELECT manifest FROM model_versions WHERE id = 'base'")
+    assert task["reference"] == {
+        "folder": str(world.settings.checkpoint_root / ".base.reference"),
+        "base": checkpoints.digest_of(base["manifest"]),
+    }
 
     iteration = await world.iteration(job.iteration_id)
     version = iteration.new_version_id
