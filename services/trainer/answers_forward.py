@@ -95,7 +95,8 @@ def _laid_out(model: Any, inputs: dict[str, Any], shares_prompts: bool) -> layou
 
 def _by_kernel(model: Any, by_trl: Any, rows: layout.Layout) -> dict[str, torch.Tensor]:
     found = by_trl(**_inputs(rows), shift_labels=rows.labels_BT, fused_lm_head=True)
-    return {name: found[name].flatten()[rows.places_N] for name in OUTPUTS}
+    made = {name: getattr(found, name) for name in OUTPUTS}  # TRL's SFT asks for fewer
+    return {n: values.flatten()[rows.places_N] for n, values in made.items() if values is not None}
 
 
 def _by_head(model: Any, by_trl: Any, rows: layout.Layout) -> dict[str, torch.Tensor]:

@@ -179,3 +179,23 @@ def test_log_probs_of_logits_and_their_gradient() -> None:
     torch.testing.assert_close(found.entropy, -(logps.exp() * logps).sum(-1))
     torch.testing.assert_close(found.mean_logits, logits.mean(-1))
     assert torch.equal(found.is_top1, logits.argmax(-1) == targets)
+
+
+@pytest.mark.parametrize("outputs", [("log_probs", "entropy", "is_top1"), answers_forward.OUTPUTS])
+def test_trls_kernel_may_be_asked_for_fewer_numbers(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, outputs: tuple[str, ...]
+) -> None:
+    """The way that GPUs take; TRL's SFT asks for no `mean_logits`."""
+    monkeypatch.setattr(answers_forward, "_by_head", answers_forward._by_kernel)
+    model = LlamaForCausalLM.from_pretrained(tiny)
+    ours = copy.deepcopy(model)
+    for one in (model, ours):
+        add_fused_lm_head(one, outputs=outputs)
+    answers_forward.install(ours)
+    batch = random_pairs()
+    expected, found = (one(**batch, fused_lm_head=True) for one in (model, ours))
+    for name in answers_forward.OUTPUTS:
+        if name in outputs:
+            assert torch.allclose(found[name].float(), expected[name].float(), atol=1e-5), name
+        else:
+            assert getattr(found, name) is None
