@@ -18,7 +18,9 @@ from services.judge import app as judge_app
 from tests.integration.rolled_out import PROMPTS, assert_complete
 
 ASKED: list[Message] = [{"role": "user", "content": "Why is the sky blue?"}]
-OWN_RUBRIC = RubricTemplate(template="Grade.\n{request}\n{response}\nEnd with\nScore {nonce}: <total>")
+OWN_RUBRIC = RubricTemplate(
+    template="Grade.\n{request}\n{response}\nEnd with\nScore {nonce}: <total>"
+)
 HOWS = [
     Judging(mode=mode, rubric=rubric, num_judgements=1 if mode == "expected" else 3, max_reasks=0)
     for mode in JudgementMode
