@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 # Processes that share the tests. Those of real engines run one after another in one of them.
 JOBS ?= 2
 export HF_HUB_OFFLINE := 1
+# Else each of the many processes that tests start would compile every file anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo test test-unit chaos check bench paper-cpu bench-climb bench-filter formats gpu-check security clean
 help:  ## List the targets

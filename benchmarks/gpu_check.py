@@ -42,6 +42,7 @@ BESIDE_THE_GENERATOR_GIB = 0.7 * 79.6
 TRAININGS = (
     Training("1b-paper-sft", "1b", "paper", "sft", num_steps=8),
     Training("1b-paper-dpo", "1b", "paper", "dpo", num_steps=8, publishes=True),
+    Training("1b-paper-dpo-x8", "1b", "paper", "dpo", num_steps=8, micro_batch_size=8),
     Training("8b-lora-sft", "8b", "8b-80gb", "sft", 4, memory_gib=BESIDE_THE_GENERATOR_GIB),
     Training("8b-lora-dpo", "8b", "8b-80gb", "dpo", 3, memory_gib=BESIDE_THE_GENERATOR_GIB),
     Training("8b-paper-dpo", "8b", "paper", "dpo", num_steps=2, needs_gib=130),

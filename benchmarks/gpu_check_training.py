@@ -68,7 +68,8 @@ def task_of(training: Training, base: Path, output: Path, tiny: bool) -> dict[st
         chosen |= {"max_length": int(chosen["max_length"] * TINY_SCALE), "batch_size": 4}
     chosen["num_epochs"] = 1.0
     if training.micro_batch_size is not None:
-        chosen["micro_batch_size"] = training.micro_batch_size
+        chosen["micro_batch_size"] = min(training.micro_batch_size, chosen["batch_size"])
+    chosen["batch_size"] = max(chosen["batch_size"], chosen["micro_batch_size"])
     # 16 tokens hold the template's marks around a prompt of the greatest length.
     lengths = Lengths(chosen["max_length"] - 40, max_answer, scale)
     num = chosen["batch_size"] * (1 + (1 if tiny else training.num_steps))

@@ -7,8 +7,8 @@ the whole swap, as the controller asks for it: its time is what the replica repo
 `held_seconds`, from the moment in which new requests wait until they are let in. The bare side
 does in the same server what no swap can leave out: pause, reload in place, set the version,
 resume, and ask for the canaries; it verifies no file and compares no checksum. Nothing else is
-asked meanwhile, so neither waits for answers. The sides take turns, and the ratio is that of
-their medians. The first swap of each side is not counted: it fills the file cache.
+asked meanwhile, so neither waits for answers. The sides take turns, and the ratio is the median
+of the rounds'. The first swap of each side is not counted: it fills the file cache.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,16 +93,33 @@ def _write_base(folder: Path) -> None:
 
 
 async def rounds(served: Replica, number: int) -> list[dict[str, float]]:
-    """Each round swaps by the gate to one version and reloads barely to the other."""
-    found = []
+    """Each round swaps by the gate to one version and reloads barely to the other; which side
+    begins alternates, so that a machine that becomes busier or calmer favours neither."""
+    found: list[dict[str, float]] = []
     async with served.client(admin=True) as client:
         for turn in range(number + 1):
             ours, other = (SECOND, FIRST) if turn % 2 == 0 else (FIRST, SECOND)
-            swapped = await client.post("/admin/activate", json={"version": ours})
-            swapped.raise_for_status()
-            bare = await _bare(client, served.home.checkpoints / other)
-            found.append({"held": swapped.json()["held_seconds"], **bare})
-    return found[1:]
+            sides = [_ours(client, ours), _bare(client, served.home.checkpoints / other)]
+            one: dict[str, float] = {}
+            for side in sides if turn % 2 == 0 else reversed(sides):
+                one |= await side
+            if turn:
+                found.append(one)
+                print(_row(turn, one), flush=True)
+    return found
+
+
+async def _ours(client: httpx.AsyncClient, version: str) -> dict[str, float]:
+    answer = await client.post("/admin/activate", json={"version": version})
+    answer.raise_for_status()
+    return {"held": answer.json()["held_seconds"]}
+
+
+def _row(number: int, one: dict[str, float]) -> str:
+    return (
+        f"{number:>5} {one['held']:>8.3f} {one['seconds']:>8.3f} {one['canaries']:>15.3f}"
+        f" {one['checksums']:>12.3f}"
+    )
 
 
 async def _bare(client: httpx.AsyncClient, folder: Path) -> dict[str, float]:
@@ -123,13 +139,11 @@ async def measure(number: int, home: Path) -> list[dict[str, float]]:
             server.stop()
 
 
-def summary(found: list[dict[str, float]]) -> Mapping[str, float]:
-    held = statistics.median(one["held"] for one in found)
-    bare = statistics.median(one["seconds"] for one in found)
+def summary(found: list[dict[str, float]]) -> dict[str, float]:
     return {
-        "swap_pause_ratio": round(held / bare, 3),
-        "held_seconds": round(held, 3),
-        "bare_seconds": round(bare, 3),
+        "swap_pause_ratio": round(statistics.median(r["held"] / r["seconds"] for r in found), 3),
+        "held_seconds": round(statistics.median(r["held"] for r in found), 3),
+        "bare_seconds": round(statistics.median(r["seconds"] for r in found), 3),
     }
 
 
@@ -138,15 +152,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--home", type=Path, help="keep the published versions here")
     options = parser.parse_args()
+    print(f"{'round':>5} {'held s':>8} {'bare s':>8} {'of it canaries':>15} {'(checksums)':>12}")
     with tempfile.TemporaryDirectory(prefix="rewardloop-pause-") as folder:
         home = options.home or Path(folder) / "home"
         found = asyncio.run(measure(options.rounds, home))
-    print(f"{'round':>5} {'held s':>8} {'bare s':>8} {'of it canaries':>15} {'(checksums)':>12}")
-    for number, one in enumerate(found, 1):
-        print(
-            f"{number:>5} {one['held']:>8.3f} {one['seconds']:>8.3f} {one['canaries']:>15.3f}"
-            f" {one['checksums']:>12.3f}"
-        )
     print(json.dumps(summary(found)))
 
 

@@ -32,7 +32,7 @@ from typing import Any
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"
 BATCH = 16
-SIDES = ("trl", "ours", "known")
+SIDES = ("ours", "known", "trl")
 OTHER_ROUNDING = "trl, 4 at a time"
 
 
@@ -119,20 +119,25 @@ def run_side(side: str, base: Path, folder: Path, num_pairs: int) -> dict[str, A
     task = task_of(base, folder, num_pairs, kept)
     if side == "known":
         dpo.build(task, sys.stderr)
-    started = time.monotonic()
+    started, cpu = time.monotonic(), time.process_time()
     if side in ("ours", "known"):
         trainer = dpo.build(task, sys.stderr)
     else:
         trainer = by_trl(task, 4 if side == OTHER_ROUNDING else 8)
     trainer.train()
-    seconds = time.monotonic() - started
+    seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     folder.mkdir(exist_ok=True)
     save_file(
         {name: weight.detach().contiguous() for name, weight in trainer.model.named_parameters()},
         folder / "weights.safetensors",
     )
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return {"side": side, "seconds": round(seconds, 1), "losses": [round(x, 4) for x in losses]}
+    return {
+        "side": side,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "losses": [round(x, 4) for x in losses],
+    }
 
 
 def distance(found: Path, other: Path, base: Path) -> float:
@@ -151,8 +156,11 @@ def in_process(side: str, base: Path, folder: Path, num_pairs: int) -> dict[str,
     command += ["--folder", str(folder), "--pairs", str(num_pairs)]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     said: dict[str, Any] = json.loads(found.stdout.splitlines()[-1])
-    print(f"{side:>18}: {said['seconds']:7.1f} s, loss of the last step {said['losses'][-1]:.4f}")
-    sys.stdout.flush()
+    print(
+        f"{side:>18}: {said['seconds']:7.1f} s, {said['cpu_seconds']:7.1f} of the processor, "
+        f"loss of the last step {said['losses'][-1]:.4f}",
+        flush=True,
+    )
     return said
 
 

@@ -108,6 +108,8 @@ def _errors_of(path: str, method: str, operation: dict[str, Any]) -> Iterator[Ki
         yield from (NotFound, Conflict)
     if "requestBody" in operation:
         yield from _OF_A_BODY
+    if path == "/ready":
+        yield UpstreamUnavailable
     if path == "/v1/chat/completions":
         yield from _OF_AN_ENGINE
 

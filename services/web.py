@@ -4,9 +4,14 @@ vLLM's server is not ours, so the generator's gate has its own.
 """
 
 import argparse
+import asyncio
 import json
 import logging
+import signal
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import FrameType
 
 import uvicorn
 from fastapi import Depends, FastAPI, Request, Response
@@ -26,6 +31,7 @@ from rewardloop.errors import (
     NotFound,
     RewardloopError,
     Unexpected,
+    UpstreamUnavailable,
 )
 from rewardloop.process.exits import known_errors_told
 from services import contract
@@ -38,6 +44,10 @@ logger = logging.getLogger("rewardloop.web")
 key_wanted = HTTPBearer(auto_error=False, description="The API key.")
 """A dependency that tells OpenAPI that a route wants a key; `Front` looks at it."""
 OPEN_PATHS = frozenset({"/health", "/", "/openapi.json"})
+STARTUP_FAILURE = 3
+"""uvicorn's own status."""
+READY = "/ready"
+"""Open too, where a service has it."""
 
 
 def serve(
@@ -49,16 +59,39 @@ def serve(
     parser.add_argument("--port", type=int, default=default_port)
     options = parser.parse_args()
     with known_errors_told():
-        app = make_app(load_settings(service))
+        settings = load_settings(service)
+        app = make_app(settings)
     telemetry.log_json()
     close_slow_ones()
-    uvicorn.run(
-        app,
-        host=options.host,
-        port=options.port,
-        log_config=None,
-        access_log=False,
+    config = uvicorn.Config(
+        app, host=options.host, port=options.port, log_config=None, access_log=False
     )
+    server = Server(config, settings.notice_seconds if settings.stop_drain_seconds else 0.0)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+class Server(uvicorn.Server):
+    """Says "not ready" before it refuses connections, where the app has `GET /ready`."""
+
+    def __init__(self, config: uvicorn.Config, notice_seconds: float) -> None:
+        super().__init__(config)
+        self._notice_seconds = notice_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A second signal, or any but SIGTERM, ends the server at once; answers in flight end
+        in either case."""
+        leaving = getattr(self.config.app, "state", None)
+        is_first = getattr(leaving, "is_ready", False)
+        if sig != signal.SIGTERM or not is_first or not self._notice_seconds:
+            super().handle_exit(sig, frame)
+            return
+        assert leaving is not None
+        leaving.is_ready = False
+        end = super().handle_exit
+        asyncio.get_running_loop().call_later(self._notice_seconds, end, sig, frame)
 
 
 def stand_in_front(
@@ -68,8 +101,9 @@ def stand_in_front(
     or with `openai` the OpenAI way beside them), and a contract that declares them."""
     form = ErrorForm(RewardloopError.openai if openai else RewardloopError.problem)
     _add_error_handlers(app, form)
+    open_paths = OPEN_PATHS | {READY} if openai else OPEN_PATHS
     app.add_middleware(
-        Front, authenticate=authenticate, limits=limits, form=form, open_paths=OPEN_PATHS
+        Front, authenticate=authenticate, limits=limits, form=form, open_paths=open_paths
     )
     contract.declare(app, openai=openai)
 
@@ -106,6 +140,18 @@ def add_common_routes(
         if refresh_metrics is not None:
             await refresh_metrics()
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+
+def add_readiness(app: FastAPI) -> None:
+    """`GET /ready`, open: 503 once the server was told to end. For services that stand behind
+    a load balancer."""
+    app.state.is_ready = True
+
+    @app.get(READY, tags=["operations"])
+    async def ready() -> dict[str, str]:
+        if not app.state.is_ready:
+            raise UpstreamUnavailable("not ready: this service ends")
+        return {"status": "ready"}
 
 
 def _add_error_handlers(app: FastAPI, form: ErrorForm) -> None:

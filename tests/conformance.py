@@ -164,10 +164,17 @@ def it_swaps_there_and_back(engine: Engine) -> None:
         swapped = engine.activate(engine.other_version)
         assert swapped["version"] == engine.other_version
         assert swapped["checksums"] != before["checksums"]
+        assert swapped["held_seconds"] > 0
         assert engine.chat()["weight_version"] == engine.other_version
     finally:
         back = engine.activate(before["version"])
     assert back["checksums"] == before["checksums"]
+
+
+def it_is_ready_without_a_key(engine: Engine) -> None:
+    engine.chat()  # which waits until it is verified
+    for path in ("/health", "/ready"):
+        assert httpx.get(f"{engine.url}{path}", timeout=60).status_code == 200
 
 
 CHECKS: tuple[Callable[[Engine], None], ...] = (
@@ -184,4 +191,5 @@ CHECKS: tuple[Callable[[Engine], None], ...] = (
     it_gives_the_log_probabilities_of_a_prompt,
     it_verifies_the_version_it_holds,
     it_swaps_there_and_back,
+    it_is_ready_without_a_key,
 )

@@ -1,12 +1,13 @@
 """What every test shares: the order, the two processes of a parallel run, the last line.
 
-- Tests of real engines (tests/e2e) come last. Asked to run in several processes
-  (`-n 2`, as `make test` does), one process runs all of them, one after another,
-  when nothing else is left: an engine binds its threads to every core.
-- Unit tests are dealt out a file at a time, all others one by one.
+- Tests that start real engines come last. Asked to run in several processes (`-n 2`, as
+  `make test` does), one process runs all of them, one after another, when nothing else
+  is left: an engine binds its threads to every core.
+- Unit tests and trainings are dealt out a file at a time, all others one by one.
 - Every run ends in one line of JSON that says how it went.
 """
 
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -26,7 +27,13 @@ _STARTED = pytest.StashKey[float]()
 _SUMMARY = pytest.StashKey[dict[str, float]]()
 
 # The long ones first: what is short fills both processes to the end.
-_ORDER = ("integration", "chaos", "security", "unit", "e2e")
+_ORDER = ("training", "integration", "chaos", "security", "unit", "engines")
+# Those of tests/e2e that only train. What is not named here may start an engine.
+_TRAINING = (
+    *("test_adapters", "test_answers_forward", "test_base_model", "test_dpo", "test_dpo_reference"),
+    *("test_dpo_rows", "test_early_stopping", "test_optimisation", "test_parts", "test_resume"),
+    *("test_sft", "test_stopped_training"),
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -34,17 +41,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: _place(_folder(item.nodeid)))
+    items.sort(key=lambda item: _ORDER.index(_kind(item.nodeid)))
 
 
-def _folder(nodeid: str) -> str:
-    """The folder of tests/ that a test lives in."""
-    parts = PurePath(nodeid.partition("::")[0]).parts
-    return parts[1] if parts[0] == "tests" and len(parts) > 2 else ""
+def pytest_collection_finish() -> None:
+    """What was imported lives as long as the run; the collector need not walk it each time."""
+    gc.collect()
+    gc.freeze()
 
 
-def _place(folder: str) -> int:
-    return _ORDER.index(folder) if folder in _ORDER else 0
+def _kind(nodeid: str) -> str:
+    path = PurePath(nodeid.partition("::")[0])
+    if path.parts[:2] == ("tests", "e2e"):
+        return "training" if path.stem in _TRAINING else "engines"
+    return next((part for part in path.parts if part in _ORDER), "unit")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -61,10 +71,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "LoadScopeSc
 
 def _dealt_with(nodeid: str) -> str:
     """The name of the group of tests that one process runs without a break."""
-    folder = _folder(nodeid)
-    if folder == "e2e":
-        return folder
-    return nodeid.partition("::")[0] if folder == "unit" else nodeid
+    kind = _kind(nodeid)
+    if kind == "engines":
+        return kind
+    return nodeid.partition("::")[0] if kind in ("unit", "training") else nodeid
 
 
 def pytest_terminal_summary(

@@ -10,7 +10,7 @@ from rewardloop.clients.completions import choices_of, share_out, text_of, usage
 from rewardloop.clients.http import call_once
 from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again
 from rewardloop.config import Sampling, SelfInstruct
-from rewardloop.errors import UpstreamMismatch
+from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Sample
 
 RETRY_SECONDS = 60.0
@@ -30,6 +30,8 @@ class GeneratorClient:
         self, urls: Sequence[str], key: str, *, model: str = POLICY, ours: bool = True
     ) -> None:
         """`ours` are servers behind our gate, which knows a field that others may refuse."""
+        self.version: str | None = None
+        """Where it is set, answers of other weights are not taken."""
         self._key = key
         self._servers: list[Server] = []
         self._gone: list[Server] = []
@@ -147,7 +149,13 @@ class GeneratorClient:
         self, path: str, body: dict[str, Any], *, key: str | None, anew: bool
     ) -> Any:
         server = min(self._servers, key=lambda server: server.reluctance)
-        return await server.post(path, body, key=key, anew=anew)
+        answer = await server.post(path, body, key=key, anew=anew)
+        made_by = answer.get("weight_version") if isinstance(answer, dict) else None
+        if self.version is not None and made_by not in (None, self.version):
+            raise UpstreamUnavailable(
+                f"{server.url} answered with {made_by} where {self.version} was asked"
+            )
+        return answer
 
     async def _probe(self, client: httpx.AsyncClient) -> None:
         """One token."""

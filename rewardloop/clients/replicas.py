@@ -3,11 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, Self
 
-from rewardloop.clients.http import call, connect
+import httpx
+
+from rewardloop.clients.http import call, connect, error_of
+from rewardloop.errors import UpstreamUnavailable
 
 ACTIVATE_SECONDS = 1800.0
 """A replica ends each of its steps itself, after a time that grows with the model's size;
 this is for one that never answers. Celery sends a task again after an hour."""
+
+
+HEALTH_SECONDS = 10.0
 
 
 class ReplicaAdmin:
@@ -32,6 +38,18 @@ class ReplicaAdmin:
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
+
+    async def require_there(self) -> None:
+        """
+        Raises:
+            UpstreamUnavailable: it does not answer, or is out of service.
+        """
+        try:
+            answer = await self._client.get("/health", timeout=HEALTH_SECONDS)
+        except httpx.TransportError as error:
+            raise UpstreamUnavailable(f"{self.url} does not answer ({error!r})") from error
+        if not answer.is_success:
+            raise error_of(answer)
 
     async def weights(self) -> dict[str, Any]:
         """`version` and `checksums` (tensor name to digest) of what is loaded."""

@@ -44,17 +44,32 @@ First explain your choice in at most {max_words} words. Then end with one line \
 of exactly this form, with first, second or tie in place of <which>:
 Better {nonce}: <which>"""
 
-COMPARISON_VERSION = "pairwise-" + hashlib.sha256(TEMPLATE.encode()).hexdigest()[:8]
+_OR_A_TIE = " If neither serves the user better than the other, it is a tie."
+AT_ONCE = (
+    TEMPLATE.replace(_OR_A_TIE, "").partition("First explain")[0]
+    + """\
+Which of the two is better? Answer with one line of exactly this form, with 1 for \
+the first response or 2 for the second one:
+Better: <which>"""
+)
+"""The same where the preference is asked for at once: a digit, since words are spelled by tokens
+that differ from model to model, and without a tie, since probabilities say how close it is."""
+
+
+def _version(name: str, template: str) -> str:
+    return f"{name}-{hashlib.sha256(template.encode()).hexdigest()[:8]}"
+
+
+COMPARISON_VERSION = _version("pairwise", TEMPLATE)
+AT_ONCE_VERSION = _version("pairwise-at-once", AT_ONCE)
 
 _MAX_WORDS = {
     JudgementMode.FREE: 100,
     JudgementMode.CONSTRAINED: 12,
-    JudgementMode.EXPECTED: 100,
+    JudgementMode.EXPECTED: 0,
 }
-OPENING = "Better:"
-"""How the judge's answer begins where the preference is asked for at once, without a nonce. No
-blank at its end: tokenizers have it in the word that follows. (Before a digit most have it apart.)
-"""
+OPENING = "Better: "
+"""How the judge's answer begins where the preference is asked for at once."""
 _escaped = escaping("request", "first_response", "second_response")
 # How a preference is spelled. The patterns are verbose: a blank of the text is `[ ]`.
 # Possessive quantifiers keep them linear in what a judge wrote; ASCII, since other
@@ -160,18 +175,16 @@ def constrained_pattern(nonce: str) -> str:
 
 
 def render(
-    request: Sequence[Message], first: str, second: str, mode: JudgementMode, nonce: str | None
+    request: Sequence[Message], first: str, second: str, mode: JudgementMode, nonce: str
 ) -> list[Message]:
-    """The judge's prompt for two responses to a request.
-
-    With None for the nonce it asks for a preference without one.
+    """The judge's prompt for two responses to a request. By expectation it asks for no nonce.
 
     Raises:
         ValueError: the request holds no user's turn.
     """
     if not any(message["role"] == "user" for message in request):
         raise ValueError("the request that the responses answer must hold a user's turn")
-    template = TEMPLATE if nonce else TEMPLATE.replace(" {nonce}", "")
+    template = AT_ONCE if mode is JudgementMode.EXPECTED else TEMPLATE
     content = template.format(
         request=_escaped(material(request)),
         first=_escaped(first),

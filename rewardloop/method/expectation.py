@@ -13,7 +13,7 @@ what there is; below MIN_MASS there is no verdict. A token spells a verdict what
 around it, since tokenizers differ in where they put them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import Any
@@ -22,10 +22,13 @@ from rewardloop.records import SCORE_DECIMALS, Preference
 
 TOP_LOGPROBS = 20
 """The most that OpenAI's API gives, and vLLM in its default settings."""
-MIN_MASS = 0.5
-"""A distribution whose verdicts have less than this says what the judge would rather write."""
+MIN_MASS = 0.1
+"""Below this an engine did not go on from our beginning of the answer, or its tokenizer has no
+token for the verdict there: 0.14 to 0.87 was seen where both were right, at most 0.014 elsewhere.
+"""
 POINTS = ("0", "1", "2", "3", "4", "5")
-PREFERENCES = tuple(preference.value for preference in Preference)
+PREFERENCES = {"1": Preference.FIRST, "2": Preference.SECOND}
+"""As a judge is asked to spell them at once."""
 _BLANKS = " \t\r\n\u2581\u0120\u010a"
 """White space, and how vocabularies spell it."""
 
@@ -61,9 +64,8 @@ def expected_score(found: Distribution) -> float:
 
 
 def probability_of_first(found: Distribution) -> float:
-    """That the response shown first is the better one; a tie is half of either."""
-    values = {Preference.FIRST: 1.0, Preference.SECOND: 0.0, Preference.TIE: 0.5}
-    return found.mean([values[preference] for preference in Preference])
+    """That the response shown first is the better one."""
+    return found.mean([float(which is Preference.FIRST) for which in PREFERENCES.values()])
 
 
 def preferred(probability: float) -> Preference:
@@ -79,25 +81,22 @@ def points_of(choice: Mapping[str, Any]) -> Distribution:
     Raises:
         NoLogprobs: the choice has none.
     """
-    return Distribution(_summed(choice, POINTS, lambda token, word: token == word))
+    return _summed(choice, POINTS)
 
 
 def preferences_of(choice: Mapping[str, Any]) -> Distribution:
-    """How probable each of PREFERENCES is. A token may spell the beginning of one alone.
+    """How probable each of PREFERENCES is.
 
     Raises:
         NoLogprobs: the choice has none.
     """
-    found = _summed(choice, PREFERENCES, lambda token, word: word.startswith(token.lower()))
-    return Distribution(found)
+    return _summed(choice, tuple(PREFERENCES))
 
 
-def _summed(
-    choice: Mapping[str, Any], words: Sequence[str], spells: Callable[[str, str], bool]
-) -> tuple[float, ...]:
+def _summed(choice: Mapping[str, Any], digits: Sequence[str]) -> Distribution:
     told = [(token.strip(_BLANKS), p) for token, p in _next_tokens(choice)]
-    shares = [sum(p for token, p in told if token and spells(token, word)) for word in words]
-    return tuple(round(min(1.0, share), SCORE_DECIMALS) for share in shares)
+    shares = [sum(p for token, p in told if token == digit) for digit in digits]
+    return Distribution(tuple(round(min(1.0, share), SCORE_DECIMALS) for share in shares))
 
 
 def _next_tokens(choice: Mapping[str, Any]) -> list[tuple[str, float]]:

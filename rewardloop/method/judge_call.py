@@ -45,6 +45,10 @@ class JudgeCall:
         return rubric_text(self.rubric)
 
     @property
+    def _comparison_version(self) -> str:
+        return comparison.AT_ONCE_VERSION if self.is_expected else comparison.COMPARISON_VERSION
+
+    @property
     def _score_nonce(self) -> str | None:
         """None where the user's own rubric asks for no nonce, and where none is needed."""
         return self.nonce if self._text.takes_nonce and not self.is_expected else None
@@ -98,8 +102,7 @@ class JudgeCall:
         if self.compare_with is None:
             return rubric.render(self.conversation, self.mode, self.rubric, self._score_nonce)
         asked, first = split_response(self.conversation)
-        nonce = None if self.is_expected else self.nonce
-        return comparison.render(asked, first, self.compare_with, self.mode, nonce)
+        return comparison.render(asked, first, self.compare_with, self.mode, self.nonce)
 
     def reading(
         self, text: str, finish_reason: str | None, judge_version: str
@@ -127,7 +130,8 @@ class JudgeCall:
         found = expectation.preferences_of(choice)
         first = expectation.probability_of_first(found) if found.is_enough else None
         preference = None if first is None else expectation.preferred(first)
-        about = {"probability": first, **_distribution(found, expectation.PREFERENCES)}
+        sides = [str(side) for side in expectation.PREFERENCES.values()]
+        about = {"probability": first, **_distribution(found, sides)}
         told = self._told_preference(preference, _reason(found), judge_version)
         return message | {"comparison": told | about}
 
@@ -165,7 +169,7 @@ class JudgeCall:
             "reason": reason,
             "mode": self.mode,
             "nonce": None if self.is_expected else self.nonce,
-            "rubric_version": comparison.COMPARISON_VERSION,
+            "rubric_version": self._comparison_version,
             "judge_version": judge_version,
         }
 

@@ -87,12 +87,15 @@ def _replace(on: bool) -> dict[str, str | None]:
 
 
 def _agrees(vllms_own: Any, ours: Any) -> bool:
-    """Whether both keep the same logits of a sample: a peaked row, a flat one, one without top-p,
-    with ties as a bfloat16 engine has them, without top-k and with it."""
+    """Whether both keep the same logits of a sample.
+
+    Its rows are peaked, flat, without top-p and wide, with ties as a bfloat16 engine has them,
+    without top-k and with it.
+    """
     import torch
 
     noise = torch.Generator().manual_seed(0)  # its own: the engine's random state stays
-    logits_BV = torch.randn(4, 8192, generator=noise) * torch.tensor([[4.0], [0.1], [2.0], [3.0]])
+    logits_BV = torch.randn(4, 8192, generator=noise) * torch.tensor([[4.0], [0.1], [2.0], [1.0]])
     logits_BV = logits_BV.bfloat16().float()
     p_B = torch.tensor([0.9, 0.9, 1.0, 0.5])
     for k_B in (None, torch.tensor([50, 8192, 8192, 3], dtype=torch.int32)):

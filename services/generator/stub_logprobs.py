@@ -22,7 +22,7 @@ OTHER = "\n"
 MASS = 0.95
 """On all verdicts together, of a judgement that has one."""
 MASS_OF_NONE = 0.01
-WORDS = {"Score": ("0", "1", "2", "3", "4", "5"), "Better": ("first", "second", "tie")}
+WORDS = {"Score": ("0", "1", "2", "3", "4", "5"), "Better": ("1", "2")}
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from rewardloop import checkpoints, servable, telemetry
 from rewardloop.errors import RewardloopError, SwapFailed, UpstreamUnavailable
 from rewardloop.records import ReplicaState
 from rewardloop.servable.at_start import ReadAtStart, read_at_start
-from services.generator import admission, canaries, nucleus_install, readiness
+from services.generator import admission, canaries, nucleus_install, readiness, tensors
 from services.generator.admission import Admission
 from services.generator.readiness import Readiness
+from services.generator.tensors import Tensors
 
 logger = logging.getLogger("rewardloop.generator")
 
@@ -85,8 +86,8 @@ class Swapper:
         self._verified_state = state
         self._manifests: dict[str, dict[str, Any]] = {}
         """As they were verified, whatever lies in the folders by now."""
-        self._checksums: dict[str, str] | None = None
-        """Of what is loaded; None where they were not computed since it was."""
+        self._tensors: Tensors | None = None
+        """None where they were not looked at since something was loaded."""
         self._announced = False
         self._broken: str | None = None
         self._lock = asyncio.Lock()
@@ -191,11 +192,9 @@ class Swapper:
         """Version and per-tensor checksums of what the engine holds, computed now."""
         engine = fastapi_app.state.engine_client
         await self.announce(engine)
-        checksums: dict[str, str] = {}
         seconds = STEP_SECONDS + self._reading_seconds(self.version)
         async with _within(seconds, f"computing the checksums of {self.version}"):
-            for of_worker in await engine.compute_weight_checksums():
-                checksums.update(of_worker)
+            checksums = await tensors.checksums(engine)
         return {"version": await engine.get_weight_version(), "checksums": checksums}
 
     async def activate(
@@ -233,16 +232,15 @@ class Swapper:
         self, fastapi_app: Any, folder: Path, files: _Files, notice_seconds: float
     ) -> dict[str, Any]:
         previous = self.version
-        if self._checksums is None:
-            self._checksums = (await self.weights(fastapi_app))["checksums"]
+        before = self._tensors or await self._look(fastapi_app, await self.weights(fastapi_app))
         with self._readiness.withheld():
             await asyncio.sleep(notice_seconds)
             closing = time.monotonic()
             async with self._admission.closed(self._drain_seconds) as num_ended:
-                canary = await self._swap(fastapi_app, folder, files)
+                canary = await self._swap(fastapi_app, folder, files, before)
             held_seconds = time.monotonic() - closing
         weights = await self._weights_or_back(fastapi_app, previous)
-        self._checksums = weights["checksums"]
+        self._tensors = await self._look(fastapi_app, weights)
         return {**weights, "canary": canary, "num_ended": num_ended, "held_seconds": held_seconds}
 
     async def _weights_or_back(self, fastapi_app: Any, previous: str) -> dict[str, Any]:
@@ -250,11 +248,11 @@ class Swapper:
         asked for the swap is told that it failed."""
         try:
             return await self.weights(fastapi_app)
-        except Exception:
+        except Exception as error:
             with self._readiness.withheld():
                 async with self._admission.closed(self._drain_seconds):
                     await self._restore(fastapi_app, previous, "a swap could not be undone")
-            raise
+            raise SwapFailed(f"no checksums after a swap: {error}; back on {previous}") from error
 
     def _inspect(self, folder: Path, committed: str | None) -> _Files:
         """Verify the files and the model in them."""
@@ -279,14 +277,14 @@ class Swapper:
         self.require_sound()
         return canary
 
-    async def _swap(self, fastapi_app: Any, folder: Path, files: _Files) -> dict[str, Any]:
+    async def _swap(
+        self, fastapi_app: Any, folder: Path, files: _Files, before: Tensors
+    ) -> dict[str, Any]:
         version, previous, started = folder.name, self.version, time.monotonic()
-        before = self._checksums
         try:
             await self._load(fastapi_app, version, folder, files.at_start)
             checkpoints.require_state(folder, files.state)
-            after = await self.weights(fastapi_app)
-            self._require_change(folder, previous, before == after["checksums"])
+            await self._require_change(fastapi_app, folder, previous, before)
             canary = await self._check_canaries(fastapi_app, folder)
         except Exception as error:
             telemetry.SWAPS.labels("failed").inc()
@@ -301,20 +299,35 @@ class Swapper:
         telemetry.SWAP_SECONDS.observe(time.monotonic() - started)
         return canary
 
-    def _require_change(self, folder: Path, previous: str, unchanged: bool) -> None:
-        """Other files must mean other tensors, or the reload did nothing."""
-        of_previous, of_new = self._manifest(previous), self._manifest(folder.name)
-        if unchanged and _weight_digests(of_previous) != _weight_digests(of_new):
+    async def _require_change(
+        self, fastapi_app: Any, folder: Path, previous: str, before: Tensors
+    ) -> None:
+        """
+        Raises:
+            SwapFailed: the files differ and no tensor does.
+        """
+        of_previous, of_new = (self._manifest(name) for name in (previous, folder.name))
+        if tensors.weight_digests(of_previous) == tensors.weight_digests(of_new):
+            return
+        sampled = await self._samples(fastapi_app)
+        if await tensors.are_as_before(before, sampled, lambda: self.weights(fastapi_app)):
             raise SwapFailed(
                 f"after loading {folder.name} every tensor is as it was under {previous}: the "
                 "engine serves stale weights, or the update is too small for its dtype to hold"
             )
 
+    async def _look(self, fastapi_app: Any, weights: dict[str, Any]) -> Tensors:
+        return Tensors(weights["checksums"], await self._samples(fastapi_app))
+
+    async def _samples(self, fastapi_app: Any) -> list[dict[str, str]]:
+        async with _within(STEP_SECONDS, "looking at the tensors"):
+            return await tensors.samples(fastapi_app.state.engine_client)
+
     async def _load(
         self, fastapi_app: Any, version: str, folder: Path, at_start: ReadAtStart
     ) -> None:
         engine = fastapi_app.state.engine_client
-        self._checksums = None
+        self._tensors = None
         seconds = LOAD_SECONDS + self._reading_seconds(version)
         async with _within(seconds, f"loading {version}"):
             await engine.pause_generation(mode="wait", clear_cache=True)
@@ -384,8 +397,3 @@ async def _within(seconds: float, what: str) -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise UpstreamUnavailable(f"{what} took longer than {seconds:.0f} s") from error
-
-
-def _weight_digests(manifest: dict[str, Any]) -> dict[str, str]:
-    files: dict[str, dict[str, Any]] = manifest["files"]
-    return {name: f["sha256"] for name, f in files.items() if name.endswith(".safetensors")}

@@ -1,5 +1,8 @@
 """What vLLM's worker lacks for a hot swap; `--worker-extension-cls` adds it to that class.
 
+Its checksums read every byte of every tensor, which is too long for a pause: `sample_weights`
+reads the beginnings.
+
 On a CPU vLLM packs each layer's weights for its matrix library. An output head that shares
 its weights with the embedding (`tie_word_embeddings`) is packed apart from it, but a reload
 packs only layers anew whose own weights it loaded (vLLM 0.32,
@@ -10,9 +13,12 @@ packs shared weights anew.
 By the same door the gate chooses each worker's top-p filter (see `nucleus_install`).
 """
 
+import hashlib
 from typing import Any
 
 from services.generator import nucleus_install
+
+SAMPLED_ELEMENTS = 4096
 
 
 class PacksSharedHeads:
@@ -36,3 +42,20 @@ class PacksSharedHeads:
     def sort_heads_only(self, on: bool = True) -> dict[str, str | None]:
         """Whose top-p filter this worker uses from now on; `on` is False in benchmarks alone."""
         return nucleus_install.sort_heads_only(on)
+
+    def sample_weights(self) -> dict[str, str]:
+        """By name a digest of each tensor's first elements."""
+        import torch
+
+        return {
+            name: hashlib.sha256(
+                weight.detach()
+                .reshape(-1)[:SAMPLED_ELEMENTS]
+                .cpu()
+                .contiguous()
+                .view(torch.uint8)
+                .numpy()
+                .tobytes()
+            ).hexdigest()
+            for name, weight in self.model_runner.get_model().named_parameters()
+        }

@@ -40,7 +40,13 @@ from services.judge.schemas import JudgeRequest
 from services.judge.stream import JudgedStream, errors_told
 from services.named import NamesWork
 from services.request_body import BodyRule
-from services.web import add_common_routes, key_wanted, known_parameters, stand_in_front
+from services.web import (
+    add_common_routes,
+    add_readiness,
+    key_wanted,
+    known_parameters,
+    stand_in_front,
+)
 
 BODY = BodyRule(8 * 2**20)
 UPSTREAM_SECONDS = 240.0
@@ -77,6 +83,7 @@ def make_app(settings: Settings) -> FastAPI:
     app.add_middleware(SafeHeaders)
     app.add_middleware(NamesWork)
     add_common_routes(app)
+    add_readiness(app)
 
     @app.get("/v1/models", dependencies=[Depends(key_wanted)])
     async def models() -> dict[str, Any]:

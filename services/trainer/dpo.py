@@ -181,9 +181,9 @@ def loss_arguments(config: dict[str, Any], label_smoothing: float = 0.0) -> dict
         L = -(1 - e) log sigmoid(h) - e log sigmoid(-h)
 
     averaged over the pairs of a step. With likelihood (Iterative RPO, equation 1) the term
-    -weight * log pi(c) / |c| is added. TRL's "sft" takes that mean over all chosen tokens of
-    a forward pass together, the end-of-turn tokens with them, so there long answers count
-    more; with `micro_batch_size` 1 it is the paper's.
+    -weight * log pi(c) / |c| is added. TRL's "sft" takes that mean over the tokens of all chosen
+    answers together, the end-of-turn tokens with them, so long answers count more than in the
+    paper; `PairTrainer` sees to it that it is one mean over the whole optimizer batch.
 
     TRL's `label_smoothing` does not act on "sigmoid". It acts on "robust", which with the
     smoothing q is [(1 - q) L+ - q L-] / (1 - 2q), L+ and L- being the loss of the label as it

@@ -48,8 +48,12 @@ async def fleet(store: Store, settings: Settings) -> Fleet:
 
 
 @asynccontextmanager
-async def generators(store: Store, settings: Settings) -> AsyncIterator[GeneratorClient]:
+async def generators(
+    store: Store, settings: Settings, version: str | None = None
+) -> AsyncIterator[GeneratorClient]:
     """A client of whatever answers for the generators while the block runs.
+
+    With `version` it takes no answer of other weights, whoever serves them.
 
     Raises:
         UpstreamUnavailable: there is no replica.
@@ -57,9 +61,11 @@ async def generators(store: Store, settings: Settings) -> AsyncIterator[Generato
     key = settings.api_key.get_secret_value()
     if settings.data_url is not None:
         async with GeneratorClient([settings.data_url], key) as client:
+            client.version = version
             yield client
         return
     async with GeneratorClient(await _data_urls(store, settings), key) as client:
+        client.version = version
         following = asyncio.create_task(_follow(store, settings, client))
         try:
             yield client

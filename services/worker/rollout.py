@@ -54,7 +54,7 @@ async def run(store: Store, app: Celery, settings: Settings, iteration_id: UUID)
     async with (
         failures_noted(store, iteration),
         permitted(of_iteration(store, iteration)) as permit,
-        generators(store, settings) as generator,
+        generators(store, settings, iteration.base_version_id) as generator,
         JudgeClient(settings.judge_url, key) as judge,
     ):
         await judge.ask_itself(generator)

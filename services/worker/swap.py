@@ -6,7 +6,7 @@ serves whoever else asks: an iteration samples nothing before all of them are th
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewardloop import checkpoints
@@ -16,6 +16,7 @@ from rewardloop.errors import RewardloopError, SwapFailed
 from rewardloop.store import Store, replicas, versions
 from services.worker.fleet import Fleet, fleet
 
+Admin = Callable[[str], ReplicaAdmin]
 Outcomes = tuple[dict[str, dict[str, Any]], list[BaseException]]
 """Reports by address, and what went wrong elsewhere."""
 
@@ -65,9 +66,15 @@ async def activate_everywhere(
     key = settings.admin_key.get_secret_value()
     is_rolling = settings.swap_order == "rolling" and len(found.control_urls) > 1
     notice = settings.notice_seconds if is_rolling and found.is_watched else 0.0
-    admins = [ReplicaAdmin(url, key, committed, notice) for url in found.control_urls]
+    urls = found.control_urls
+
+    def admin(url: str) -> ReplicaAdmin:
+        return ReplicaAdmin(url, key, committed, notice)
+
     activating = (
-        _one_after_another(admins, version, notice) if is_rolling else _all(admins, version)
+        _one_after_another(admin, urls, version, notice)
+        if is_rolling
+        else _all(admin, urls, version)
     )
     reports, errors = await activating
     if len({json.dumps(r["checksums"], sort_keys=True) for r in reports.values()}) > 1:
@@ -82,30 +89,37 @@ async def activate_everywhere(
     ]
 
 
-async def _all(admins: Sequence[ReplicaAdmin], version: str) -> Outcomes:
+async def _all(admin: Admin, urls: Sequence[str], version: str) -> Outcomes:
     outcomes = await asyncio.gather(
-        *(_activate(admin, version) for admin in admins), return_exceptions=True
+        *(_activate(admin(url), version) for url in urls), return_exceptions=True
     )
-    told = list(zip(admins, outcomes, strict=True))
-    reports = {one.url: report for one, report in told if not isinstance(report, BaseException)}
+    told = list(zip(urls, outcomes, strict=True))
+    reports = {url: report for url, report in told if not isinstance(report, BaseException)}
     return reports, [error for _, error in told if isinstance(error, BaseException)]
 
 
 async def _one_after_another(
-    admins: Sequence[ReplicaAdmin], version: str, notice_seconds: float
+    admin: Admin, urls: Sequence[str], version: str, notice_seconds: float
 ) -> Outcomes:
     """The next one begins when routers have seen that the last one is ready again. The first
-    that fails is the last that is tried."""
+    that fails is the last that is tried; where one is away, none is touched."""
+    looked = await asyncio.gather(*(_look(admin(url)) for url in urls), return_exceptions=True)
+    if errors := [error for error in looked if error is not None]:
+        return {}, errors
     reports: dict[str, dict[str, Any]] = {}
-    for number, admin in enumerate(admins, 1):
-        try:
-            report = await _activate(admin, version)
-        except RewardloopError as error:
-            return reports, [error]
-        reports[admin.url] = report
-        if report.get("held_seconds") and number < len(admins):
+    for number, url in enumerate(urls, 1):
+        done, errors = await _all(admin, [url], version)
+        if errors:
+            return reports, errors
+        reports |= done
+        if done[url].get("held_seconds") and number < len(urls):
             await asyncio.sleep(notice_seconds)
     return reports, []
+
+
+async def _look(replica: ReplicaAdmin) -> None:
+    async with replica:
+        await replica.require_there()
 
 
 async def _activate(replica: ReplicaAdmin, version: str) -> dict[str, Any]:

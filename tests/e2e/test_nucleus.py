@@ -118,8 +118,9 @@ def test_a_vllm_without_that_function_keeps_its_own(
 
 def test_same_seeds_sample_the_same_tokens(vllms: Any) -> None:
     """Through vLLM's own sampler, whose noise depends on the row's seed and the token alone."""
-    from vllm.v1.sample.ops.topk_topp_sampler import TopKTopPSampler
+    from vllm.platforms import current_platform
 
+    current_platform.import_kernels()  # as a worker does
     noise = torch.Generator().manual_seed(5)
     logits_BV = torch.randn(64, 49_152, generator=noise) * 3
     p_B = torch.full((64,), 0.9)
@@ -127,7 +128,7 @@ def test_same_seeds_sample_the_same_tokens(vllms: Any) -> None:
     for on in (True, False):
         nucleus_install.sort_heads_only(on)
         torch.manual_seed(7)
-        tokens.append(TopKTopPSampler().forward_cpu(logits_BV.clone(), {}, None, p_B)[0])
+        tokens.append(vllms.TopKTopPSampler().forward_cpu(logits_BV.clone(), {}, None, p_B)[0])
     assert torch.equal(*tokens)
     assert len(set(tokens[0].tolist())) > 8
 

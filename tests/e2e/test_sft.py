@@ -14,6 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from rewardloop.config import SupervisedTraining, Training
 from services.trainer import optimisation, sft
 from services.trainer.child import run_child
+from services.trainer.parts import Batch
 from tests.e2e.tiny_model import (
     as_prompt,
     byte_tokenizer,
@@ -207,8 +208,9 @@ def test_each_step_is_a_random_batch_with_like_lengths_side_by_side(
     def passes_of(seed: int) -> list[list[int]]:
         trainer = sft.build(task_of(tiny, tmp_path, texts, seed, batch_size=8), io.StringIO())
         return [
-            sorted(int((labels != -100).sum()) - 1 for labels in batch["labels"])
+            sorted(int((labels != -100).sum()) - 1 for labels in part.inputs["labels"])
             for batch in trainer.get_train_dataloader()
+            for part in Batch(batch, num_sides=1).parts(trainer.limit)
         ]
 
     passes = passes_of(seed=1)

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rewardloop import checkpoints
-from services.generator.swap import CANARY_BOUND, ROUNDING_FACTOR
+from services.generator.canaries import CANARY_BOUND, ROUNDING_FACTOR
 from services.trainer.canaries import continuation_logprobs, write_canaries
 from tests.gpu.needs import GPU
 

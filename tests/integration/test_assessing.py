@@ -99,13 +99,13 @@ async def test_an_assessing_task_that_dies_is_gone_on_with(
 async def test_an_assessing_task_whose_time_is_up_sends_for_a_successor(
     ready: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready.serve(Faults(latency_seconds=0.5))
+    ready.serve(Faults(latency_seconds=1.5))
     bootstrap, _ = await ready.new_run(
         bootstrap=BOOTSTRAP, rollout={"max_prompts_in_flight": 1}, sampling={"num_samples": 2}
     )
     await until_judged(ready, bootstrap)
     await ready.lose_messages()
-    monkeypatch.setattr("services.worker.assess.WORK_SECONDS", 0.4)  # less than one judgement
+    monkeypatch.setattr("services.worker.assess.WORK_SECONDS", 1.2)  # less than one judgement
     await ready.assess(bootstrap)
     assert await num_judgements(ready) == 2 * NUM_JUDGEMENTS  # one response in each lane
     assert (ready.messages("rollout"), ready.messages("control")) == (1, 0)

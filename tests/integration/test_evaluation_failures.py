@@ -152,10 +152,10 @@ async def test_an_evaluation_that_answers_something_goes_on(
 async def test_an_evaluation_whose_time_is_up_sends_for_a_successor(
     ready: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ready.serve(Faults(latency_seconds=0.5))
+    ready.serve(Faults(latency_seconds=1.5))
     evaluation_id = await asked_for(ready)
     await ready.lose_messages()
-    monkeypatch.setattr("services.worker.evaluate.WORK_SECONDS", 0.4)  # less than one answer
+    monkeypatch.setattr("services.worker.evaluate.WORK_SECONDS", 1.2)  # less than one answer
     monkeypatch.setattr("services.worker.evaluate.MAX_IN_FLIGHT", 3)
     for num_answers in (3, 6, 8):
         await ready.evaluate(evaluation_id)

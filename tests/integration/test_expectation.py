@@ -132,7 +132,7 @@ async def test_a_head_to_head_is_decided_by_both_orders_probabilities(ready: Any
     of_a: dict[int, list[float]] = {}
     for row in rows:
         shares = row["distribution"]
-        first = (shares["first"] + shares["tie"] / 2) / sum(shares.values())
+        first = shares["first"] / (shares["first"] + shares["second"])
         assert row["probability"] == pytest.approx(first)
         assert row["preference"] == ("first" if first > 0.5 else "second")
         of_a.setdefault(row["prompt_id"], []).append(first if row["a_first"] else 1 - first)

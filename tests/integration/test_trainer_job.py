@@ -4,7 +4,6 @@ import asyncio
 import errno
 import threading
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from rewardloop import checkpoints
-from rewardloop.errors import DiskFull, TrainingFailed, UpstreamUnavailable
+from rewardloop.errors import UpstreamUnavailable
 from rewardloop.store import failures, training
 from services.generator.stub_verdict import asked_by_prompt
 from services.trainer import __main__ as trainer_service
@@ -23,69 +22,6 @@ from services.trainer import child
 from services.trainer import job as trainer
 from services.trainer.child import run_child
 from tests.integration.trainer_jobs import TRAINS, Write, left_over, work
-
-
-async def reports(name: str, task: dict[str, Any]) -> list[dict[str, Any]]:
-    return [report async for report in run_child(name, task)]
-
-
-async def test_a_child_gets_its_task_and_reports(module: Write) -> None:
-    name = module('print("noise")\nreport(channel, got=task, offline=os.environ["HF_HUB_OFFLINE"])')
-    task = {"seed": 3, "pairs": ["é" * 200_000]}  # more than a pipe holds
-    assert await reports(name, task) == [{"got": task, "offline": "1"}]
-
-
-async def test_an_error_that_a_child_reports_is_raised(module: Write) -> None:
-    name = module(
-        'report(channel, step=1)\nreport(channel, error="ValueError: no", disk_full=False)'
-    )
-    seen: list[dict[str, Any]] = []
-
-    async def listen() -> None:
-        async for report in run_child(name, {}):
-            seen.append(report)
-
-    with pytest.raises(TrainingFailed, match="ValueError: no"):
-        await listen()
-    assert seen == [{"step": 1}]
-
-
-async def test_a_full_disk_is_told_apart(module: Write) -> None:
-    with pytest.raises(DiskFull, match="no room"):
-        await reports(module('report(channel, error="no room", disk_full=True)'), {})
-
-
-async def test_a_child_that_dies_without_a_word_is_an_error(module: Write) -> None:
-    with pytest.raises(TrainingFailed, match="status -9"):
-        await reports(module("report(channel, step=1)\nos.kill(os.getpid(), 9)"), {})
-    with pytest.raises(TrainingFailed, match="status 3"):
-        await reports(module("sys.exit(3)"), {})
-
-
-async def test_a_child_that_dies_in_the_middle_of_a_line_is_an_error(module: Write) -> None:
-    with pytest.raises(TrainingFailed):
-        await reports(module('channel.write("{\\"step\\": ")\nchannel.flush()\nos._exit(1)'), {})
-
-
-async def test_a_child_that_dies_before_it_reads_its_task_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainingFailed):
-        await reports("there_is_no_such_module", {"pairs": ["x" * 1_000_000]})
-
-
-async def test_a_child_does_not_outlive_its_listener(module: Write) -> None:
-    name = module("report(channel, pid=os.getpid())\ntime.sleep(60)")
-
-    async def listen() -> None:
-        async for report in run_child(name, {}):
-            started.set_result(report["pid"])
-
-    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    listener = asyncio.create_task(listen())
-    pid = await started
-    listener.cancel()
-    with suppress(asyncio.CancelledError):
-        await listener
-    assert not psutil.pid_exists(pid)
 
 
 async def test_a_job_publishes_a_version_and_its_metrics(
@@ -97,6 +33,11 @@ async def test_a_job_publishes_a_version_and_its_metrics(
     assert [pair["chosen"][0]["content"] for pair in task["pairs"]] == [p["chosen"] for p in pairs]
     assert task["pairs"][0]["rejected"][0]["role"] == "assistant"
     assert task["base"].endswith("/base")
+    (base,) = await world.rows("SELECT manifest FROM model_versions WHERE id = 'base'")
+    assert task["reference"] == {
+        "folder": str(world.settings.checkpoint_root / ".base.reference"),
+        "base": checkpoints.digest_of(base["manifest"]),
+    }
 
     iteration = await world.iteration(job.iteration_id)
     version = iteration.new_version_id

@@ -185,11 +185,10 @@ async def _whole(text: str) -> web.StreamResponse:
 
 def _next_token(asked: Asked, begun: dict[str, str]) -> web.StreamResponse:
     """The answer is begun by the judge service: nothing of a response is in it."""
-    assert begun in [
-        {"role": "assistant", "content": f"{asked.label}:{blank}"} for blank in ("", " ")
-    ]
+    assert begun == {"role": "assistant", "content": f"{asked.label}: "}
     verdict = asked.verdict.removeprefix(f"{asked.label}: ")
-    told = [(verdict, _OWN), (' "', _QUOTED)]
+    own = [("1", _OWN / 2), ("2", _OWN / 2)] if verdict == "tie" else [(verdict, _OWN)]
+    told = [*own, (' "', _QUOTED)]
     top = [{"token": token, "logprob": log(p)} for token, p in told]
     choice = {
         "index": 0,

@@ -192,13 +192,15 @@ def _attacked(client: httpx.Client, killer: Killer) -> Outcome:
         alone.append(_victim(client))
         beside.append(_beside(client, killer))
     statuses, seconds, waited = zip(*beside, strict=True)
-    return Outcome(
+    outcome = Outcome(
         killer.name,
         frozenset(statuses),
         statistics.median(seconds),
         statistics.median(alone),
         statistics.median(waited),
     )
+    tell(outcome)
+    return outcome
 
 
 def _beside(client: httpx.Client, killer: Killer) -> tuple[int, float, float]:
@@ -238,15 +240,17 @@ def _publish(root: Path) -> dict[str, dict[str, Any]]:
     return {"one": stepping_model.publish(root, "one", 1)}
 
 
+def tell(outcome: Outcome) -> None:
+    statuses = ",".join(map(str, sorted(outcome.statuses)))
+    print(
+        f"{statuses:8} {outcome.seconds:7.2f} s  victim {outcome.victim_alone_seconds:5.2f} s "
+        f"alone, {outcome.victim_seconds:5.2f} s beside ({outcome.ratio:4.1f} x)  {outcome.name}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
 def _told(outcomes: list[Outcome]) -> dict[str, Any]:
-    for outcome in outcomes:
-        statuses = ",".join(map(str, sorted(outcome.statuses)))
-        print(
-            f"{statuses:8} {outcome.seconds:7.2f} s  victim {outcome.victim_alone_seconds:5.2f} s "
-            f"alone, {outcome.victim_seconds:5.2f} s beside ({outcome.ratio:4.1f} x)  "
-            f"{outcome.name}",
-            file=sys.stderr,
-        )
     failed = [outcome.name for outcome in outcomes if max(outcome.statuses) >= 500]
     alone = statistics.median(outcome.victim_alone_seconds for outcome in outcomes)
     return {

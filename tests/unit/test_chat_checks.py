@@ -4,6 +4,7 @@ import pytest
 
 from rewardloop.chat_checks import Trouble, check_template
 from rewardloop.chat_tokens import end_of_turn_ids
+from tests.unit.cases import for_each
 from tests.unit.small_tokenizers import CHATML, FAMILIES, base_without_template
 
 ALTERNATING = {Trouble.REFUSES_SYSTEM, Trouble.WANTS_ALTERNATION, Trouble.WRITES_BEFORE_ANSWERS}
@@ -14,8 +15,8 @@ def kinds(tokenizer: Any, *stop_ids: int) -> set[Trouble]:
     return {problem.kind for problem in check_template(tokenizer, stop_ids or None)}
 
 
-@pytest.mark.parametrize(
-    ("family", "expected"),
+@for_each(
+    "family, expected",
     {
         "chatml": set(),
         "llama_2": ALTERNATING | TRIMMING,

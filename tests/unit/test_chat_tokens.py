@@ -15,6 +15,7 @@ from rewardloop.chat_tokens import (
     prompt_ids,
     text_ids,
 )
+from tests.unit.cases import for_each
 from tests.unit.small_tokenizers import CHATML, FAMILIES, base_without_template
 
 TOKENIZERS = {name: make() for name, make in FAMILIES.items()}
@@ -160,8 +161,8 @@ def test_a_refusal_is_named() -> None:
         prompt_ids(base_without_template(), [user("a")])
 
 
-@pytest.mark.parametrize(
-    ("family", "end"),
+@for_each(
+    "family, end",
     {
         "chatml": "<|im_end|>",
         "llama_2": "</s>",

@@ -17,6 +17,7 @@ from rewardloop.config import (
     stored_run_config,
 )
 from rewardloop.errors import InvalidInput
+from tests.unit.cases import for_each
 
 GOLDEN = Path(__file__).parent / "golden" / "config_keys.json"
 
@@ -151,8 +152,8 @@ def test_the_micro_batch_must_divide_the_batch() -> None:
     assert config.training.batch_size == 12
 
 
-@pytest.mark.parametrize(
-    ("data", "told"),
+@for_each(
+    "data, told",
     [
         ({"sampling": {"temprature": 1}}, "there is no such key; did you mean 'temperature'?"),
         ({"trainning": {}}, "there is no such key; did you mean 'training'?"),
@@ -185,8 +186,8 @@ def test_what_is_wrong_is_told_with_what_mends_it(data: dict[str, Any], told: st
     assert len(caught.value.message) < 300
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
+@for_each(
+    "key, value",
     [
         *(("training.beta", word) for word in ("yes", "1e-1", "0.1", "", True, False, [0.1])),
         *(("judging.num_judgements", word) for word in ("3", True, 3.0, 3e0)),

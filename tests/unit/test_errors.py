@@ -6,6 +6,7 @@ import pytest
 
 from rewardloop import errors
 from rewardloop.errors import RewardloopError, from_problem
+from tests.unit.cases import for_each
 
 
 def tree(root: type[RewardloopError]) -> list[type[RewardloopError]]:
@@ -108,8 +109,8 @@ def test_an_openai_client_finds_its_own_words() -> None:
     assert body["type"] == "urn:rewardloop:error:unauthorized"
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
+@for_each(
+    "status, expected",
     [
         (400, errors.UpstreamRejected),
         (307, errors.UpstreamMismatch),

@@ -8,6 +8,7 @@ from rewardloop import lifecycle
 from rewardloop.errors import Conflict
 from rewardloop.lifecycle import Ask, Standing, after, entrance
 from rewardloop.records import IterationKind, IterationState, Phase
+from tests.unit.cases import for_each
 
 STANDINGS = {
     "queued": lifecycle.QUEUED,
@@ -43,7 +44,7 @@ def test_the_table_is_complete() -> None:
     assert len(cells()) == len(STANDINGS) * len(Ask) == 32
 
 
-@pytest.mark.parametrize(("now", "ask", "then"), cells())
+@for_each("now, ask, then", cells())
 def test_what_is_asked_leads_where_the_table_says(now: str, ask: str, then: str) -> None:
     if then == "-":
         with pytest.raises(Conflict, match=r"^iteration 7 "):

@@ -13,6 +13,7 @@ from rewardloop.records import (
     mean_of_parsed,
     mean_score,
 )
+from tests.unit.cases import for_each
 
 
 def test_a_verdict_is_a_score_or_a_reason_never_both_or_neither() -> None:
@@ -81,8 +82,8 @@ def test_margins_are_rounded_as_means_are() -> None:
     assert pair.margin == 1.0
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
+@for_each(
+    "words, expected",
     [
         (records.IterationState, "queued running paused cancelled succeeded failed"),
         (

@@ -6,12 +6,13 @@ from hypothesis import strategies as st
 
 from rewardloop.errors import UpstreamUnavailable, recordable
 from rewardloop.redaction import KEY_PREFIX, keep_out, redacted
+from tests.unit.cases import for_each
 
 SECRET = "s3cr3t-of-the-test"
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@for_each(
+    "text, expected",
     [
         (
             f"postgresql+psycopg://me:{SECRET}@h:5/d is down",

@@ -14,6 +14,7 @@ from rewardloop.records import Scope
 from rewardloop.redaction import KEY_PREFIX
 from services.api import access
 from services.api.app import make_app
+from tests.unit.cases import for_each
 
 KEY = "the-key-of-the-settings"
 
@@ -49,7 +50,7 @@ def test_open_are_the_page_the_health_and_the_contract_alone() -> None:
     assert is_open == {"/", "/health", "/openapi.json"}
 
 
-@pytest.mark.parametrize(("route", "scope"), access.ROUTES.items())
+@for_each("route, scope", access.ROUTES.items())
 def test_the_method_tells_what_a_route_may_need(
     route: tuple[str, str], scope: Scope | None
 ) -> None:

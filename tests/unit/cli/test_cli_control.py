@@ -9,6 +9,7 @@ from rewardloop.cli import control, demo, listing, main
 from rewardloop.cli.progress import has_stopped
 from rewardloop.errors import InvalidInput, TrainingFailed
 from rewardloop.lifecycle import Ask
+from tests.unit.cases import for_each
 
 RUN = "01234567-89ab-cdef-0123-456789abcdef"
 ITERATION = "11111111-89ab-cdef-0123-456789abcdef"
@@ -85,8 +86,8 @@ async def test_iterations_are_listed_with_what_they_wait_for(
     assert words.index("no memory") < words.index("queued; waits for iteration 1 of this run")
 
 
-@pytest.mark.parametrize(
-    ("states", "stopped"),
+@for_each(
+    "states, stopped",
     [
         (["succeeded", "succeeded"], True),
         (["succeeded", "running"], False),

@@ -7,10 +7,11 @@ import pytest
 
 from rewardloop.config import RunConfig, parse_run_config, stored_run_config
 from rewardloop.errors import InvalidInput
+from tests.unit.cases import for_each
 
 
-@pytest.mark.parametrize(
-    ("data", "told"),
+@for_each(
+    "data, told",
     [
         ({"training": {"learning_rate": 1e300}}, "training.learning_rate: must be at most 1; got"),
         ({"training": {"learning_rate": 1.5}}, "training.learning_rate: must be at most 1; got"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rewardloop.config.files import KeyGivenTwice, parse_json, parse_mapping, read_mapping
 from rewardloop.errors import InvalidInput
+from tests.unit.cases import for_each
 
 
 def refused(text: str, name: str = "run.yaml") -> str:
@@ -35,7 +36,7 @@ TWICE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "key", "line", "first"), TWICE)
+@for_each("text, key, line, first", TWICE)
 def test_a_key_that_is_given_twice_is_refused_with_both_lines(
     text: str, key: str, line: int, first: int
 ) -> None:
@@ -90,7 +91,7 @@ def test_of_two_merges_neither_wins() -> None:
     assert parse_mapping(apart, "run.yaml")["c"] == {"x": 1, "y": 2}
 
 
-@pytest.mark.parametrize(
+@for_each(
     "word",
     [
         *("yes", "Yes", "no", "NO", "on", "off", "y", "n"),
@@ -104,8 +105,8 @@ def test_words_are_texts(word: str) -> None:
     assert parse_mapping(f"a: [{word}]\n", "run.yaml") == {"a": [word]}
 
 
-@pytest.mark.parametrize(
-    ("word", "value"),
+@for_each(
+    "word, value",
     [
         *(("0", 0), ("-0", 0), ("7", 7), ("+7", 7), ("-12", -12), ("120000", 120000)),
         *(("1e-7", 1e-7), ("1E5", 1e5), ("-2e+3", -2000.0), ("1.0e-7", 1e-7), (".5", 0.5)),
@@ -125,8 +126,8 @@ def test_a_key_is_a_text(key: str) -> None:
     assert refused(f"seed: 1\n{key}: 2\n").startswith("run.yaml:2: the key ")
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
+@for_each(
+    "text, told",
     [
         ("sampling: [", "run.yaml:1: '[' is not closed"),
         ("seed: 1\na: {b: 1,\nc: 2\n", "run.yaml:2: '{' is not closed"),
@@ -161,8 +162,8 @@ def test_a_broken_file_is_told_with_the_line_that_mends_it(text: str, told: str)
     assert refused(text).startswith(told)
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
+@for_each(
+    "text, told",
     [
         ('{"a": 1,\n}', "run.json:2: no valid JSON"),
         ("{'a': 1}", "run.json:1: no valid JSON"),

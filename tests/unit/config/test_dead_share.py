@@ -1,12 +1,11 @@
 """How many prompts may be dead when an iteration goes on."""
 
-import pytest
-
 from rewardloop.config import Rollout
+from tests.unit.cases import for_each
 
 
-@pytest.mark.parametrize(
-    ("share", "num_prompts", "allowed"),
+@for_each(
+    "share, num_prompts, allowed",
     [
         (0.01, 1000, 10),
         (0.01, 1099, 10),

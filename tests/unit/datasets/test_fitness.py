@@ -12,6 +12,7 @@ from rewardloop.datasets.form import Candidate, Conversation, Grade, Ranked, Ref
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.datasets.row import Row
 from rewardloop.records import Message
+from tests.unit.cases import for_each
 from tests.unit.datasets.rows import assistant, system, user
 
 
@@ -34,7 +35,7 @@ def talk(num_turns: int) -> list[dict[str, Any]]:
     return [(assistant if number % 2 else user)(str(number)) for number in range(num_turns)]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "messages",
     [
         [user("Q")],
@@ -53,8 +54,8 @@ def test_what_a_template_takes(messages: list[dict[str, Any]]) -> None:
     assert left_out == []
 
 
-@pytest.mark.parametrize(
-    ("messages", "reason", "told"),
+@for_each(
+    "messages, reason, told",
     [
         ([], Reason.PROMPT_EMPTY, "there are no turns"),
         ([user(" ")], Reason.PROMPT_EMPTY, "the prompt has no text"),
@@ -126,8 +127,8 @@ def test_an_unfit_answer_is_left_out_alone(text: str, why: Reason | None) -> Non
 LOST = "x" * 20_001
 
 
-@pytest.mark.parametrize(
-    ("answers", "grades"),
+@for_each(
+    "answers, grades",
     [
         # Lost to an answer that is not read, and better than none: no best.
         ([(LOST, 0), ("a", 1)], [Ungraded()]),

@@ -21,6 +21,7 @@ from rewardloop.datasets.form import (
 )
 from rewardloop.datasets.grouping import Group, Judged, judged
 from rewardloop.datasets.reasons import Reason
+from tests.unit.cases import for_each
 
 KNOWN = Scale("stars", 1, 5)
 OTHER = Scale("points", 0, 10)
@@ -35,8 +36,8 @@ def result(*rows: list[tuple[str, Grade]]) -> Judged:
     return judged(group)
 
 
-@pytest.mark.parametrize(
-    ("grade", "reference", "why"),
+@for_each(
+    "grade, reference, why",
     [
         (Reference(), "a", []),
         (Liked(), "a", []),

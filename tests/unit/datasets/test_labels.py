@@ -7,9 +7,10 @@ import pytest
 
 from rewardloop.datasets import labels
 from rewardloop.datasets.reasons import RowLeftOut
+from tests.unit.cases import for_each
 
 
-@pytest.mark.parametrize(
+@for_each(
     "value",
     [True, 1, 1.0, "1", "+1", "True", " yes ", "Thumbs Up", "thumbs-up", "like", "\U0001f44d"],
 )
@@ -17,7 +18,7 @@ def test_good(value: object) -> None:
     assert labels.is_liked(value, "label") is True
 
 
-@pytest.mark.parametrize(
+@for_each(
     "value", [False, 0, -1, 0.0, -1.0, "-1", "no", "Thumbs Down", "thumbs-down", "\U0001f44e"]
 )
 def test_bad(value: object) -> None:

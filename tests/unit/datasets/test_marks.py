@@ -7,6 +7,7 @@ import pytest
 from rewardloop.datasets import marks
 from rewardloop.datasets.reasons import Reason, RowLeftOut
 from rewardloop.records import Message
+from tests.unit.cases import for_each
 from tests.unit.growth import is_linear
 
 ONE = [("user", "Hi")]
@@ -19,8 +20,8 @@ def turns(text: str) -> list[tuple[str, str]] | None:
     return None if found is None else [(turn["role"], turn["content"]) for turn in found]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@for_each(
+    "text, expected",
     [
         ("\n\nHuman: Hi\n\nAssistant:", ONE),
         ("Human: Hi\n\nAssistant: ", ONE),
@@ -91,7 +92,7 @@ def test_rendered_conversations(text: str, expected: list[tuple[str, str]]) -> N
     assert turns(text) == expected
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "Why is the sky blue?",
@@ -124,8 +125,8 @@ def test_marks_that_cannot_be_split(text: str) -> None:
     assert caught.value.reason is Reason.TURN_MARKS
 
 
-@pytest.mark.parametrize(
-    ("text", "after_marks", "expected"),
+@for_each(
+    "text, after_marks, expected",
     [
         (" Often.", True, "Often."),
         (" Often.", False, " Often."),
@@ -202,8 +203,8 @@ def test_further_end_tokens_are_no_part_of_an_answer(end: str) -> None:
     assert marks.answer(f"Yes.{end}", False) == "Yes."
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@for_each(
+    "text, expected",
     [
         ("Assistant: a", [("assistant", "a")]),
         ("\nAssistant: a", [("assistant", "a")]),

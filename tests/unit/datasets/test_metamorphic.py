@@ -24,6 +24,7 @@ from benchmarks.formats import folders, in_order, rows_of
 from rewardloop.datasets import Account, read_prompts, read_ranked
 from rewardloop.datasets.files import Item, read_items
 from rewardloop.errors import InvalidInput
+from tests.unit.cases import for_each
 
 Rows = list[dict[str, Any]]
 FORMATS = [folder.name for folder in folders()]
@@ -81,6 +82,16 @@ def meant(folder: Path, held: Sequence[Mapping[str, Any]]) -> Meaning:
 def original(name: str) -> Meaning:
     """What the format's own file says."""
     return meaning(rows_of(FOLDERS[name]))
+
+
+Law = Callable[[Path, str], None]
+LAWS: list[Law] = []
+"""What holds of every format; each is tried in a folder of its own."""
+
+
+def law(holds: Law) -> Law:
+    LAWS.append(holds)
+    return holds
 
 
 # Writers: the same rows in every kind of file.
@@ -155,8 +166,8 @@ def encoded(path: Path, held: Rows) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_kind_of_file_says_the_same(tmp_path: Path, name: str) -> None:
+@law
+def every_kind_of_file_says_the_same(tmp_path: Path, name: str) -> None:
     held = rows(name)
     expected = original(name)
     kinds = [kind for kind in KINDS if encoded(tmp_path / kind, held)]
@@ -167,15 +178,15 @@ def test_every_kind_of_file_says_the_same(tmp_path: Path, name: str) -> None:
 # Places are drawn by the format's name: each format has others, and always the same.
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_order_of_rows_says_nothing(tmp_path: Path, name: str) -> None:
+@law
+def the_order_of_rows_says_nothing(tmp_path: Path, name: str) -> None:
     held = rows(name)
     assert meant(tmp_path, held[::-1]) == original(name)
     assert meant(tmp_path, Random(name).sample(held, len(held))) == original(name)
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_an_unknown_text_is_told(tmp_path: Path, name: str) -> None:
+@law
+def an_unknown_text_is_told(tmp_path: Path, name: str) -> None:
     held = rows(name)
     before = original(name)
     column = Random(name).choice(["zq", "Zusatz", "remarks of the reviewer", "col 7"])
@@ -200,8 +211,8 @@ def left_out(found: Meaning) -> int:
     return sum(each.count for each in told)
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_repeated_row_says_nothing_new(tmp_path: Path, name: str) -> None:
+@law
+def a_repeated_row_says_nothing_new(tmp_path: Path, name: str) -> None:
     held = rows(name)
     before = original(name)
     place = Random(name).randint(0, len(held))
@@ -211,8 +222,8 @@ def test_a_repeated_row_says_nothing_new(tmp_path: Path, name: str) -> None:
         assert after.account.num_rows == len(held) + 1
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_row_that_says_nothing_is_left_out(tmp_path: Path, name: str) -> None:
+@law
+def a_row_that_says_nothing_is_left_out(tmp_path: Path, name: str) -> None:
     held = rows(name)
     before = original(name)
     after = meant(tmp_path, [{}, {"zq": None}, *held, {"zq": ""}])
@@ -222,8 +233,8 @@ def test_a_row_that_says_nothing_is_left_out(tmp_path: Path, name: str) -> None:
         assert left_out(after) == left_out(before) + 3
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_two_halves_say_what_the_whole_says(tmp_path: Path, name: str) -> None:
+@law
+def two_halves_say_what_the_whole_says(tmp_path: Path, name: str) -> None:
     """But for prompts with rows in both: their candidates are compared within a file only."""
     held = rows(name)
     whole = original(name)
@@ -349,14 +360,12 @@ MEANINGFUL = [
     *(("rating", 0), ("status", "discarded"), ("context", "A passage."), ("chosen", "Words.")),
     *(("messages", [{"role": "user", "content": "Else?"}]), ("audio", {"path": "a.wav"})),
 ]
-
-
 ALLOWED = {"prometheus": ["messages"]}
 """There it is the judge's own conversation."""
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_a_column_that_carries_meaning_is_never_ignored(tmp_path: Path, name: str) -> None:
+@law
+def a_column_that_carries_meaning_is_never_ignored(tmp_path: Path, name: str) -> None:
     """It changes what is read, or its row is left out or refused."""
     held = rows(name)
     before = original(name)
@@ -369,6 +378,15 @@ def test_a_column_that_carries_meaning_is_never_ignored(tmp_path: Path, name: st
             if after == before and left_out(after) == left_out(before) and before.account:
                 ignored.append(column)
     assert ignored == ALLOWED.get(name, [])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_law_holds(tmp_path: Path, name: str) -> None:
+    def holds(law: Law) -> None:
+        (folder := tmp_path / law.__name__).mkdir()
+        law(folder, name)
+
+    for_each("law", LAWS)(holds)()
 
 
 def test_the_meaning_that_is_compared_sees_references_and_orders(tmp_path: Path) -> None:

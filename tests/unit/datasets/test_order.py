@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardloop.datasets.order import merge
+from tests.unit.cases import for_each
 
 
 def pairs(*told: str) -> list[dict[str, float]]:
@@ -14,8 +15,8 @@ def pairs(*told: str) -> list[dict[str, float]]:
     return [{each[0]: 0, each[-1]: int("=" not in each)} for each in told]
 
 
-@pytest.mark.parametrize(
-    ("told", "ranks"),
+@for_each(
+    "told, ranks",
     [
         (["ab"], {"a": 0, "b": 1}),
         (["bc", "ab"], {"a": 0, "b": 1, "c": 2}),

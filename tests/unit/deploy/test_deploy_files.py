@@ -20,6 +20,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from rewardloop import telemetry
 from rewardloop.config import NEEDS, Settings, load_settings
 from rewardloop.config import SECRETS as SECRETS_OF_SETTINGS
+from tests.unit.cases import for_each
 
 ROOT = Path(__file__).parents[3]
 COMPOSE_FILES = ("docker-compose.yml", "deploy/docker-compose.gpu.yml")
@@ -154,7 +155,7 @@ def test_settings_load_from_a_services_environment(
     assert set(foreign.values()) == {None, "policy"}, "empty is not unset"
 
 
-@pytest.mark.parametrize("name", OURS)
+@for_each("name", OURS)
 def test_a_service_gets_the_secrets_that_it_needs_and_no_others(name: str) -> None:
     given = {key.removeprefix("REWARDLOOP_").lower() for key in _services()[name]["environment"]}
 

@@ -36,6 +36,8 @@ class FakeEngine:
     loaded: str = "m0"
     stale: bool = False
     """Reloads change nothing: what canaries and checksums are for."""
+    sampled: str | None = None
+    """What the beginnings of tensors always are."""
     unloadable: set[str] = field(default_factory=set)
     second_sampler: dict[str, Any] = field(
         default_factory=lambda: {"sampler": "head", "reason": None}
@@ -63,6 +65,8 @@ class FakeEngine:
     async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> Any:
         if method == "sort_heads_only":
             return [{"sampler": "head", "reason": None}, self.second_sampler]
+        if method == "sample_weights":
+            return [{"layer.0": self.sampled or f"beginning of {self.loaded}"}]
         assert self.paused
         if method == "pack_shared_heads":
             self.events.append("pack heads")

@@ -10,6 +10,7 @@ from services.generator.chat_request import (
     prompt_texts,
     require_text,
 )
+from tests.unit.cases import for_each
 
 HI = {"role": "user", "content": "Hi"}
 
@@ -53,7 +54,7 @@ def test_parts_are_joined_as_vllm_joins_them(content: Any, text: str) -> None:
     assert plain_messages(asks(HI, message)) == [HI, {"role": "assistant", "content": text}]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "fields",
     [
         {"tools": [{"type": "function", "function": {"name": "f"}}]},

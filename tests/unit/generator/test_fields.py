@@ -9,6 +9,7 @@ import pytest
 
 from rewardloop.errors import NotServed
 from services.generator.fields import REFUSED, WHY_REFUSED, Chat, Completion, served_fields
+from tests.unit.cases import for_each
 
 HI = [{"role": "user", "content": "Hi"}]
 FOREIGN_TO_VLLM = {"split_special_tokens"}
@@ -70,7 +71,7 @@ def test_what_clients_send_passes_unchanged(fields: dict[str, Any]) -> None:
     assert served_fields(fields, chat=True) == fields
 
 
-@pytest.mark.parametrize(
+@for_each(
     "prompt", ["The sea", ["a", "b"], [1, 2, 3], [[1, 2], [3]], [], "", [[]], 2**31 * [0][:0]]
 )
 def test_a_prompt_is_texts_or_token_ids(prompt: Any) -> None:
@@ -78,7 +79,7 @@ def test_a_prompt_is_texts_or_token_ids(prompt: Any) -> None:
     assert served_fields(fields, chat=False) == fields
 
 
-@pytest.mark.parametrize("prompt", [7, [1, "a"], [[1], "a"], [[1.5]], [-1], [2**31], [True], {}])
+@for_each("prompt", [7, [1, "a"], [[1], "a"], [[1.5]], [-1], [2**31], [True], {}])
 def test_another_prompt_is_refused(prompt: Any) -> None:
     with pytest.raises(NotServed, match="prompt: must be a text or a list of texts"):
         served_fields({"prompt": prompt}, chat=False)
@@ -121,8 +122,8 @@ def test_a_field_that_asks_for_nothing_is_taken_out(nothing: Any) -> None:
     assert found == {"messages": HI}
 
 
-@pytest.mark.parametrize(
-    ("fields", "told"),
+@for_each(
+    "fields, told",
     [
         ({"temperature": 2.5}, "temperature: must be at most 2"),
         ({"temperature": "0.5"}, "temperature: must be a number"),

@@ -8,6 +8,7 @@ import pytest
 from rewardloop.errors import NotServed, TooLarge
 from rewardloop.method import comparison, rubric
 from services.generator.grammar import MAX_DEPTH, require_bounded
+from tests.unit.cases import for_each
 
 PERSON = {
     "$defs": {"name": {"type": "string", "maxLength": 40}},
@@ -24,7 +25,7 @@ def nested(depth: int) -> dict[str, Any]:
     return schema
 
 
-@pytest.mark.parametrize(
+@for_each(
     "asked",
     [
         {"regex": rubric.constrained_pattern("7f3a")},

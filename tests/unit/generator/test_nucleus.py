@@ -11,7 +11,7 @@ import torch
 
 from services.generator.nucleus import HEADS, keep_nucleus
 
-NUM_TOKENS = 4096
+NUM_TOKENS = 8192
 
 
 def no_sort(*_: Any) -> Any:

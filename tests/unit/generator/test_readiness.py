@@ -186,6 +186,56 @@ async def test_a_swap_that_runs_comes_to_its_end_first(ended: asyncio.Event) -> 
     await asyncio.wait_for(ended.wait(), 5)
 
 
+def counting_checksums(replica: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The status of `/ready` each time that every byte of the tensors is read."""
+    seen: list[int] = []
+    compute = replica.engine.compute_weight_checksums
+
+    async def counted() -> Any:
+        seen.append((await ready(replica))[0])
+        return await compute()
+
+    monkeypatch.setattr(replica.engine, "compute_weight_checksums", counted)
+    return seen
+
+
+async def test_checksums_are_computed_while_requests_are_answered(
+    proven: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of before are known from the last swap; of the first one they are computed."""
+    seen = counting_checksums(proven, monkeypatch)
+    assert (await proven.activate("m1")).json()["checksums"]["layer.0"] == "sum of m1"
+    assert seen == [200, 200]
+    assert (await proven.activate("m0")).json()["checksums"]["layer.0"] == "sum of m0"
+    assert seen == [200, 200, 200]
+
+
+async def test_an_update_that_no_sample_shows_is_seen_by_the_checksums_in_the_pause(
+    proven: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven.engine.sampled = "the same"
+    seen = counting_checksums(proven, monkeypatch)
+    assert (await proven.activate("m1")).status_code == 200
+    assert seen == [200, 503, 200]
+
+
+async def test_a_replica_that_cannot_tell_its_checksums_after_a_swap_goes_back(
+    proven: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked for the swap is told that it failed, so it has to be undone."""
+    compute = proven.engine.compute_weight_checksums
+
+    async def broken_on_m1() -> Any:
+        if proven.engine.loaded == "m1":
+            raise RuntimeError("no memory")
+        return await compute()
+
+    monkeypatch.setattr(proven.engine, "compute_weight_checksums", broken_on_m1)
+    assert (await proven.activate("m1")).status_code == 502
+    assert (await proven.chat()).json()["weight_version"] == "m0"
+    assert await ready(proven) == (200, "")
+
+
 async def test_files_are_read_and_hashed_while_requests_are_answered(
     proven: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,7 +62,7 @@ async def test_a_score_is_the_mean_and_comes_with_its_distribution(serve: Serve)
 
 
 async def test_a_comparison_gives_the_probability_of_the_first(serve: Serve) -> None:
-    async with judge_over(await serve(Engine(second=0.75, first=0.25))) as client:
+    async with judge_over(await serve(Engine(_2=0.75, _1=0.25))) as client:
         answer = await client.post(URL, json=asking(compare_with="Red."))
     found = answer.json()["choices"][0]["comparison"]
     assert (found["preference"], found["probability"], found["mass"]) == ("second", 0.25, 1)

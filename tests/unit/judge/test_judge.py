@@ -1,102 +1,31 @@
 """The judge's routes over a scripted engine."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
-from aiohttp import web
-from pydantic import SecretStr
 
 from rewardloop.errors import PromptTooLong, UpstreamUnavailable
-from rewardloop.method import comparison, rubric
+from rewardloop.method import rubric
 from rewardloop.records import JudgementMode
 from services.judge import app as judge_app
-from tests.unit.judge.served_judge import KEY, judge_over
+from tests.unit.judge.scripted_engine import (
+    NONCE,
+    REQUEST,
+    RESPONSE,
+    Engine,
+    Judge,
+    Serve,
+    events,
+    judging,
+)
+from tests.unit.judge.served_judge import KEY
 
-NONCE = "7f3a"
-REQUEST = {"role": "user", "content": "Name a colour."}
-RESPONSE = {"role": "assistant", "content": "Blue.\nScore: 5"}
 RENDERED = rubric.render([REQUEST, RESPONSE], JudgementMode.FREE, nonce=NONCE)  # type: ignore[list-item]
 
-Serve = Callable[[Callable[[web.Request], Awaitable[web.StreamResponse]]], Awaitable[str]]
 
 pytestmark = pytest.mark.usefixtures("no_waiting")
-
-
-@dataclass
-class Engine:
-    """What the judge's upstream says: `texts`, one a choice, or an error."""
-
-    texts: list[str] = field(default_factory=lambda: ["Fine.\nScore 7f3a: 3"])
-    finish_reason: str = "stop"
-    error: tuple[int, dict[str, Any]] | None = None
-    requests: list[dict[str, Any]] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=lambda: {"weight_version": "m1"})
-    key: str = KEY
-
-    async def __call__(self, request: web.Request) -> web.StreamResponse:
-        assert request.headers["authorization"] == f"Bearer {self.key}"
-        assert request.path == "/v1/chat/completions"
-        self.requests.append(await request.json())
-        if self.error:
-            return web.json_response(self.error[1], status=self.error[0])
-        if self.requests[-1].get("stream"):
-            return await self._stream(request)
-        choices = [
-            {
-                "index": i,
-                "message": {"role": "assistant", "content": text},
-                "finish_reason": self.finish_reason,
-            }
-            for i, text in enumerate(self.texts)
-        ]
-        usage = {"prompt_tokens": 9, "completion_tokens": 6, "total_tokens": 15}
-        answer = {"id": "x", "model": "policy", "choices": choices, "usage": usage}
-        return web.json_response({**answer, **self.extra})
-
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await answer.prepare(request)
-        for i, text in enumerate(self.texts):
-            half = len(text) // 2
-            for piece, finish in ((text[:half], None), (text[half:], self.finish_reason)):
-                choice = {"index": i, "delta": {"content": piece}, "finish_reason": finish}
-                chunk = {"id": "x", "created": 1, "choices": [choice], **self.extra}
-                line = f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
-                await answer.write(line.encode())
-        await answer.write(b"data: [DONE]\n\n")
-        return answer
-
-
-@dataclass
-class Judge:
-    engine: Engine
-    client: httpx.AsyncClient
-
-    async def judge(self, *messages: dict[str, Any], **fields: Any) -> httpx.Response:
-        """Asks for as many judgements as the engine gives, unless `n` says otherwise."""
-        asked = {"model": "judge", "messages": list(messages or (REQUEST, RESPONSE))}
-        body = {**asked, "n": len(self.engine.texts), **fields}
-        return await self.client.post("/v1/chat/completions", json=body)
-
-
-@asynccontextmanager
-async def judging(
-    engine: Engine, url: str, upstream_key: str | None, *, foreign: bool = False
-) -> AsyncIterator[Judge]:
-    generators = ["http://generator:8001", "http://generator-2:8001" if foreign else url]
-    own_key = None if upstream_key is None else SecretStr(upstream_key)
-    async with judge_over(
-        url,
-        generator_urls=generators,
-        judge_upstream_model="policy",
-        judge_upstream_key=own_key,
-    ) as client:
-        yield Judge(engine, client)
 
 
 @pytest.fixture
@@ -200,15 +129,6 @@ async def test_text_parts_are_joined(judge: Judge) -> None:
     parts = [{"type": "text", "text": "Blue"}, {"type": "text", "text": "!"}]
     await judge.judge(REQUEST, {"role": "assistant", "content": parts})
     assert "\nBlue\n!\n" in judge.engine.requests[0]["messages"][0]["content"]
-
-
-async def events(judge: Judge, **fields: Any) -> list[dict[str, Any]]:
-    answer = await judge.judge(stream=True, **fields)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    *lines, done, end = answer.text.split("\n\n")
-    assert (done, end) == ("data: [DONE]", "")
-    return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
 async def test_a_streamed_judgement_comes_with_the_last_chunk(judge: Judge) -> None:
@@ -315,98 +235,6 @@ async def test_what_is_no_response_cannot_be_judged(
     answer = await judge.judge(*messages)
     assert answer.status_code == 422
     assert "end in the assistant's response" in answer.json()["detail"]
-
-
-ABOUT_COMPARISON = {
-    "mode": "free",
-    "nonce": NONCE,
-    "rubric_version": comparison.COMPARISON_VERSION,
-    "judge_version": "m1",
-}
-
-
-async def test_each_choice_carries_its_comparison(judge: Judge) -> None:
-    judge.engine.texts = [
-        *("Right.\nBetter 7f3a: first", "Better 7f3a: tie", "Better 7f3a: first\nBetter 7f3a: tie"),
-        *("-", "Better: first"),
-    ]
-    answer = (await judge.judge(compare_with="Red.")).json()
-    assert answer["model"] == "judge"
-    assert [choice["comparison"] for choice in answer["choices"]] == [
-        {"status": "decided", "preference": "first", "reason": None, **ABOUT_COMPARISON},
-        {"status": "decided", "preference": "tie", "reason": None, **ABOUT_COMPARISON},
-        {"status": "undecided", "preference": None, "reason": "conflicting", **ABOUT_COMPARISON},
-        {"status": "undecided", "preference": None, "reason": "no_score", **ABOUT_COMPARISON},
-        {"status": "undecided", "preference": None, "reason": "unsigned", **ABOUT_COMPARISON},
-    ]
-    assert all("judgement" not in choice for choice in answer["choices"])
-
-
-async def test_the_last_turn_is_the_first_response_and_compare_with_the_second(
-    judge: Judge,
-) -> None:
-    await judge.judge(compare_with="Red.")
-    (asked,) = judge.engine.requests
-    assert asked["messages"] == comparison.render(
-        [{"role": "user", "content": "Name a colour."}],
-        "Blue.\nScore: 5",
-        "Red.",
-        JudgementMode.FREE,
-        NONCE,
-    )
-    assert asked["n"] == 1
-    assert "structured_outputs" not in asked
-
-
-async def test_an_empty_response_can_be_compared_with(judge: Judge) -> None:
-    judge.engine.texts = ["Better 7f3a: first"]
-    (choice,) = (await judge.judge(compare_with="")).json()["choices"]
-    assert choice["comparison"]["preference"] == "first"
-
-
-async def test_the_constrained_mode_forces_a_comparisons_form(judge: Judge) -> None:
-    judge.engine.texts = ["Blue is a colour.\nBetter 7f3a: first"]
-    answer = (await judge.judge(compare_with="Red.", judgement_mode="constrained")).json()
-    (asked,) = judge.engine.requests
-    assert asked["structured_outputs"] == {"regex": comparison.constrained_pattern(NONCE)}
-    assert answer["choices"][0]["comparison"]["mode"] == "constrained"
-
-
-async def test_a_cut_comparison_is_truncated(judge: Judge) -> None:
-    judge.engine.texts, judge.engine.finish_reason = ["It is"], "length"
-    (choice,) = (await judge.judge(compare_with="Red.")).json()["choices"]
-    assert choice["comparison"]["reason"] == "truncated"
-
-
-async def test_a_streamed_comparison_comes_with_the_last_chunk(judge: Judge) -> None:
-    judge.engine.texts = ["Fine.\nBetter 7f3a: second", "Nothing."]
-    choices = [chunk["choices"][0] for chunk in await events(judge, compare_with="Red.")]
-    assert ["comparison" in choice for choice in choices] == [False, True, False, True]
-    assert choices[1]["comparison"] == {
-        "status": "decided",
-        "preference": "second",
-        "reason": None,
-        **ABOUT_COMPARISON,
-    }
-    assert choices[3]["comparison"]["reason"] == "no_score"
-    assert not any("judgement" in choice for choice in choices)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("messages", [[RESPONSE, REQUEST], [RESPONSE, RESPONSE]])
-async def test_what_is_no_response_cannot_be_compared(
-    judge: Judge, messages: list[dict[str, Any]], stream: bool
-) -> None:
-    answer = await judge.judge(*messages, compare_with="Red.", stream=stream)
-    assert answer.status_code == 422
-    assert "end in the assistant's response" in answer.json()["detail"]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_the_engines_error_passes_for_a_comparison_too(judge: Judge, stream: bool) -> None:
-    judge.engine.error = (422, PromptTooLong("too long").openai())
-    answer = await judge.judge(compare_with="Red.", stream=stream)
-    assert (answer.status_code, answer.json()["error"]["type"]) == (422, "prompt-too-long")
 
 
 async def test_a_foreign_engine_has_a_key_of_its_own(serve: Serve) -> None:

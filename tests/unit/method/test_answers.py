@@ -14,6 +14,7 @@ from rewardloop.config import (
 from rewardloop.method.answers import has_text, pooled, same_text_key
 from rewardloop.method.pairing import PairedPrompt, Unpaired, pair, sides
 from rewardloop.records import ScoredResponse, mean_score
+from tests.unit.cases import for_each
 
 
 def response(number: int, text: str, *scores: float, is_cut: bool = False) -> ScoredResponse:
@@ -28,8 +29,8 @@ def ids(found: PairedPrompt) -> list[tuple[int, int]]:
     return [(p.chosen.response_id, p.rejected.response_id) for p in found.pairs]
 
 
-@pytest.mark.parametrize(
-    ("a", "b"),
+@for_each(
+    "a, b",
     [
         ("yes", "yes\n"),
         ("yes", "\t yes "),
@@ -53,8 +54,8 @@ def test_texts_that_a_reader_cannot_tell_apart_are_one(a: str, b: str) -> None:
     assert same_text_key(a) == same_text_key(b)
 
 
-@pytest.mark.parametrize(
-    ("a", "b"),
+@for_each(
+    "a, b",
     [
         ("Yes", "yes"),
         ("yes", "yes."),
@@ -75,12 +76,12 @@ def test_texts_that_may_mean_two_things_are_two(a: str, b: str) -> None:
     assert same_text_key(a) != same_text_key(b)
 
 
-@pytest.mark.parametrize("text", ["4", "+", "π", "$", "\U0001f44d", "四", "½", "√", "a.", "=", "°"])
+@for_each("text", ["4", "+", "π", "$", "\U0001f44d", "四", "½", "√", "a.", "=", "°"])
 def test_a_letter_a_digit_or_a_symbol_is_an_answer(text: str) -> None:
     assert has_text(text)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         *(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from rewardloop.method import comparison
 from rewardloop.records import JudgementMode, Message, Preference, UnscoredReason
+from tests.unit.cases import for_each
 from tests.unit.growth import is_linear
 
 FREE, CONSTRAINED = JudgementMode.FREE, JudgementMode.CONSTRAINED
@@ -52,7 +53,7 @@ def test_several_turns_are_told_apart_by_their_roles() -> None:
     assert between(message["content"], "request") == "system: Be brief.\n\nuser: Hi"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "tag",
     [
         "</first_response>",
@@ -95,8 +96,8 @@ def test_the_version_names_the_template() -> None:
     assert re.fullmatch(r"pairwise-[0-9a-f]{8}", comparison.COMPARISON_VERSION)
 
 
-@pytest.mark.parametrize(
-    ("completion", "preference"),
+@for_each(
+    "completion, preference",
     [
         ("Better: first", FIRST),
         ("Better: second", SECOND),
@@ -125,8 +126,8 @@ def test_preferences_are_read(completion: str, preference: Preference) -> None:
     assert comparison.parse(completion) == (preference, None)
 
 
-@pytest.mark.parametrize(
-    ("completion", "reason"),
+@for_each(
+    "completion, reason",
     [
         ("", UnscoredReason.NO_SCORE),
         ("  \n\n", UnscoredReason.NO_SCORE),

@@ -7,6 +7,7 @@ import pytest
 from rewardloop.method import comparison, rubric
 from rewardloop.method.control_tokens import defused
 from rewardloop.records import JudgementMode, Message
+from tests.unit.cases import for_each
 from tests.unit.growth import is_linear
 
 TOKENS = [
@@ -27,7 +28,7 @@ TOKENS = [
 USER: Message = {"role": "user", "content": "Name a colour."}
 
 
-@pytest.mark.parametrize("token", TOKENS)
+@for_each("token", TOKENS)
 def test_no_spelling_of_a_control_token_is_left(token: str) -> None:
     text = f"Blue.{token}{token}\n{token} ok"
     found = defused(text)
@@ -36,7 +37,7 @@ def test_no_spelling_of_a_control_token_is_left(token: str) -> None:
     assert found.startswith("Blue.&")
 
 
-@pytest.mark.parametrize("token", TOKENS)
+@for_each("token", TOKENS)
 def test_requests_and_responses_cannot_spell_one(token: str) -> None:
     honest = "".join(m["content"] for m in rubric.render([USER, answer("A")], JudgementMode.FREE))
     system: Message = {"role": "system", "content": f"Be brief. {token}"}
@@ -51,7 +52,7 @@ def answer(text: str) -> Message:
     return {"role": "assistant", "content": text}
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "1 < 2 | 3 > 2",

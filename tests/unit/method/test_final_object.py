@@ -8,13 +8,14 @@ import pytest
 from rewardloop.method.final_object import final_object
 from rewardloop.method.own_words import own_words
 from rewardloop.method.score_form import FORM
+from tests.unit.cases import for_each
 
 
 def found(written: str) -> list[tuple[float, int]]:
     return [(f.value, f.end) for f in final_object(own_words(written), len(written), FORM)]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "written",
     [
         '{"score": 4}',
@@ -34,7 +35,7 @@ def test_the_object_at_the_end_is_read(written: str) -> None:
     assert found(written) == [(4.0, len(written.rstrip()))]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "written",
     [
         "",

@@ -21,6 +21,7 @@ from rewardloop.method.head_to_head import (
 )
 from rewardloop.method.intervals import wilson
 from rewardloop.records import Preference
+from tests.unit.cases import for_each
 
 FIRST, SECOND, TIE = Preference
 WIN, LOSS, DRAW = (FIRST, SECOND), (SECOND, FIRST), (TIE, TIE)
@@ -40,8 +41,8 @@ def swapped(row: ComparedPrompt) -> ComparedPrompt:
     return ComparedPrompt(row.b_first, row.a_first, row.length_b, row.length_a)
 
 
-@pytest.mark.parametrize(
-    ("a_first", "b_first", "expected"),
+@for_each(
+    "a_first, b_first, expected",
     [
         (FIRST, SECOND, Outcome.WIN),
         (SECOND, FIRST, Outcome.LOSS),

@@ -3,12 +3,11 @@
 Tests `rewardloop.method.introductions`.
 """
 
-import pytest
-
 from rewardloop.method.introductions import introduces_quotation
+from tests.unit.cases import for_each
 
 
-@pytest.mark.parametrize(
+@for_each(
     "line",
     [
         "The response ends with the line:",
@@ -31,7 +30,7 @@ def test_somebody_elses_words_follow(line: str) -> None:
     assert introduces_quotation(line)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "line",
     [
         "",

@@ -96,28 +96,34 @@ def test_a_score_that_is_improbable_is_none() -> None:
     assert judgement["distribution"]["4"] == 0.01
 
 
-def test_a_comparison_asks_for_its_first_word() -> None:
+def test_a_comparison_asks_for_a_digit_without_a_tie() -> None:
     asked = call(compare_with="Red.")
     *prompt, begun = asked.body("policy")["messages"]
-    assert begun == {"role": "assistant", "content": "Better:"}
-    assert prompt[0]["content"].endswith("\nBetter: <which>")
-    found = asked.expectation(choice(first=0.5, second=0.3, tie=0.1), "first", "m1")["comparison"]
+    assert begun == {"role": "assistant", "content": "Better: "}
+    shown = prompt[0]["content"]
+    assert shown.endswith("or 2 for the second one:\nBetter: <which>")
+    assert "<first_response>\nBlue." in shown
+    assert "<second_response>\nRed." in shown
+    assert "tie" not in shown
+    assert "7f3a: <which>" not in shown
+    found = asked.expectation(choice(_1=0.5, _2=0.125, The=0.1), "1", "m1")["comparison"]
     assert found == {
         "status": "decided",
         "preference": "first",
         "reason": None,
         "mode": "expected",
         "nonce": None,
-        "rubric_version": comparison.COMPARISON_VERSION,
+        "rubric_version": comparison.AT_ONCE_VERSION,
         "judge_version": "m1",
-        "probability": round(0.55 / 0.9, 9),
-        "distribution": {"first": 0.5, "second": 0.3, "tie": 0.1},
-        "mass": 0.9,
+        "probability": 0.8,
+        "distribution": {"first": 0.5, "second": 0.125},
+        "mass": 0.625,
     }
+    assert comparison.AT_ONCE_VERSION != comparison.COMPARISON_VERSION
 
 
 def test_a_preference_that_is_improbable_is_none() -> None:
     asked = call(compare_with="Red.")
-    found = asked.expectation(choice(I=0.9, first=0.01), "I", "m1")["comparison"]
+    found = asked.expectation(choice(I=0.9, _1=0.01), "I", "m1")["comparison"]
     assert (found["status"], found["preference"], found["probability"]) == ("undecided", None, None)
     assert found["reason"] is UnscoredReason.IMPROBABLE

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardloop.method.nonce import MARK, NUM_DIGITS, marked, nonce_of
+from tests.unit.cases import for_each
 from tests.unit.growth import is_linear
 
 NONCE = "7f3a"
@@ -35,8 +36,8 @@ def test_a_nonce_has_four_hexadecimal_digits(key: str | None) -> None:
     assert re.fullmatch(r"[0-9a-f]{4}", nonce_of(key))
 
 
-@pytest.mark.parametrize(
-    ("written", "expected"),
+@for_each(
+    "written, expected",
     [
         ("Score 7f3a: 4", f"Score {M}: 4"),
         ("7f3a", M),

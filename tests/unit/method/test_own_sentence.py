@@ -5,12 +5,11 @@ Tests `rewardloop.method.own_sentence`.
 
 # ruff: noqa: RUF001 (judges write these characters)
 
-import pytest
-
 from rewardloop.method import rubric
+from tests.unit.cases import for_each
 
 
-@pytest.mark.parametrize(
+@for_each(
     "before",
     [
         "It is clear, so I settle on ",
@@ -28,7 +27,7 @@ def test_the_judges_own_verdict(before: str) -> None:
     assert rubric.parse(f"{before}score: 4").score == 4
 
 
-@pytest.mark.parametrize(
+@for_each(
     "before",
     [
         "If it had sources, I would settle on ",
@@ -49,8 +48,8 @@ def test_somebody_elses(before: str) -> None:
     assert rubric.parse(f"{before}score: 4").score is None
 
 
-@pytest.mark.parametrize(
-    ("written", "score"),
+@for_each(
+    "written, score",
     [
         ("So I would give it a score of 4", 4),
         ("In conclusion, this response deserves 4 out of 5.", 4),

@@ -6,6 +6,7 @@ Tests `rewardloop.method.own_words`.
 import pytest
 
 from rewardloop.method.own_words import lines_of, own_words
+from tests.unit.cases import for_each
 
 
 def left(written: str) -> list[str]:
@@ -15,8 +16,8 @@ def left(written: str) -> list[str]:
     return [line.strip() for line in own.text.split("\n") if line.strip()]
 
 
-@pytest.mark.parametrize(
-    ("written", "own"),
+@for_each(
+    "written, own",
     [
         ("Clear.\nScore: 4", ["Clear.", "Score: 4"]),
         ("<think>a\nb</think>\nScore: 4", ["Score: 4"]),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from rewardloop.method.ranking_merge import NotMerged, merge
 from rewardloop.records import MAX_RANKED_RESPONSES, RankedText
+from tests.unit.cases import for_each
 
 
 def ranking(**ranks: int) -> list[RankedText]:
@@ -41,8 +42,8 @@ def test_a_new_response_takes_the_place_that_the_shared_texts_tell(
     assert not found.left_out
 
 
-@pytest.mark.parametrize(
-    ("new", "reason", "num"),
+@for_each(
+    "new, reason, num",
     [
         (ranking(a=0, x=1), NotMerged.ORDER_UNKNOWN, 1),
         (ranking(a=0, x=1, c=2), NotMerged.ORDER_UNKNOWN, 1),

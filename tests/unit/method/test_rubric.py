@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rewardloop.method import rubric
 from rewardloop.records import JudgementMode, Message, UnscoredReason, Verdict
+from tests.unit.cases import for_each
 from tests.unit.growth import is_linear
 
 FREE, CONSTRAINED = JudgementMode.FREE, JudgementMode.CONSTRAINED
@@ -66,7 +67,7 @@ def test_several_turns_are_told_apart_by_their_roles() -> None:
     assert between(text, "response") == "See you"
 
 
-@pytest.mark.parametrize(
+@for_each(
     "tag",
     [
         "</response>",
@@ -124,8 +125,8 @@ def test_the_rubric_version_names_the_template() -> None:
     assert re.fullmatch(r"additive-5-[0-9a-f]{8}", rubric.RUBRIC_VERSION)
 
 
-@pytest.mark.parametrize(
-    ("completion", "score"),
+@for_each(
+    "completion, score",
     [
         ("Score: 4", 4),
         ("Good work.\nScore: 4", 4),
@@ -164,8 +165,8 @@ def test_scores_are_read(completion: str, score: float) -> None:
     assert rubric.parse(completion) == Verdict(score, None)
 
 
-@pytest.mark.parametrize(
-    ("completion", "reason"),
+@for_each(
+    "completion, reason",
     [
         ("", UnscoredReason.NO_SCORE),
         ("   \n\n", UnscoredReason.NO_SCORE),
@@ -266,8 +267,8 @@ def test_a_judge_that_babbles_blanks_does_not_hold_the_service_up(
     assert is_linear(lambda size: rubric.parse(completion(size)), 2_000)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@for_each(
+    "text, expected",
     [
         (
             "It is fine.\nScore: 4\n\nNow the user asks for another thing, and",

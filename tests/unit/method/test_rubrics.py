@@ -9,6 +9,7 @@ from rewardloop.errors import InvalidInput
 from rewardloop.method import rubric
 from rewardloop.method.rubrics import ADDITIVE, SHORT, rubric_text
 from rewardloop.records import JudgementMode, Message
+from tests.unit.cases import for_each
 
 TURNS: list[Message] = [
     {"role": "user", "content": "Name a {response}."},
@@ -75,8 +76,8 @@ def test_a_version_names_the_text() -> None:
     assert rubric_text(RubricTemplate(template=ADDITIVE)).version == rubric.RUBRIC_VERSION
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
+@for_each(
+    "given, said",
     [
         ({"template": "Grade {response}."}, "has no {request}"),
         ({"template": "Grade {request}."}, "has no {response}"),

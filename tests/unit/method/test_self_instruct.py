@@ -21,6 +21,7 @@ from rewardloop.method.self_instruct import (
     other_language,
     written_prompt,
 )
+from tests.unit.cases import for_each
 
 SEEDS = Path(self_instruct.__file__).parents[1] / "seeds" / "prompts.jsonl"
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)
@@ -111,8 +112,8 @@ def test_without_human_prompts_there_are_no_shots() -> None:
 # What the model wrote
 
 
-@pytest.mark.parametrize(
-    ("completion", "prompt"),
+@for_each(
+    "completion, prompt",
     [
         (" Name three rivers.\n", "Name three rivers."),
         ("", ""),
@@ -200,8 +201,8 @@ def test_a_long_known_text_is_named_by_its_beginning() -> None:
     assert len(rejected.detail) < 100
 
 
-@pytest.mark.parametrize(
-    ("text", "rejected"),
+@for_each(
+    "text, rejected",
     [
         ("", Rejected(Rejection.EMPTY, "0 characters, no letter or digit")),
         (" \n\t\u2003", Rejected(Rejection.EMPTY, "0 characters, no letter or digit")),
@@ -260,13 +261,13 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(("language", "text"), FOREIGN)
+@for_each("language, text", FOREIGN)
 def test_other_languages_are_told(language: str, text: str) -> None:
     assert other_language(text, "en") == language
     assert other_language(text, language) is None
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "List 3 fruits",

@@ -9,6 +9,7 @@ import pytest
 
 from rewardloop.method import comparison, rubric
 from rewardloop.records import Preference, UnscoredReason, Verdict
+from tests.unit.cases import for_each
 
 NONCE = "7f3a"
 FIRST, SECOND, TIE = Preference
@@ -49,7 +50,7 @@ SPELLINGS = [
 ]
 
 
-@pytest.mark.parametrize("text", SPELLINGS)
+@for_each("text", SPELLINGS)
 def test_every_spelling_of_a_signed_score_is_read(text: str) -> None:
     assert parsed(text) == Verdict(4, None)
 
@@ -68,7 +69,7 @@ def test_a_score_from_0_to_5_may_have_decimals(text: str, score: float) -> None:
     assert parsed(text) == Verdict(score, None)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         *("Score 7f3a: 6", "Score 7f3a: 5.1", "Score 7f3a: 45", "Score 7f3a: 9" + "0" * 400),
@@ -81,7 +82,7 @@ def test_a_score_of_another_scale_is_out_of_range(text: str) -> None:
     assert parsed(text) == Verdict(None, OUT_OF_RANGE)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         # What was asked for, repeated.
@@ -101,7 +102,7 @@ def test_what_names_no_number_is_no_score(text: str) -> None:
     assert parsed(text) == Verdict(None, NO_SCORE)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         # A form that was left blank is not full of points.
@@ -125,8 +126,8 @@ def test_a_scale_before_the_number_is_not_the_number() -> None:
     assert parsed("Score 7f3a (/5): 3") == Verdict(3, None)
 
 
-@pytest.mark.parametrize(
-    ("text", "score"),
+@for_each(
+    "text, score",
     [
         ("Clarity 7f3a: 1\nUse 7f3a: 2\nTotal 7f3a: 3", 3),
         ("Score 7f3a: 1\nScore 7f3a: 2\n**Total score 7f3a: 3**", 3),
@@ -156,7 +157,7 @@ def test_two_different_signed_scores_conflict(text: str) -> None:
     assert parsed(text) == Verdict(None, CONFLICTING)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         *("Better 7f3a: first", "better 7f3a:first", "BETTER 7F3A = FIRST", "7f3a: first"),
@@ -179,7 +180,7 @@ def test_each_word_is_its_preference() -> None:
     assert words == [(FIRST, None), (SECOND, None), (TIE, None), (TIE, None)]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         *("Better 7f3a: <which>", "Better 7f3a: first, second or tie", "Better 7f3a: first/second"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rewardloop.method import comparison, rubric
 from rewardloop.method.nonce import MARK
 from rewardloop.records import Preference, UnscoredReason, Verdict
+from tests.unit.cases import for_each
 from tests.unit.growth import is_linear
 
 NONCE = "7f3a"
@@ -110,7 +111,7 @@ def test_nothing_quoted_hides_the_signed_verdict_after_it(before: str) -> None:
     assert says(f"{before}\n\nIt is fine.\nScore 7f3a: 4", 4, None, "stop")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "after",
     [
         "That is all.",
@@ -198,8 +199,8 @@ def test_thinking_that_was_cut_has_only_drafts() -> None:
         assert says(signed, None, TRUNCATED, "length")
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@for_each(
+    "text, expected",
     [
         ("It is fine.\nScore 7f3a: 4\n\nuser: next", "It is fine.\nScore 7f3a: 4"),
         ("**Score 7f3a: 4/5**  \nThat is all.", "**Score 7f3a: 4/5**"),

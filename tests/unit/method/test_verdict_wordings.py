@@ -9,6 +9,7 @@ import pytest
 
 from rewardloop.method import comparison, rubric
 from rewardloop.records import Preference, UnscoredReason, Verdict
+from tests.unit.cases import for_each
 
 NO_SCORE, TRUNCATED = UnscoredReason.NO_SCORE, UnscoredReason.TRUNCATED
 
@@ -31,7 +32,7 @@ ANNOUNCEMENTS = [
 ]
 
 
-@pytest.mark.parametrize("announcement", ANNOUNCEMENTS)
+@for_each("announcement", ANNOUNCEMENTS)
 def test_an_announced_text_is_no_verdict(announcement: str) -> None:
     quoted = f"Fine.\n{announcement}\nScore: 5"
     assert rubric.parse(quoted) == Verdict(None, NO_SCORE)
@@ -87,7 +88,7 @@ def test_the_judge_announces_its_own_verdict_too(own: str) -> None:
     assert rubric.parse(f"Right.\n{own}\nScore: 3") == Verdict(3, None)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "The response should not get Score: 4",
@@ -114,7 +115,7 @@ def test_a_wish_a_condition_or_a_part_is_no_verdict(text: str) -> None:
     assert rubric.parse(text) == Verdict(None, NO_SCORE)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "Score: 4. The response is clear.",

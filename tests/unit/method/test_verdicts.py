@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rewardloop.method import comparison, rubric
 from rewardloop.records import Preference, UnscoredReason, Verdict
+from tests.unit.cases import for_each
 from tests.unit.growth import is_linear
 
 NO_SCORE, TRUNCATED = UnscoredReason.NO_SCORE, UnscoredReason.TRUNCATED
@@ -103,8 +104,8 @@ def test_unfinished_thinking_has_a_score_only_in_its_last_line(opens: str) -> No
     assert rubric.parse(f"{opens}\nMore.\nScore: 4\n", "length") == Verdict(None, TRUNCATED)
 
 
-@pytest.mark.parametrize(
-    ("text", "score"),
+@for_each(
+    "text, score",
     [
         ("Fine.\nScore: 4", 4),
         ("Fine.\nScore: 4\n", 4),
@@ -135,7 +136,7 @@ def test_servers_have_several_words_for_a_cut(reason: str) -> None:
     assert rubric.parse("Score: 4\n\nBecause.", "eos") == Verdict(4, None)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "Relevance: 1\nClarity: 1\nTotal: 4",
@@ -158,8 +159,8 @@ def test_a_part_without_a_total_is_no_score(text: str) -> None:
     assert rubric.parse(text) == Verdict(None, NO_SCORE)
 
 
-@pytest.mark.parametrize(
-    ("text", "score"),
+@for_each(
+    "text, score",
     [
         ('The response ends with "Score: 5", but I would say\nScore: 2', 2),
         ("The response says:\n\n> Score: 5\n\nScore: 1", 1),
@@ -230,13 +231,13 @@ ECHOES = [
 ]
 
 
-@pytest.mark.parametrize("text", ECHOES)
+@for_each("text", ECHOES)
 def test_spellings_that_mean_one_thing_are_read(text: str) -> None:
     assert rubric.parse(text) == Verdict(4, None)
     assert rubric.parse(f"Right and clear.\n{text}") == Verdict(4, None)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         'The response says {"score": 5}',

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewardloop.report import charts, wording
+from tests.unit.cases import for_each
 
 
 @pytest.mark.parametrize(
@@ -39,8 +40,8 @@ def test_a_curve_of_one_point_is_a_dot() -> None:
     assert "nan" not in svg
 
 
-@pytest.mark.parametrize(
-    ("spelled", "expected"),
+@for_each(
+    "spelled, expected",
     [
         (wording.number(1234), "1,234"),
         (wording.number(1092.4), "1,092"),

@@ -1,13 +1,12 @@
 """How many ranked prompts are left to IFT, by hand."""
 
-import pytest
-
 from rewardloop.config import Bootstrap
 from rewardloop.store.ift_share import num_left_to_ift
+from tests.unit.cases import for_each
 
 
-@pytest.mark.parametrize(
-    ("num_ranked", "num_unranked", "wanted", "expected"),
+@for_each(
+    "num_ranked, num_unranked, wanted, expected",
     [
         (6, 0, 3200, 3),  # at most half
         (7, 0, 3200, 3),

@@ -4,6 +4,7 @@ import pytest
 
 from rewardloop.chat_tokens import control_tokens, prompt_ids
 from services.trainer.rows import Ledger, Maker, maker
+from tests.unit.cases import for_each
 from tests.unit.small_tokenizers import FAMILIES
 
 QUESTION = [{"role": "user", "content": "Count."}]
@@ -41,7 +42,7 @@ def test_a_pair_is_the_engines_prompt_and_two_answers_with_their_end() -> None:
     assert rows.ledger.told() == {}
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"words", "unigram"}))
+@for_each("family", sorted(set(FAMILIES) - {"words", "unigram"}))
 def test_no_template_alters_an_answer(family: str) -> None:
     """Two families have no tokens for these answers."""
     rows = made(family)

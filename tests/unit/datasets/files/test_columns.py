@@ -16,6 +16,7 @@ from pyarrow import feather, ipc, parquet
 from rewardloop.datasets.files import BrokenLine, Item, read_items, unit_of
 from rewardloop.datasets.files.columnar import plain
 from rewardloop.errors import InvalidInput
+from tests.unit.cases import for_each
 
 ROWS = [
     {"prompt": "A", "messages": [{"role": "user", "content": "x"}], "label": True},
@@ -76,8 +77,8 @@ def test_the_padding_of_unlike_objects_is_absent(tmp_path: Path) -> None:
     assert raws(tmp_path / "a.parquet") == rows
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
+@for_each(
+    "value, expected",
     [
         (float("nan"), None),
         (2.5, 2.5),

@@ -12,6 +12,7 @@ from rewardloop.datasets.files import BrokenLine, Item, read_items
 from rewardloop.datasets.files.cells import CellKind, kind_of_column, structure
 from rewardloop.datasets.files.delimited import INDEX
 from rewardloop.errors import InvalidInput
+from tests.unit.cases import for_each
 
 
 def rows(folder: Path, content: str, name: str = "a.csv") -> list[Any]:
@@ -74,7 +75,7 @@ def test_a_columns_cells_decide_together(
     assert [item.raw["grade"] for item in found] == values
 
 
-@pytest.mark.parametrize(
+@for_each(
     "name",
     [
         *("prompt", "response", "response_0", "response1", "human_ref_A", "output"),
@@ -114,8 +115,8 @@ def test_a_column_about_texts_holds_numbers(name: str) -> None:
 TURNS = [{"role": "user", "content": 'it\'s "x"\nb'}, {"role": "assistant", "content": "y"}]
 
 
-@pytest.mark.parametrize(
-    ("cell", "value"),
+@for_each(
+    "cell, value",
     [
         ('[{"role": "user", "content": "A"}]', [{"role": "user", "content": "A"}]),
         ("[{'role': 'user', 'content': None}]", [{"role": "user", "content": None}]),
@@ -137,7 +138,7 @@ def test_lists_and_objects_as_they_are_printed(cell: str, value: object) -> None
     assert structure(cell) == value
 
 
-@pytest.mark.parametrize(
+@for_each(
     "cell",
     [
         "[INST] Hi [/INST]",
