@@ -43,7 +43,7 @@ class Bench:
 
     async def ours(self, num_prompts: int) -> dict[str, Any]:
         """What one worker's roll-out took, and the CPU seconds of each process beside it."""
-        iteration_id = await self._iteration(num_prompts)
+        iteration_id = await self.iteration(num_prompts)
         before = {name: cpu_seconds(server.pid) for name, server in self.servers.items()}
         found = await self._side("worker", iteration_id)
         async with self.store.transaction() as session:
@@ -75,7 +75,7 @@ class Bench:
         found: dict[str, Any] = json.loads(out.read_text())
         return found
 
-    async def _iteration(self, num_prompts: int) -> str:
+    async def iteration(self, num_prompts: int) -> str:
         """A fresh iteration of so many prompts, in its roll-out."""
         config = parse_run_config(
             {

@@ -18,6 +18,8 @@ _INVISIBLE = "\ufe0e\ufe0f\u115f\u1160\u2800\u3164\uffa0"
 
 def storable(text: str) -> str:
     """A model's text with what cannot be stored spelled out: a model may write anything."""
+    if text.isascii() and "\0" not in text:
+        return text
     return text.translate(_SPELLED_OUT)
 
 

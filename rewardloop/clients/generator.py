@@ -39,6 +39,11 @@ class GeneratorClient:
         self._model = model
         self._plain_text = {"split_special_tokens": True} if ours else {}
 
+    @property
+    def urls(self) -> list[str]:
+        """The replicas that are asked now."""
+        return [server.url for server in self._servers]
+
     def follow(self, urls: Sequence[str]) -> None:
         """From now on these replicas are asked. Calls that others have in flight go on."""
         known = {server.url: server for server in self._servers}

@@ -1,10 +1,12 @@
 """Asks the judge service for judgements and comparisons, or its engine itself.
 
-Where the service says that its engine are the generators (`GENERATORS_JUDGE` of its model), a
-caller that has a client of those at hand may ask them without the service between: the rubric
-is rendered and the judgement read by the same code, and the judge's word decides which it is.
+Where the service says that its engine stands at an address at which its caller samples
+(`ENGINE` of its model), the caller may ask without the service between: the rubric is rendered
+and the judgement read by the same code. Both must name the address, so that nobody judges with
+another engine because one of the two was set up otherwise.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,8 +36,13 @@ from rewardloop.records import (
 
 logger = logging.getLogger("rewardloop.clients")
 
-GENERATORS_JUDGE = "engine_is_generator"
-"""Field of the judge's model in its list of models."""
+ENGINE = "engine_address_sha256"
+"""Field of the judge's model in its list of models: which engine it asks for its `POLICY`. Null
+where that is served under another name. A digest, since an address may hold a password."""
+
+
+def address_sha256(url: str) -> str:
+    return hashlib.sha256(url.rstrip("/").encode()).hexdigest()
 
 
 class JudgeClient:
@@ -51,14 +58,15 @@ class JudgeClient:
 
     async def ask_itself(self, generator: GeneratorClient) -> None:
         """From now on `generator` is asked without the service, if that says that its engine is
-        the same. A service that does not answer is asked as before, and its errors are told."""
+        one of those. A service that does not answer is asked as before, and its errors are told."""
         try:
             answer = await self._server.get("/v1/models")
-            own = answer["data"][0].get(GENERATORS_JUDGE) is True
+            engine = answer["data"][0].get(ENGINE)
         except (RewardloopError, AttributeError, KeyError, IndexError, TypeError) as error:
             logger.info("the judge does not say what its engine is (%r)", error)
             return
-        self._generator = generator if own else None
+        if engine in map(address_sha256, generator.urls):
+            self._generator = generator
 
     async def judge(
         self,

@@ -27,7 +27,7 @@ from rewardloop import __version__, telemetry
 from rewardloop.clients.completions import usage_of
 from rewardloop.clients.generator import POLICY
 from rewardloop.clients.http import call, connect, error_of
-from rewardloop.clients.judge import GENERATORS_JUDGE
+from rewardloop.clients.judge import ENGINE, address_sha256
 from rewardloop.clients.judged import judged, refused_fields_told
 from rewardloop.config import Settings
 from rewardloop.errors import Unauthorized, UpstreamMismatch, UpstreamUnavailable
@@ -88,9 +88,10 @@ def make_app(settings: Settings) -> FastAPI:
     @app.get("/v1/models", dependencies=[Depends(key_wanted)])
     async def models() -> dict[str, Any]:
         model = {"id": "judge", "object": "model", "created": 0, "owned_by": "rewardloop"}
-        # Whoever has the generators at hand may then ask them itself, by the same code.
-        own = _asks_generators(settings) and settings.judge_upstream_model == POLICY
-        return {"object": "list", "data": [{**model, GENERATORS_JUDGE: own}]}
+        # Whoever samples from the same engine may ask it itself, by the same code.
+        is_policy = settings.judge_upstream_model == POLICY
+        engine = address_sha256(settings.judge_upstream_url) if is_policy else None
+        return {"object": "list", "data": [{**model, ENGINE: engine}]}
 
     given = AnswersByKey()
 
@@ -146,16 +147,11 @@ class AsciiJsonResponse(JSONResponse):
 def _upstream_key(settings: Settings) -> str:
     if settings.judge_upstream_key:  # an empty one is none
         return settings.judge_upstream_key.get_secret_value()
-    if _asks_generators(settings):
-        return settings.api_key.get_secret_value()
-    return "none"  # ours is nobody else's business
-
-
-def _asks_generators(settings: Settings) -> bool:
-    """Whether the engine is what samples too."""
     ours = (*settings.generator_urls, settings.data_url or "")
     generators = [url.rstrip("/") for url in ours if url]
-    return settings.judge_upstream_url.rstrip("/") in generators
+    if settings.judge_upstream_url.rstrip("/") in generators:
+        return settings.api_key.get_secret_value()
+    return "none"  # ours is nobody else's business
 
 
 @contextmanager

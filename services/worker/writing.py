@@ -36,7 +36,7 @@ logger = logging.getLogger("rewardloop.worker")
 
 TICK_SECONDS = 0.03
 """So long is gathered what is written together: little beside the seconds of an answer."""
-MAX_ENTRIES = 256
+MAX_ENTRIES = 512
 """In one transaction, so that none holds the event loop up for long."""
 
 MANY = 8

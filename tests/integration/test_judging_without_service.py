@@ -18,7 +18,9 @@ from services.judge import app as judge_app
 from tests.integration.rolled_out import PROMPTS, assert_complete
 
 ASKED: list[Message] = [{"role": "user", "content": "Why is the sky blue?"}]
-OWN_RUBRIC = RubricTemplate(template="Grade.\n{request}\n{response}\nEnd with\nScore {nonce}: <total>")
+OWN_RUBRIC = RubricTemplate(
+    template="Grade.\n{request}\n{response}\nEnd with\nScore {nonce}: <total>"
+)
 HOWS = [
     Judging(mode=mode, rubric=rubric, num_judgements=1 if mode == "expected" else 3, max_reasks=0)
     for mode in JudgementMode
@@ -113,23 +115,21 @@ async def test_a_roll_out_goes_by_the_service_only_where_the_engine_is_another(
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("judge", "worker"),
     [
-        {"generator_urls": ["http://127.0.0.1:1"]},  # the judge's engine is none of these
-        {"judge_upstream_model": "a-bigger-judge"},
+        ({"judge_upstream_url": "http://127.0.0.1:1"}, {}),
+        ({"judge_upstream_model": "a-bigger-judge"}, {}),
+        ({}, {"generator_urls": ["http://127.0.0.1:1"]}),  # the judge is not told of that one
     ],
 )
-async def test_another_engine_is_asked_by_the_service(world: Any, changed: dict[str, Any]) -> None:
-    await world.with_base()
-    key = world.settings.api_key.get_secret_value()
+async def test_another_engine_is_asked_by_the_service(
+    world: Any, judge: dict[str, Any], worker: dict[str, Any]
+) -> None:
     ours = world.settings
-    world.settings = ours.model_copy(update={"judge_upstream_key": ours.api_key, **changed})
+    world.settings = ours.model_copy(update=judge)
     world.serve_judge()
-    world.settings = ours
-    async with (
-        JudgeClient(ours.judge_url, key) as client,
-        GeneratorClient(ours.generator_urls, key) as generator,
-    ):
+    key, urls = ours.api_key.get_secret_value(), ours.model_copy(update=worker).generator_urls
+    async with JudgeClient(ours.judge_url, key) as client, GeneratorClient(urls, key) as generator:
         await client.ask_itself(generator)
         assert client._generator is None
 
