@@ -315,7 +315,9 @@ async def test_a_version_is_not_marked_while_a_replica_serves_another(
         assert (await admin.weights())["version"] == "m1"
 
 
-async def test_samples_are_asked_for_at_the_one_data_address(world_of_replicas: Any) -> None:
+async def test_samples_and_judgements_are_asked_for_at_the_one_data_address(
+    world_of_replicas: Any,
+) -> None:
     """A router that knows nothing of us; here an engine of its own, so that it can be told."""
     world = world_of_replicas
     url, replica = await start(world)
@@ -328,4 +330,5 @@ async def test_samples_are_asked_for_at_the_one_data_address(world_of_replicas: 
     await world.in_rollout(iteration_id)
     await world.roll_out(iteration_id)
     await assert_complete(world)
-    assert (replica.num_requests, router.num_requests) == (0, len(PROMPTS))
+    num_requests = len(PROMPTS) * (1 + 4)  # one for the samples, one for each answer's judgements
+    assert (replica.num_requests, router.num_requests) == (0, num_requests)
