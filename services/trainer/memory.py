@@ -82,7 +82,7 @@ def of_machine() -> int:
 
 def _fixed_bytes(model: Any, all_are_trained: bool) -> int:
     num_weights = sum(weight.numel() for weight in model.parameters())
-    return int(num_weights * (18 if all_are_trained else 6))
+    return int(num_weights * (18 if all_are_trained else 2))
 
 
 def bytes_of_token(config: Any, num_seen: int = 0, checkpointing: bool = False) -> int:
