@@ -1,8 +1,9 @@
 """How much goes through a forward pass, where the config leaves that to memory.
 
-It is reckoned, not tried, and from all memory, not from what is free now, so that the same
-training on the same machine always makes the same passes and ends bit for bit the same. What
-was resolved is told with the training, and kept beside its saved states.
+It is reckoned, not tried, and on a CPU from all memory, not from what is free now, so that the
+same training on the same machine always makes the same passes and ends bit for bit the same. Of
+a GPU it is what other processes leave. What was resolved is told with the training, and kept
+beside its saved states.
 
 With L layers of width H, feed-forward width I, vocabulary V, and weights in float32 under a bf16
 autocast, one token holds about L (60 H + 8 I) + 10 V bytes until the backward pass; with
