@@ -26,7 +26,7 @@ def test_losses_are_those_of_the_cpu(
     without_gpu(monkeypatch)
     on_cpu = losses(reports_of(task_of(tiny, tmp_path / "cpu", weights=weights)))
     assert len(on_gpu) == 4
-    assert on_gpu[-1] < on_gpu[0] - 0.01
+    assert max(on_gpu) - min(on_gpu) > 0.005  # the policy has left its reference
     assert on_gpu == pytest.approx(on_cpu, abs=0.02)
 
 
