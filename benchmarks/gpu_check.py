@@ -171,7 +171,7 @@ def _all(options: argparse.Namespace) -> int:
 def _said(name: str, options: argparse.Namespace, deadline: float) -> Iterator[dict[str, Any]]:
     left = deadline - time.monotonic()
     if left < LEAST_SECONDS:
-        yield {"skipped": f"{left:.0f} s are left of --seconds"}
+        yield {"skipped": f"{max(0.0, left):.0f} s are left of --seconds"}
     elif options.tiny and not options.isolated:
         here: list[dict[str, Any]] = []
         _step(name, options, here.append)

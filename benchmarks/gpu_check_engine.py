@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from statistics import mean
@@ -87,6 +88,8 @@ class Engine:
     def __init__(self, model: Path, memory: float = 0.2) -> None:
         # The engine's own process would hide its memory from us.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        if find_spec("flashinfer") is None:  # vLLM 0.26 imports it for sampling, there or not
+            os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         from vllm import LLM
 
         with _Clock() as starting:

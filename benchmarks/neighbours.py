@@ -42,7 +42,7 @@ class Child:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        self.num_tokens = options.prompts * NUM_SAMPLES * options.tokens
+        self.num_tokens: int = options.prompts * NUM_SAMPLES * options.tokens
 
     def tokens_per_second(self) -> float:
         assert self._process.stdin

@@ -148,10 +148,10 @@ async def bench(folder: Path) -> AsyncIterator[Bench]:
             _replica(url, settings, folder / f"replica-{n}.log") for n, url in enumerate(urls)
         ]
         for process, url in zip(list(processes), urls, strict=True):
-            await process.wait_until(_answers(f"{url}/ready"), START_SECONDS)
+            await process.wait_until(answers(f"{url}/ready"), START_SECONDS)
         assert settings.data_url is not None
-        processes.append(_router(settings.data_url, urls, folder / "router.log"))
-        await processes[-1].wait_until(_answers(f"{settings.data_url}/health"), START_SECONDS)
+        processes.append(router(settings.data_url, urls, folder / "router.log"))
+        await processes[-1].wait_until(answers(f"{settings.data_url}/health"), START_SECONDS)
         yield Bench(settings.data_url, settings, store)
     finally:
         await store.close()
@@ -173,7 +173,7 @@ def _replica(url: str, settings: Settings, log: Path) -> Process:
     return Process("replica", [*command, "--faults", json.dumps(FAULTS)], named, log)
 
 
-def _router(url: str, replica_urls: list[str], log: Path) -> Process:
+def router(url: str, replica_urls: list[str], log: Path) -> Process:
     checks = [word for option in ROUTER_CHECKS.items() for word in option]
     address = ["--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
     ports = ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())]
@@ -181,7 +181,7 @@ def _router(url: str, replica_urls: list[str], log: Path) -> Process:
     return Process("router", command, {}, log)
 
 
-def _answers(url: str) -> Callable[[], bool]:
+def answers(url: str) -> Callable[[], bool]:
     def probe() -> bool:
         try:
             return httpx.get(url, timeout=5).status_code == 200

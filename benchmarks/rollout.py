@@ -1,6 +1,6 @@
 """Our roll-out against the same requests sent straight to the engine.
 
-    python -m benchmarks.rollout [--prompts 24] [--rounds 2] [--home DIR]
+    python -m benchmarks.rollout [--prompts 24] [--rounds 2] [--stock] [--script] [--home DIR]
 
 Both sides ask one vLLM server for 4 samples a prompt and 3 constrained
 judgements a sample, with the same settings. The raw side is the best client we
@@ -9,6 +9,9 @@ as it is there, nothing stored, no judge service, no queue. Ours is a whole
 roll-out phase as Postgres timed it. A warm-up fills the prefix cache for both;
 the sides take turns, and the median of the per-round ratios is the result.
 Lengths are sampled, so tokens are shown too.
+
+With --stock the raw client asks stock vLLM too, and with --script a plain transformers script
+rolls out the first prompts (see `other_ways`); its time is scaled up to all of them.
 """
 
 import argparse
@@ -17,11 +20,14 @@ import json
 import statistics
 import tempfile
 import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from benchmarks.other_ways import PlainScript, stock_vllm
 from rewardloop import presets
 from rewardloop.cli.remote import client
 from rewardloop.clients.api import ApiClient
@@ -36,6 +42,9 @@ from rewardloop.records import Message
 
 SEEDS = Path(__file__).parents[1] / "rewardloop" / "seeds" / "prompts.jsonl"
 POLL_SECONDS = 0.25
+
+Round = dict[str, tuple[float, int]]
+"""Seconds and completion tokens of each side."""
 
 
 async def raw(url: str, key: str, prompts: list[list[Message]], config: RunConfig) -> Any:
@@ -106,53 +115,107 @@ async def ours(api: ApiClient, config: RunConfig) -> Any:
     return view["seconds"]["rollout"], view["tokens"]["completion"]
 
 
-async def compare(home: Home, num_prompts: int, rounds: int) -> dict[str, Any]:
-    prompts = [list(p.messages) for p in read_prompts(SEEDS).prompts[:num_prompts]]
+@dataclass
+class Sides:
+    """What a roll-out is compared with besides the raw client at our own engine."""
+
+    stock_url: str | None = None
+    script: PlainScript | None = None
+    num_script_prompts: int = 0
+
+
+async def compare(home: Home, options: argparse.Namespace) -> dict[str, Any]:
+    prompts = [list(p.messages) for p in read_prompts(SEEDS).prompts[: options.prompts]]
     config = RunConfig.model_validate(
         {
             **presets.load("demo"),
             "name": "bench",
-            "prompts": {"dataset": "bench", "num_per_iteration": num_prompts},
+            "prompts": {"dataset": "bench", "num_per_iteration": options.prompts},
             "pairing": {"min_margin": 5},
         }
     )
     rows = []
-    async with running(home, port=None, tell=print) as stack, client(home) as api:
-        await api.add_prompts("bench", read_prompts(SEEDS).prompts[:num_prompts])
+    async with AsyncExitStack() as exits:
+        stack = await exits.enter_async_context(running(home, port=None, tell=print))
+        api = await exits.enter_async_context(client(home))
+        await api.add_prompts("bench", read_prompts(SEEDS).prompts[: options.prompts])
+        sides = await _sides(exits, home, options)
         key = home.credentials().api_key
         await raw(stack.addresses.generator, key, prompts, config)
-        for number in range(rounds):
-            raw_seconds, raw_tokens = await raw(stack.addresses.generator, key, prompts, config)
-            our_seconds, our_tokens = await ours(api, config)
-            rows.append((our_seconds, our_tokens, raw_seconds, raw_tokens))
-            _print_row(number + 1, *rows[-1])
-    per_token = [(a / b) / (c / d) for a, b, c, d in rows]
-    return {
-        "rollout_ratio": round(statistics.median(a / c for a, _, c, _ in rows), 3),
-        "rollout_ratio_per_token": round(statistics.median(per_token), 3),
-        "rounds": rounds,
-        "prompts": num_prompts,
+        if sides.stock_url:
+            await raw(sides.stock_url, key, prompts[:2], config)
+        for number in range(options.rounds):
+            rows.append(await _round(api, stack.addresses.generator, key, prompts, config, sides))
+            _print_row(number + 1, rows[-1])
+    return {**_ratios(rows), "rounds": options.rounds, "prompts": options.prompts}
+
+
+async def _sides(exits: AsyncExitStack, home: Home, options: argparse.Namespace) -> Sides:
+    sides = Sides(num_script_prompts=options.script_prompts)
+    (model,) = (home.folder / "checkpoints").glob("smollm2-*")
+    if options.stock:
+        log = home.folder / "logs" / "stock_vllm.log"
+        sides.stock_url = await exits.enter_async_context(stock_vllm(model, log))
+    if options.script:
+        sides.script = PlainScript(model)
+    return sides
+
+
+async def _round(
+    api: ApiClient,
+    url: str,
+    key: str,
+    prompts: list[list[Message]],
+    config: RunConfig,
+    sides: Sides,
+) -> Round:
+    """Every side once. The script's seconds are those of its few prompts, times their share."""
+    found: Round = {"raw": await raw(url, key, prompts, config), "ours": await ours(api, config)}
+    if sides.stock_url:
+        found["stock"] = await raw(sides.stock_url, key, prompts, config)
+    if sides.script:
+        few = prompts[: sides.num_script_prompts]
+        seconds, tokens = await asyncio.to_thread(sides.script.run, few, config)
+        found["script"] = (seconds * len(prompts) / len(few), tokens * len(prompts) // len(few))
+    return found
+
+
+def _ratios(rows: list[Round]) -> dict[str, float]:
+    def ratio(side: str, per_token: bool = False) -> float:
+        pairs = [(row["ours"], row[side]) for row in rows]
+        ratios = [a[0] / b[0] * ((b[1] / a[1]) if per_token else 1) for a, b in pairs]
+        return round(statistics.median(ratios), 3)
+
+    found = {
+        "rollout_ratio": ratio("raw"),
+        "rollout_ratio_per_token": ratio("raw", per_token=True),
     }
+    for side in ("stock", "script"):
+        if side in rows[0]:
+            found[f"rollout_vs_{side}"] = ratio(side)
+    return found
 
 
-def _print_row(number: int, ours_s: float, ours_t: int, raw_s: float, raw_t: int) -> None:
-    print(
-        f"round {number}: roll-out {ours_s:6.1f} s, {ours_t:6d} tokens, {ours_t / ours_s:6.1f} "
-        f"tokens/s | raw {raw_s:6.1f} s, {raw_t:6d} tokens, {raw_t / raw_s:6.1f} tokens/s | "
-        f"ratio {ours_s / raw_s:.3f}",
-        flush=True,
-    )
+def _print_row(number: int, row: Round) -> None:
+    told = [
+        f"{side} {seconds:6.1f} s, {tokens:6d} tokens, {tokens / seconds:6.1f} tokens/s"
+        for side, (seconds, tokens) in row.items()
+    ]
+    print(f"round {number}: {' | '.join(told)}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--prompts", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--stock", action="store_true", help="ask stock vLLM too")
+    parser.add_argument("--script", action="store_true", help="run the plain script too")
+    parser.add_argument("--script-prompts", type=int, default=2, help="prompts of the script")
     parser.add_argument("--home", type=Path, help="keep the stack's home here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="rewardloop-bench-") as folder:
         home = Home(options.home or Path(folder) / "home")
-        print(json.dumps(asyncio.run(compare(home, options.prompts, options.rounds))))
+        print(json.dumps(asyncio.run(compare(home, options))))
 
 
 if __name__ == "__main__":

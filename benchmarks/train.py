@@ -71,6 +71,7 @@ def task_of(base: Path, folder: Path, num_pairs: int, kept: Path) -> dict[str, A
 
 
 def by_trl(task: dict[str, Any], at_once: int) -> Any:
+    import torch
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from trl import DPOConfig, DPOTrainer
@@ -100,6 +101,7 @@ def by_trl(task: dict[str, Any], at_once: int) -> Any:
         report_to=[],
         disable_tqdm=True,
         logging_steps=1,
+        use_cpu=not torch.cuda.is_available(),
     )
     return OfTokenIds(
         model=model,

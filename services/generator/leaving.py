@@ -51,7 +51,7 @@ class Leaving:
             _end_server()
             return
         self._readiness.leave()
-        logger.info("told to end: not ready any more; requests in flight go on")
+        logger.info("told to end; requests in flight have %g s", self._drain_seconds)
         self._leaving = asyncio.create_task(self._leave())
 
     async def _leave(self) -> None:

@@ -13,7 +13,8 @@ What is kept, as vLLM keeps it:
   the smallest, are at most 1 - p; the largest always stays;
 - of equal logits at the boundary as many stay as vLLM keeps. Which ones is left to chance by
   vLLM (its sort is not stable); here those with the lowest token ids stay;
-- a row without top-p and top-k loses only what has a probability of 0 in float32.
+- a row without top-p and top-k stays as it is. (vLLM drops there what has a probability of 0 in
+  float32, if another row of the batch has top-p.)
 
 vLLM sums from the smallest probability and we from the largest, and floating sums depend on
 their order: the kept sets can differ where the sum at the boundary is within 1e-6 of p.
@@ -48,8 +49,7 @@ def keep_nucleus(logits_BV: Any, k_B: Any, p_B: Any, sort: Sort) -> Any:
         free_B = free_B & (k_B >= num_tokens)
     if not free_B.any():
         return _by_head(logits_BV, k_B, p_B, sort, HEADS)
-    free, filtered = free_B.nonzero()[:, 0], (~free_B).nonzero()[:, 0]
-    logits_BV[free] = _without_zeros(logits_BV[free])
+    filtered = (~free_B).nonzero()[:, 0]
     if len(filtered):
         kept = _by_head(*_rows(filtered, logits_BV, k_B, p_B), sort, HEADS)
         logits_BV[filtered] = kept
@@ -137,10 +137,6 @@ def _kept(probs_BH: Any, p_B: Any) -> Any:
     kept_BH &= probs_BH > 0
     kept_BH[:, 0] = True
     return kept_BH
-
-
-def _without_zeros(logits_BV: Any) -> Any:
-    return logits_BV.masked_fill_(logits_BV.softmax(-1) == 0, -torch.inf)
 
 
 def _rows(rows: Any, logits_BV: Any, k_B: Any, p_B: Any) -> tuple[Any, Any, Any]:

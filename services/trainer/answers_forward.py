@@ -20,6 +20,8 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from services.trainer import answer_logps, layout
 
+MOST_APART, MOST_APART_HALF = 1e-3, 0.1
+"""Nats a token that rounding may make, in float32 and in 16 bits."""
 OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")
 
 
@@ -39,13 +41,31 @@ def install(model: Any, shares_prompts: bool = False) -> None:
     model.forward = types.MethodType(forward, model)
 
 
-def why_not_shared(model: Any) -> str | None:
+def why_not_shared(model: Any, pair: dict[str, torch.Tensor]) -> str | None:
     """What keeps a model from taking two answers behind one prompt; None where nothing does.
 
     A shared row needs a mask and positions of our own, which attention alone understands, and
-    which must be the same in each layer.
+    which must be the same in each layer. Where the config says nothing against it, the pair's
+    log-probabilities are computed both ways.
     """
     model = _unwrapped(model)
+    return _layers_against(model) or _numbers_against(model, pair)
+
+
+def _numbers_against(model: Any, pair: dict[str, torch.Tensor]) -> str | None:
+    ways = []
+    for lay_out in (layout.shared, layout.alone):
+        rows = lay_out(pair["input_ids"], pair["attention_mask"], pair["labels"])
+        score = _by_kernel if rows.ids_BT.is_cuda else _by_head
+        with torch.no_grad():
+            ways.append(score(model, model.forward, rows)["log_probs"])
+    apart = float((ways[0] - ways[1]).abs().mean())
+    if apart <= (MOST_APART if model.dtype == torch.float32 else MOST_APART_HALF):
+        return None
+    return f"its log-probabilities would differ, by {apart:.2g} nats a token"
+
+
+def _layers_against(model: Any) -> str | None:
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     windowed = not kinds and getattr(config, "sliding_window", None) is not None
@@ -75,7 +95,8 @@ def _laid_out(model: Any, inputs: dict[str, Any], shares_prompts: bool) -> layou
 
 def _by_kernel(model: Any, by_trl: Any, rows: layout.Layout) -> dict[str, torch.Tensor]:
     found = by_trl(**_inputs(rows), shift_labels=rows.labels_BT, fused_lm_head=True)
-    return {name: found[name].flatten()[rows.places_N] for name in OUTPUTS}
+    made = {name: getattr(found, name) for name in OUTPUTS}  # TRL's SFT asks for fewer
+    return {n: values.flatten()[rows.places_N] for n, values in made.items() if values is not None}
 
 
 def _by_head(model: Any, by_trl: Any, rows: layout.Layout) -> dict[str, torch.Tensor]:

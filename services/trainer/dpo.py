@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from datasets import Dataset, concatenate_datasets
 from transformers import AutoTokenizer, set_seed
 from trl import DPOConfig, DPOTrainer
@@ -68,16 +69,22 @@ class PairTrainer(Resumable, InParts, DPOTrainer):  # type: ignore[misc]
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """TRL calls it where its trainer is ready but for this."""
-        why_not = answers_forward.why_not_shared(self.model)
+        pairs = dataset.to_list()
+        self.model.eval()
+        why_not = answers_forward.why_not_shared(self.model, self._shortest(pairs))
         if why_not is not None:
             self.told["prompts_not_shared"] = why_not
         answers_forward.install(self.model, shares_prompts=why_not is None)
-        self.model.eval()
-        pairs = dataset.to_list()
         columns, self.told["num_reference_logps_known"] = reference.logps_of(
             self._kept, self._made_by(), pairs, self.limit, self._logps
         )
         return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
+
+    def _shortest(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        pair = min(pairs, key=lambda one: sum(map(len, one.values())))
+        batch: dict[str, torch.Tensor] = self._prepare_inputs(self.data_collator([pair]))
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        return {**batch, "labels": labels}
 
     def _made_by(self) -> bytes:
         how = [self._base, str(self.model.dtype), self.args.bf16, self.args.device.type]

@@ -1,14 +1,16 @@
 """How much goes through a forward pass, where the config leaves that to memory.
 
-It is reckoned, not tried, and from all memory, not from what is free now, so that the same
-training on the same machine always makes the same passes and ends bit for bit the same. What
-was resolved is told with the training, and kept beside its saved states.
+It is reckoned, not tried, and on a CPU from all memory, not from what is free now, so that the
+same training on the same machine always makes the same passes and ends bit for bit the same. Of
+a GPU it is what other processes leave. What was resolved is told with the training, and kept
+beside its saved states.
 
 With L layers of width H, feed-forward width I, vocabulary V, and weights in float32 under a bf16
 autocast, one token holds about L (60 H + 8 I) + 10 V bytes until the backward pass; with
 activation checkpointing 4 L H, one layer's share and the vocabulary's. Dropout on attention
-keeps its scores, 7 bytes for each head and each token that is seen. Weights take 6 bytes each,
-and those that are trained 12 more (gradient, AdamW's two moments).
+keeps its scores, 7 bytes for each head and each token that is seen. Weights take 18 bytes each
+where they are trained (with a copy in bf16, the gradient and AdamW's two moments), 2 where they
+are the base of adapters.
 """
 
 import json
@@ -24,7 +26,7 @@ AUTO = "auto"
 SHARE = {"cpu": 0.4, "cuda": 0.85}
 """Of the device's memory: a CPU's belongs to engines and databases too."""
 MAX_TOKENS = {"cpu": 2048, "cuda": 16_384}
-"""More tokens at once are no faster."""
+"""Enough to keep the device busy."""
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -82,7 +84,7 @@ def of_machine() -> int:
 
 def _fixed_bytes(model: Any, all_are_trained: bool) -> int:
     num_weights = sum(weight.numel() for weight in model.parameters())
-    return int(num_weights * (18 if all_are_trained else 6))
+    return int(num_weights * (18 if all_are_trained else 2))
 
 
 def bytes_of_token(config: Any, num_seen: int = 0, checkpointing: bool = False) -> int:

@@ -127,8 +127,9 @@ def schedule(kind: str, floor: float) -> dict[str, Any]:
 def passes_of(config: dict[str, Any], model: Any, states: States | None) -> memory.Passes:
     """How the training's forward passes are made on this machine."""
     if torch.cuda.is_available():
-        total = torch.cuda.get_device_properties(0).total_memory
-        return memory.passes_of(config, model, states, "cuda", int(total))
+        free, total = torch.cuda.mem_get_info()
+        ours = free + torch.cuda.memory_allocated()  # an engine may hold the rest
+        return memory.passes_of(config, model, states, "cuda", min(ours, total))
     return memory.passes_of(config, model, states, "cpu", memory.of_machine())
 
 

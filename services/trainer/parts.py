@@ -84,6 +84,8 @@ class InParts:
     ) -> torch.Tensor:
         """The whole batch's loss, and its gradient, part by part."""
         batch = Batch(inputs, self.num_sides)
+        if num_items_in_batch is None:  # of a model whose forward takes no such argument
+            num_items_in_batch = batch.num_answer_tokens()
         metrics = self._metrics["train"]
         losses, logged, parts = [], [], list(batch.parts(self.limit))
         for part in parts:

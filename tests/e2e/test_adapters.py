@@ -1,14 +1,17 @@
 """Adapters: what is held in which precision, and what is published of them."""
 
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from trl.trainer import dpo_trainer
 
 from services.trainer import dpo
+from services.trainer.whole_model import save
 from tests.e2e.test_dpo import LORA, task_of, train
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -57,3 +60,26 @@ def test_what_has_no_adapter_is_published_bit_for_bit(
 ) -> None:
     before = load_file(tiny / "model.safetensors")
     assert all(torch.equal(trained[n], before[n]) for n in before if "_proj." not in n)
+
+
+def test_no_hash_of_all_weights_is_taken(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Any) -> str:
+        raise AssertionError("half a minute of an 8B model's training")
+
+    monkeypatch.setattr(dpo_trainer, "hash_module", refuse)
+    dpo.build(task_of(tiny, tmp_path), io.StringIO())
+    assert dpo_trainer.hash_module is refuse
+
+
+def test_adapters_that_learnt_nothing_publish_their_base_bit_for_bit(
+    tiny: Path, tmp_path: Path
+) -> None:
+    """Adapters that were not trained add nothing: B is 0."""
+    trainer = dpo.build(task_of(tiny, tmp_path, weights=LORA), io.StringIO())
+    save(trainer.model, trainer.processing_class, tmp_path / "saved")
+    before = load_file(tiny / "model.safetensors")
+    after = load_file(tmp_path / "saved" / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["dtype"] == "float32"

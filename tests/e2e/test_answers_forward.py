@@ -136,11 +136,13 @@ def test_prompts_are_shared_where_that_is_less_work(
     assert found is expected
 
 
-def test_models_whose_layers_differ_take_no_shared_rows(tiny: Path) -> None:
+def test_models_whose_layers_differ_take_no_shared_rows() -> None:
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     mistral = {**small, "vocab_size": 50, "num_key_value_heads": 1, "intermediate_size": 64}
-    reason = answers_forward.why_not_shared
-    assert reason(LlamaForCausalLM.from_pretrained(tiny)) is None
+
+    def reason(model: Any) -> str | None:
+        return answers_forward.why_not_shared(model, batch_of([([1, 2], [3, 4], [5])]))
+
     assert reason(MistralForCausalLM(MistralConfig(**mistral, sliding_window=None))) is None
     windowed = reason(MistralForCausalLM(MistralConfig(**mistral, sliding_window=8)))
     assert windowed == "it has layers of sliding_attention"
@@ -148,6 +150,17 @@ def test_models_whose_layers_differ_take_no_shared_rows(tiny: Path) -> None:
     assert reason(gemma) == "it has layers of sliding_attention"
     bloom = BloomConfig(vocab_size=50, hidden_size=32, n_layer=1, n_head=2)
     assert "positions" in (reason(BloomForCausalLM(bloom)) or "")
+
+
+def test_a_model_that_answers_otherwise_in_shared_rows_takes_none(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one would that did not heed the mask."""
+    pair = batch_of([([1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11])])
+    model, _ = both(LlamaForCausalLM.from_pretrained(tiny), shares_prompts=True)
+    assert answers_forward.why_not_shared(model, pair) is None
+    monkeypatch.setattr(layout, "_sees", lambda segments_BT: None)
+    assert "would differ" in (answers_forward.why_not_shared(model, pair) or "")
 
 
 def test_log_probs_of_logits_and_their_gradient() -> None:
@@ -166,3 +179,23 @@ def test_log_probs_of_logits_and_their_gradient() -> None:
     torch.testing.assert_close(found.entropy, -(logps.exp() * logps).sum(-1))
     torch.testing.assert_close(found.mean_logits, logits.mean(-1))
     assert torch.equal(found.is_top1, logits.argmax(-1) == targets)
+
+
+@pytest.mark.parametrize("outputs", [("log_probs", "entropy", "is_top1"), answers_forward.OUTPUTS])
+def test_trls_kernel_may_be_asked_for_fewer_numbers(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, outputs: tuple[str, ...]
+) -> None:
+    """The way that GPUs take; TRL's SFT asks for no `mean_logits`."""
+    monkeypatch.setattr(answers_forward, "_by_head", answers_forward._by_kernel)
+    model = LlamaForCausalLM.from_pretrained(tiny)
+    ours = copy.deepcopy(model)
+    for one in (model, ours):
+        add_fused_lm_head(one, outputs=outputs)
+    answers_forward.install(ours)
+    batch = random_pairs()
+    expected, found = (one(**batch, fused_lm_head=True) for one in (model, ours))
+    for name in answers_forward.OUTPUTS:
+        if name in outputs:
+            assert torch.allclose(found[name].float(), expected[name].float(), atol=1e-5), name
+        else:
+            assert getattr(found, name) is None

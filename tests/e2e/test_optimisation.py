@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from services.trainer import dpo, sft
+from services.trainer import dpo, optimisation, sft
 from tests.e2e.test_dpo import losses, task_of, train
 from tests.e2e.tiny_model import user
 
@@ -59,3 +60,9 @@ def test_each_training_tells_its_optimiser(tiny: Path, tmp_path: Path) -> None:
         "weight_decay": 0.0,
         "warmup_steps": 0,
     }
+
+
+def test_attention_is_not_planned_anew_for_every_length(tiny: Path) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    optimisation.load_model(str(tiny), dropout=0.0)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from benchmarks.rolling import answers, router
 from rewardloop.clients.replicas import ReplicaAdmin
 from rewardloop.embedded.process import Process, free_port
 from rewardloop.errors import UpstreamUnavailable
@@ -201,13 +202,43 @@ async def test_replicas_join_and_die_in_the_middle_of_a_roll_out(
             while not second.num_requests:
                 await asyncio.sleep(0.05)
         os.kill(first.pid, signal.SIGKILL)
+        async with asyncio.timeout(10):
+            while await data_urls(world) != [second_url]:
+                await asyncio.sleep(0.1)
         await rolling_out
     finally:
         first.stop()
     prompts = await world.rows("SELECT state, num_attempts FROM iteration_prompts")
     assert prompts == [{"state": "done", "num_attempts": 0}] * 32
-    await age(world, 9)  # or wait so long
-    assert await data_urls(world) == []
+
+
+async def test_one_that_is_killed_behind_a_stock_router_fails_no_prompt(
+    world_of_replicas: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world = world_of_replicas
+    monkeypatch.setattr("rewardloop.clients.generator.RETRY_SECONDS", 30)
+    urls = [f"http://127.0.0.1:{free_port()}" for _ in range(2)]
+    data = f"http://127.0.0.1:{free_port()}"
+    world.settings = world.settings.model_copy(update={"data_url": data})
+    await world.add_prompts(*(f"{prompt} {n}" for prompt in PROMPTS for n in range(8)))
+    (iteration_id,) = await world.new_run(rollout={"max_prompts_in_flight": 4})
+    await world.in_rollout(iteration_id)
+    started = [process(url, tmp_path / f"log-{n}") for n, url in enumerate(urls)]
+    try:
+        for url in urls:
+            await joined(world, url, seconds=60)
+        started.append(router(data, urls, tmp_path / "router"))
+        await started[-1].wait_until(answers(f"{data}/health"), 60)
+        rolling_out = asyncio.create_task(world.roll_out(iteration_id))
+        while not await world.rows("SELECT 1 FROM responses"):
+            await asyncio.sleep(0.05)
+        os.kill(started[0].pid, signal.SIGKILL)
+        await rolling_out
+    finally:
+        for one in started:
+            one.stop()
+    prompts = await world.rows("SELECT state, num_attempts FROM iteration_prompts")
+    assert prompts == [{"state": "done", "num_attempts": 0}] * 32
 
 
 def process(url: str, log: Path) -> Process:
@@ -315,7 +346,9 @@ async def test_a_version_is_not_marked_while_a_replica_serves_another(
         assert (await admin.weights())["version"] == "m1"
 
 
-async def test_samples_are_asked_for_at_the_one_data_address(world_of_replicas: Any) -> None:
+async def test_samples_and_judgements_are_asked_for_at_the_one_data_address(
+    world_of_replicas: Any,
+) -> None:
     """A router that knows nothing of us; here an engine of its own, so that it can be told."""
     world = world_of_replicas
     url, replica = await start(world)
@@ -328,4 +361,5 @@ async def test_samples_are_asked_for_at_the_one_data_address(world_of_replicas: 
     await world.in_rollout(iteration_id)
     await world.roll_out(iteration_id)
     await assert_complete(world)
-    assert (replica.num_requests, router.num_requests) == (0, len(PROMPTS))
+    num_requests = len(PROMPTS) * (1 + 4)  # one for the samples, one for each answer's judgements
+    assert (replica.num_requests, router.num_requests) == (0, num_requests)

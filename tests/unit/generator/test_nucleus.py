@@ -80,8 +80,11 @@ def test_the_kth_logits_equals_stay() -> None:
 
 
 def test_of_equals_at_the_boundary_the_lowest_ids_stay() -> None:
-    """0.4 and two of the three 0.2 are needed for p = 0.75."""
-    assert kept(row({9: 0.4, 50: 0.2, 3000: 0.2, 8: 0.2}), p=0.75) == [8, 9, 50]
+    """0.5 and 26 of the fifty 0.01 are needed for p = 0.755."""
+    noise = torch.Generator().manual_seed(3)
+    equals = torch.randperm(NUM_TOKENS - 1, generator=noise)[:50].tolist()
+    logits_V = row(dict.fromkeys(equals, 0.01) | {NUM_TOKENS - 1: 0.5})
+    assert kept(logits_V, p=0.755) == [*sorted(equals)[:26], NUM_TOKENS - 1]
 
 
 def test_more_equals_than_the_head_holds_are_left_to_the_sort() -> None:

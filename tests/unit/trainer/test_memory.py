@@ -43,9 +43,9 @@ def reckoned(num_bytes: float, **changes: Any) -> Passes:
 
 def test_as_many_tokens_as_memory_holds_beside_the_weights() -> None:
     assert reckoned(18 * NUM_WEIGHTS + 300 * TOKEN) == Passes(Limit(num_tokens=300), False)
-    # Of adapters no gradient and no moments of the base's weights.
+    # Of adapters no gradient and no moments of the base's weights, which are in bf16.
     lora = {"kind": "lora"}
-    assert reckoned(6 * NUM_WEIGHTS + 300 * TOKEN, weights=lora).limit.num_tokens == 300
+    assert reckoned(2 * NUM_WEIGHTS + 300 * TOKEN, weights=lora).limit.num_tokens == 300
 
 
 def test_more_tokens_than_are_of_use_are_not_taken() -> None:

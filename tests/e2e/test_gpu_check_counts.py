@@ -13,6 +13,8 @@ from benchmarks.gpu_check_models import SHAPES, Lengths, pairs
 from benchmarks.gpu_check_training import flops_per_token, num_tokens
 from rewardloop import presets
 
+pytestmark = pytest.mark.e2e  # for what it imports: TRL
+
 
 class Model(nn.Module):
     """An embedding of 10 x 4, a layer of 4 x 4, a head of 10 x 4."""
