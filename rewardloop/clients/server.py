@@ -1,4 +1,7 @@
-"""One server that is asked for text: its connection, its latency, its breaker.
+"""One server that is asked for text: its connections, its latency, its breaker.
+
+The number of calls in flight begins small and grows with the answers, up to MAX_CONNECTIONS;
+the others wait here, and their time begins when they are sent.
 
 A call past its deadline is broken off as Overdue. One that is late by the finished calls alone
 lets the server be asked for a single token: a server that does not even give that is no longer
@@ -18,7 +21,7 @@ import httpx
 
 from rewardloop import telemetry
 from rewardloop.clients.breaker import Breaker
-from rewardloop.clients.http import answered, call_once, connect, decoded, tried
+from rewardloop.clients.http import MAX_CONNECTIONS, answered, call_once, connect, decoded, tried
 from rewardloop.clients.latency import Latency
 from rewardloop.clients.quick import encoded
 from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
@@ -27,6 +30,8 @@ logger = logging.getLogger("rewardloop.clients")
 
 REQUEST_SECONDS = 240.0
 """No call takes longer."""
+FIRST_CALLS = 256
+"""In flight at once before any was answered."""
 PROBE_SECONDS = 10.0
 PROBE_AGAIN_SECONDS = 10.0
 LOOK_SECONDS = 0.5
@@ -99,6 +104,10 @@ class Server:
         self._probed_at = 0.0
         self._latency = Latency(ceiling_seconds)
         self._in_flight: set[_Call] = set()
+        self._num_asked = 0
+        """With those that wait for a slot."""
+        self._num_slots = FIRST_CALLS
+        self._slots = asyncio.Semaphore(FIRST_CALLS)
         self.breaker = Breaker()
         self._trial = asyncio.Lock()
         self._why = UpstreamUnavailable(f"{url} has failed several times in a row")
@@ -113,7 +122,7 @@ class Server:
     @property
     def reluctance(self) -> tuple[float, int]:
         """The server with the least is asked first: it does not rest, and has little to do."""
-        return self.breaker.rest(time.monotonic()), len(self._in_flight)
+        return self.breaker.rest(time.monotonic()), self._num_asked
 
     async def get(self, path: str) -> Any:
         """
@@ -130,8 +139,15 @@ class Server:
             Overdue: no answer within the deadline.
             RewardloopError: as for `call_once`; UpstreamUnavailable while the breaker is open.
         """
+        self._num_asked += 1
+        try:
+            async with self._slots:
+                return await self._post(path, encoded(body), key, anew)
+        finally:
+            self._num_asked -= 1
+
+    async def _post(self, path: str, content: bytes, key: str | None, anew: bool) -> Any:
         await self._require_trusted()
-        content = encoded(body)
         # With the body in it, a key never stands for two questions.
         headers = {KEY_HEADER: _key_of(key, path, content)} if key else {}
         if key and anew:
@@ -148,9 +164,17 @@ class Server:
             self.breaker.succeeded()  # a refusal is an answer too
             raise
         self.breaker.succeeded()
+        self._widen()
         if AGAIN_HEADER not in answer.headers:
             self._latency.note(call.seconds)
         return found
+
+    def _widen(self) -> None:
+        """One more call at a time for each that was answered: what a server has not accepted yet
+        is lost where it is more than its system's queue, and comes again after half a minute."""
+        if self._num_slots < MAX_CONNECTIONS:
+            self._num_slots += 1
+            self._slots.release()
 
     async def _in_time(self, call: _Call, answer: Awaitable[T]) -> T:
         """

@@ -181,3 +181,34 @@ def test_keys_tell_uses_apart() -> None:
     ]
     assert len({request_key(*each) for each in parts}) == 4
     assert request_key("sample", 1, [0, 1]) == request_key("sample", 1, (0, 1))
+
+
+async def test_calls_in_flight_grow_with_the_answers_and_those_that_wait_are_not_late(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "FIRST_CALLS", 2)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(server, "LOOK_SECONDS", 0.01)
+    at_once: list[int] = []
+    num = 0
+
+    async def slow(request: web.Request) -> web.Response:
+        nonlocal num
+        num += 1
+        at_once.append(num)
+        await asyncio.sleep(0.1)
+        num -= 1
+        return web.json_response({})
+
+    made = Server(await serve(slow), "key")
+    try:
+        asked = [asyncio.create_task(made.post("/", {"text": f"{n}"})) for n in range(40)]
+        await asyncio.sleep(0)
+        assert made.reluctance == (0.0, 40)
+        await asyncio.gather(*asked)  # the last ones wait for 0.8 s; overdue is 0.3
+        assert made.reluctance == (0.0, 0)
+    finally:
+        await made.aclose()
+    assert at_once[:2] == [1, 2]
+    assert at_once[2] <= 2  # it began after the first answer
+    assert max(at_once) == 5
