@@ -121,6 +121,8 @@ async def test_what_judge_and_generator_log_names_the_iteration_that_asked(
     await world.add_prompts("one", "two", "three")
     world.serve(faults=Faults(error_rate=0.5))
     monkeypatch.setattr("services.judge.app.UPSTREAM_RETRY_SECONDS", 0)
+    # As where the judge has an engine of its own: a roll-out asks the generators itself else.
+    monkeypatch.setattr("rewardloop.clients.judge.address_sha256", lambda url: "another")
     (iteration_id,) = await world.new_run()
     run_id = (await world.iteration(iteration_id)).run_id
     log.clear()
