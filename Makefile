@@ -42,8 +42,8 @@ check: setup  ## Linters, types, and what may import what
 	$(RUN)/mypy
 	$(RUN)/lint-imports
 
-bench: setup  ## Roll-out against the same requests sent straight to vLLM
-	$(RUN)/python -m benchmarks.rollout
+bench: setup  ## What each part costs, beside the same work without it (ONLY=name; all of them: hours)
+	$(RUN)/python -m benchmarks $(ONLY)
 
 paper-cpu: setup  ## M0 -> SFT -> M1 -> M2 -> M3 on this machine (TREES=file for your own rankings)
 	$(RUN)/python -m benchmarks.paper_cpu $(if $(TREES),--trees $(TREES)) $(PAPER_OPTIONS)

@@ -11,7 +11,17 @@ import subprocess
 import sys
 from typing import Any
 
-NAMES = ("rollout",)
+NAMES = (
+    "rollout",
+    "fanout",
+    "store",
+    "swap_pause",
+    "rolling",
+    "expected",
+    "train",
+    "topp",
+    "neighbours",
+)
 """Each the name of a module in this package."""
 
 
