@@ -2,7 +2,7 @@
 
 TRL 1.16 names the cache file of the reference's log-probabilities after a SHA-256 of every
 weight, taken on one core of the CPU. A training's process reads no such file of another: its
-rows are made in memory, and `resumable` keeps the log-probabilities. For 8B parameters it is
+rows are made in memory, and `kept_logps` keeps the log-probabilities. For 8B parameters it is
 about half a minute of each training, with the GPU idle. Can go when TRL hashes on demand.
 """
 
