@@ -35,6 +35,10 @@ class BareEngine:
             worker_extension_cls="services.generator.worker_extension.PacksSharedHeads",
         )
 
+    def close(self) -> None:
+        """End its processes: at the interpreter's exit they would keep it waiting."""
+        self._llm.llm_engine.engine_core.shutdown()
+
     def sort_heads_only(self, on: bool) -> None:
         for report in self._llm.collective_rpc("sort_heads_only", args=(on,)):
             if report["reason"]:

@@ -65,6 +65,7 @@ def serve(options: argparse.Namespace) -> None:
     engine.sort_heads_only(True)
     for _ in sys.stdin:
         print("seconds", engine.seconds(options.prompts, options.tokens, 0.9), flush=True)
+    engine.close()
 
 
 @contextmanager

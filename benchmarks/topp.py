@@ -54,7 +54,8 @@ def main() -> None:
             rows.append(row)
             speeds = [num_tokens / row[side] for side in ("none", "ours", "vllm")]
             print("{:5d}   {:17.1f}   {:13.1f}   {:19.1f}".format(turn + 1, *speeds), flush=True)
-        print(json.dumps(summary(rows)))
+        print(json.dumps(summary(rows)), flush=True)
+        engine.close()
 
 
 if __name__ == "__main__":
