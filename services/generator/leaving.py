@@ -17,7 +17,7 @@ from rewardloop.errors import UpstreamUnavailable
 from services.generator.admission import Admission
 from services.generator.readiness import Readiness
 
-logger = logging.getLogger("rewardloop.generator")
+logger = logging.getLogger("rewardloop.process")
 
 
 class Leaving:

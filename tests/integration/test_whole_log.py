@@ -26,7 +26,7 @@ from services.worker.named_work import work_named
 from tests.integration.stub_home import stub_home
 
 PARTS = ("controller", "worker", "trainer", "judge", "generator.stub_engine", "api")
-STARTING = ("celery.", "kombu.", "uvicorn", "asyncio", "rewardloop.web")
+STARTING = ("celery.", "kombu.", "uvicorn", "asyncio", "rewardloop.web", "rewardloop.process")
 """Loggers whose lines are about their process."""
 
 
