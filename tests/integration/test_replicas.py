@@ -355,7 +355,10 @@ async def test_samples_and_judgements_are_asked_for_at_the_one_data_address(
     await joined(world, url)
     router = StubEngine(world.settings.checkpoint_root / "base")
     world.served.append(Served(make_generator(router), data := f"http://127.0.0.1:{free_port()}"))
-    world.settings = world.settings.model_copy(update={"data_url": data})
+    judge = f"http://127.0.0.1:{free_port()}"
+    everything = {"data_url": data, "judge_upstream_url": data, "judge_url": judge}
+    world.settings = world.settings.model_copy(update=everything)
+    world.serve_judge()
     await world.add_prompts(*PROMPTS)
     (iteration_id,) = await world.new_run()
     await world.in_rollout(iteration_id)
