@@ -6,6 +6,7 @@ that the stack stays up, the tests ask the database and the servers.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        shutil.rmtree(home / "checkpoints", ignore_errors=True)  # gigabytes; its logs stay
 
 
 def _wait_for(words: str, log: Path, process: subprocess.Popen[bytes]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
             yield Chain(home.folder, killed, finished, dsn)
         finally:
             server.stop()
+            shutil.rmtree(home.folder / "checkpoints", ignore_errors=True)
 
 
 def test_a_killed_chain_goes_on_where_it_was(chain: Chain) -> None:
