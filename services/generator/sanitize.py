@@ -8,7 +8,8 @@ from services.generator import grammar
 from services.generator.fields import MAX_TOOLS_CHARS, served_fields
 from services.generator.machine import has_gpu
 
-MAX_SEQUENCES = 256
+MAX_SEQUENCES = 128
+"""As many as OpenAI takes for `n`. More at once made a neighbour wait over twice as long."""
 TOOL_CHOICES = (None, "none", "auto")
 
 

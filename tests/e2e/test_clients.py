@@ -126,17 +126,17 @@ def test_a_prompt_over_the_context_is_refused_with_its_length(demo: Demo) -> Non
     assert "context length" in str(refused.value)
 
 
-def test_two_hundred_seeded_sequences_leave_the_engine_alive(demo: Demo) -> None:
+def test_many_seeded_sequences_leave_the_engine_alive(demo: Demo) -> None:
     """vLLM's CPU engine can die of a seed, so the gate drops it and says so."""
     headers = {"authorization": f"Bearer {demo.keys['api_key']}"}
     answer = httpx.post(
         f"{demo.addresses['generator']}/v1/completions",
-        json={"model": "policy", "prompt": "The", "n": 200, "seed": 7, "max_tokens": 4},
+        json={"model": "policy", "prompt": "The", "n": 128, "seed": 7, "max_tokens": 4},
         headers=headers,
         timeout=240,
     )
     assert answer.status_code == 200
-    assert len(answer.json()["choices"]) == 200
+    assert len(answer.json()["choices"]) == 128
     assert answer.headers["x-rewardloop-dropped"] == "seed"
 
 
