@@ -8,8 +8,9 @@ from services.generator import grammar
 from services.generator.fields import MAX_TOOLS_CHARS, served_fields
 from services.generator.machine import has_gpu
 
-MAX_SEQUENCES = 128
-"""As many as OpenAI takes for `n`. More at once made a neighbour wait over twice as long."""
+MAX_SEQUENCES = 64
+"""128 at once, as many as OpenAI takes for `n`, made a neighbour on two cores wait 2.4 times as
+long."""
 TOOL_CHOICES = (None, "none", "auto")
 
 

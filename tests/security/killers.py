@@ -75,8 +75,8 @@ _IMAGE = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}
 
 CHATS: dict[str, Fields] = {
     "beam search": {"use_beam_search": True, "n": 256, "max_tokens": 64},
-    "n = 128": {"n": 128, "max_tokens": 4},
-    "n = 129": {"n": 129},
+    "n = 64": {"n": 64, "max_tokens": 4},
+    "n = 65": {"n": 65},
     "n = 2^63": {"n": 2**63},
     "n = -1": {"n": -1},
     "n = true": {"n": True},

@@ -45,11 +45,11 @@ def test_a_gpu_keeps_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"n": 128},
+        {"n": 64},
         {"n": None},
-        {"prompt": ["a"] * 32, "n": 4},
-        {"prompt": list(range(1000)), "n": 128},
-        {"prompt": [[1, 2, 3]] * 128},
+        {"prompt": ["a"] * 16, "n": 4},
+        {"prompt": list(range(1000)), "n": 64},
+        {"prompt": [[1, 2, 3]] * 64},
         {"prompt": []},
         {"structured_outputs": {"regex": "x" * 3900}},
     ],
@@ -61,10 +61,10 @@ def test_what_one_request_may_ask_for(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"n": 129},
-        {"prompt": ["a"] * 129},
-        {"prompt": ["a"] * 33, "n": 4},
-        {"prompt": [[1]] * 65, "n": 2},
+        {"n": 65},
+        {"prompt": ["a"] * 65},
+        {"prompt": ["a"] * 17, "n": 4},
+        {"prompt": [[1]] * 33, "n": 2},
         {"structured_outputs": {"regex": "x" * 4000}},
         {"messages": [], "tools": [{"function": {"name": "f" * 16_000}}]},
         {"response_format": {"type": "json_schema", "json_schema": {"schema": "x" * 4000}}},
@@ -76,8 +76,8 @@ def test_what_would_be_too_much(fields: dict[str, Any]) -> None:
 
 
 def test_the_refusal_says_how_many() -> None:
-    with pytest.raises(TooLarge, match="at most 128 sequences, not 132"):
-        sanitize(body(prompt=["a"] * 33, n=4))
+    with pytest.raises(TooLarge, match="at most 64 sequences, not 68"):
+        sanitize(body(prompt=["a"] * 17, n=4))
 
 
 @pytest.mark.parametrize("value", ["4", 4.0, True, [4]])
