@@ -11,6 +11,7 @@ from rewardloop.clients.allowance import Load
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.http import call_once
 from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again
+from rewardloop.clients.turns import Turns
 from rewardloop.config import Sampling, SelfInstruct
 from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Sample
@@ -50,6 +51,7 @@ class GeneratorClient:
         self.version: str | None = None
         """Where it is set, answers of other weights are not taken."""
         self._key = key
+        self._turns = Turns()
         self._servers: list[Server] = []
         self._gone: list[Server] = []
         self.follow(urls)
@@ -82,7 +84,13 @@ class GeneratorClient:
         )
 
     def _server(self, url: str) -> Server:
-        return Server(url, self._key, probe=self._probe, ceiling_seconds=REQUEST_SECONDS)
+        return Server(
+            url,
+            self._key,
+            probe=self._probe,
+            ceiling_seconds=REQUEST_SECONDS,
+            turns=self._turns,
+        )
 
     async def __aenter__(self) -> Self:
         return self

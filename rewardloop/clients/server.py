@@ -26,6 +26,7 @@ from rewardloop.clients.http import answered, call_once, connect, decoded, tried
 from rewardloop.clients.latency import Latency
 from rewardloop.clients.quick import encoded
 from rewardloop.clients.slots import Slots
+from rewardloop.clients.turns import Turns
 from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
 
 logger = logging.getLogger("rewardloop.clients")
@@ -94,8 +95,10 @@ class Server:
         *,
         probe: Probe | None = None,
         ceiling_seconds: float = REQUEST_SECONDS,
+        turns: Turns | None = None,
     ) -> None:
-        """`probe` asks for one token. Without it the breaker holds nothing back."""
+        """`probe` asks for one token. Without it the breaker holds nothing back. Servers that
+        share `turns` send their calls and read their answers in turn."""
         self.url = url
         self._client = connect(url, key, timeout_seconds=ceiling_seconds)
         self._probe = probe
@@ -108,6 +111,7 @@ class Server:
         """With those that wait for a slot."""
         self._allowance = Allowance()
         self._slots = Slots(self._allowance.num_calls)
+        self._turns = turns or Turns()
         self.load: Load | None = None
         """What its engine reported last, if it reports."""
         self.breaker = Breaker()
@@ -159,6 +163,7 @@ class Server:
         self._num_asked += 1
         try:
             async with self._slots:
+                await self._turns.next()
                 return await self._post(path, encoded(body), key, anew)
         finally:
             self._num_asked -= 1
@@ -173,6 +178,8 @@ class Server:
         asked = answered(self._client, "POST", path, content=content, headers=headers)
         try:
             answer = await self._in_time(call, asked)
+            seconds = call.seconds
+            await self._turns.next()
             found = decoded(self._client, path, answer)
         except UpstreamUnavailable:
             self._count_opening(self.breaker.failed)
@@ -184,7 +191,7 @@ class Server:
         self._allowance.answered()
         self._make_room()
         if AGAIN_HEADER not in answer.headers:
-            self._latency.note(call.seconds)
+            self._latency.note(seconds)
         return found
 
     async def _in_time(self, call: _Call, answer: Awaitable[T]) -> T:

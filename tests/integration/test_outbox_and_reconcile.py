@@ -183,15 +183,14 @@ async def test_there_are_as_many_tasks_as_workers_unless_a_number_is_given(ready
             assert ready.messages("rollout") == 2
 
 
-async def test_a_roll_out_begins_with_as_many_tasks_as_workers(ready: Any) -> None:
-    (only,) = await ready.new_run()
+async def test_a_worker_is_counted_from_its_start_to_its_end(ready: Any) -> None:
     with present(ready.settings), present(ready.settings):
         async with asyncio.timeout(60):
             while await num_there(ready) < 2:
                 await asyncio.sleep(0.01)
-        await ready.advance(only)
-        await relay(ready.store, ready.celery)
-        assert ready.messages("rollout") == 2
+        async with ready.store.transaction() as session:
+            assert await rollouts.num_wanted(session, "auto") == 2
+            assert await rollouts.num_wanted(session, 5) == 5
     async with asyncio.timeout(60):  # Postgres sees the end of their connections
         while await num_there(ready):
             await asyncio.sleep(0.01)
