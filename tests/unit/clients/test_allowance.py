@@ -50,7 +50,7 @@ def test_an_engine_that_others_fill_is_still_asked() -> None:
     engine, allowed = Engine(100, 4, num_others=1000), Allowance()
     for _ in range(100):
         engine.second(allowed)
-    assert allowed.num_calls == FEWEST_CALLS
+    assert FEWEST_CALLS <= allowed.num_calls <= 2 * FEWEST_CALLS
 
 
 def test_an_engine_that_reports_nothing_gets_more_with_each_answer() -> None:
