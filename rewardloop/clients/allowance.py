@@ -44,21 +44,23 @@ class Allowance:
         self._is_opening = True
         """Until something was seen to wait."""
 
-    def answered(self) -> None:
-        """A call was."""
-        if self._is_opening:
-            self._allow(self.num_calls + 1)
+    def answered(self) -> bool:
+        """A call was; returns whether another number is allowed now."""
+        return self._is_opening and self._allow(self.num_calls + 1)
 
-    def reported(self, load: Load, num_in_flight: int) -> None:
-        """The engine said how it stands while so many calls of ours were in flight."""
+    def reported(self, load: Load, num_in_flight: int) -> bool:
+        """The engine said how it stands while so many calls of ours were in flight; returns
+        whether another number is allowed now."""
         if load.num_waiting:
             self._is_opening = False
         if load.num_waiting > LONG_QUEUE * load.num_running:
             wanted = (1 + LONG_QUEUE / 2) * load.num_running
             kept = max(MOST_AT_ONCE, wanted / (load.num_running + load.num_waiting))
-            self._allow(min(self.num_calls, int(num_in_flight * kept)))
-        elif not load.num_waiting and num_in_flight >= self.num_calls:
-            self._allow(self.num_calls + max(1, int(self.num_calls * GROWTH)))
+            return self._allow(min(self.num_calls, int(num_in_flight * kept)))
+        if not load.num_waiting and num_in_flight >= self.num_calls:
+            return self._allow(self.num_calls + max(1, int(self.num_calls * GROWTH)))
+        return False
 
-    def _allow(self, num_calls: int) -> None:
-        self.num_calls = max(FEWEST_CALLS, min(MAX_CALLS, num_calls))
+    def _allow(self, num_calls: int) -> bool:
+        before, self.num_calls = self.num_calls, max(FEWEST_CALLS, min(MAX_CALLS, num_calls))
+        return self.num_calls != before

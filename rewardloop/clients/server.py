@@ -138,8 +138,8 @@ class Server:
     def hear(self, load: Load) -> None:
         """The engine has reported."""
         self.load = load
-        self._allowance.reported(load, self._slots.num_taken)
-        self._make_room()
+        if self._allowance.reported(load, self._slots.num_taken):
+            self._make_room()
 
     def _make_room(self) -> None:
         telemetry.CALLS_ALLOWED.labels(self.url).set(self.num_allowed)
@@ -188,8 +188,8 @@ class Server:
             self.breaker.succeeded()  # a refusal is an answer too
             raise
         self.breaker.succeeded()
-        self._allowance.answered()
-        self._make_room()
+        if self._allowance.answered():
+            self._make_room()
         if AGAIN_HEADER not in answer.headers:
             self._latency.note(seconds)
         return found
