@@ -74,6 +74,9 @@ ANSWERS_GIVEN_AGAIN = Counter(
 OVERDUE_CALLS = Counter(
     "rewardloop_overdue_calls", "Calls that were given up and asked for again.", ["server"]
 )
+CALLS_ALLOWED = Gauge(
+    "rewardloop_calls_allowed", "Calls that may be in flight to a server at once.", ["server"]
+)
 TOP_P_SORTS_ALL = Gauge(
     "rewardloop_top_p_sorts_all",
     "1 where this CPU engine sorts the whole vocabulary for every token of a top-p request.",

@@ -1,14 +1,17 @@
 """Asks generator replicas for samples."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx
 
+from rewardloop.clients.allowance import Load
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
 from rewardloop.clients.http import call_once
 from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again
+from rewardloop.clients.turns import Turns
 from rewardloop.config import Sampling, SelfInstruct
 from rewardloop.errors import UpstreamMismatch, UpstreamUnavailable
 from rewardloop.records import Message, Sample
@@ -18,9 +21,24 @@ POLICY = "policy"
 """The name by which our generators serve whatever version they hold."""
 
 
+MUCH_BUSIER = 1.25
+"""Times as many requests of ours as the replica with the fewest, and FEW more: then a cached
+prefix is not worth the wait."""
+FEW = 8
+
+
+@dataclass(eq=False)
+class Prefix:
+    """What several calls begin with alike. Pass one object to all of them: an engine computes a
+    prefix once and keeps it, and the replica that had the last of these calls has it."""
+
+    server: Server | None = None
+
+
 class GeneratorClient:
-    """Sends each request to the replica with the fewest requests of ours in flight. Where one
-    does not answer, or not in time, the next try goes to another one.
+    """Sends each request to the replica with the fewest requests of ours in flight, or to one
+    that has its prefix and is not much busier. Where one does not answer, or not in time, the
+    next try goes to another one.
 
     Requests may have a `key`: a replica of ours gives whoever asks again under the same key the
     same answer, also one that is still being made.
@@ -33,6 +51,7 @@ class GeneratorClient:
         self.version: str | None = None
         """Where it is set, answers of other weights are not taken."""
         self._key = key
+        self._turns = Turns()
         self._servers: list[Server] = []
         self._gone: list[Server] = []
         self.follow(urls)
@@ -51,8 +70,27 @@ class GeneratorClient:
         self._servers = [known.pop(url) if url in known else self._server(url) for url in wanted]
         self._gone += known.values()
 
+    def hear(self, loads: Mapping[str, Load]) -> None:
+        """What the engines at these addresses have reported."""
+        for server in self._servers:
+            if (load := loads.get(server.url)) is not None:
+                server.hear(load)
+
+    def standing(self) -> str:
+        """For people: how many calls each server gets, and what it has reported."""
+        return "; ".join(
+            f"{server.url} gets {server.num_allowed} calls at once and {_reported(server.load)}"
+            for server in self._servers
+        )
+
     def _server(self, url: str) -> Server:
-        return Server(url, self._key, probe=self._probe, ceiling_seconds=REQUEST_SECONDS)
+        return Server(
+            url,
+            self._key,
+            probe=self._probe,
+            ceiling_seconds=REQUEST_SECONDS,
+            turns=self._turns,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -67,6 +105,7 @@ class GeneratorClient:
         count: int,
         *,
         key: str | None = None,
+        prefix: Prefix | None = None,
     ) -> list[Sample]:
         """`count` answers to one conversation.
 
@@ -86,16 +125,19 @@ class GeneratorClient:
                 "max_tokens": sampling.max_tokens,
             },
             key,
+            prefix,
         )
         return _samples(answer, count)
 
-    async def chat(self, body: dict[str, Any], *, key: str | None = None) -> dict[str, Any]:
+    async def chat(
+        self, body: dict[str, Any], *, key: str | None = None, prefix: Prefix | None = None
+    ) -> dict[str, Any]:
         """What is answered to the body of a chat completion, unread.
 
         Raises:
             PromptTooLong, UpstreamRejected, UpstreamUnavailable, UpstreamMismatch: as for `sample`.
         """
-        answer: dict[str, Any] = await self._post("/v1/chat/completions", body, key)
+        answer: dict[str, Any] = await self._post("/v1/chat/completions", body, key, prefix)
         return answer
 
     async def prompt_token_ids(self, messages: Sequence[Message]) -> list[int] | None:
@@ -139,16 +181,31 @@ class GeneratorClient:
         (choice,) = choices_of(answer, 1, "the prompt model")
         return text_of(choice), choice.get("finish_reason")
 
-    async def _post(self, path: str, body: dict[str, Any], key: str | None = None) -> Any:
+    async def _post(
+        self,
+        path: str,
+        body: dict[str, Any],
+        key: str | None = None,
+        prefix: Prefix | None = None,
+    ) -> Any:
+        asked = {"model": self._model, **body}
+
         async def ask(anew: bool) -> Any:
-            return await self._post_once(path, {"model": self._model, **body}, key=key, anew=anew)
+            return await self._post_once(self._choose(prefix), path, asked, key=key, anew=anew)
 
         return await asked_again(ask, RETRY_SECONDS)
 
+    def _choose(self, prefix: Prefix | None) -> Server:
+        idlest = min(self._servers, key=lambda server: server.reluctance)
+        if prefix is None:
+            return idlest
+        if prefix.server not in self._servers or _is_far_from(prefix.server, idlest):
+            prefix.server = idlest
+        return prefix.server
+
     async def _post_once(
-        self, path: str, body: dict[str, Any], *, key: str | None, anew: bool
+        self, server: Server, path: str, body: dict[str, Any], *, key: str | None, anew: bool
     ) -> Any:
-        server = min(self._servers, key=lambda server: server.reluctance)
         answer = await server.post(path, body, key=key, anew=anew)
         made_by = answer.get("weight_version") if isinstance(answer, dict) else None
         if self.version is not None and made_by not in (None, self.version):
@@ -161,6 +218,18 @@ class GeneratorClient:
         """One token."""
         body = {"model": self._model, "prompt": "Hi", "max_tokens": 1}
         await call_once(client, "POST", "/v1/completions", json=body)
+
+
+def _is_far_from(server: Server, idlest: Server) -> bool:
+    """Whether the server rests after a failure, or has much more to do."""
+    rest, num_asked = server.reluctance
+    return rest > 0 or num_asked > MUCH_BUSIER * idlest.reluctance[1] + FEW
+
+
+def _reported(load: Load | None) -> str:
+    if load is None:
+        return "reports nothing"
+    return f"reports {load.num_running:.0f} running, {load.num_waiting:.0f} waiting"
 
 
 def _samples(answer: dict[str, Any], count: int) -> list[Sample]:

@@ -17,6 +17,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from rewardloop.clients.allowance import MAX_CALLS
 from rewardloop.clients.quick import QuickClient
 from rewardloop.errors import (
     Forbidden,
@@ -31,7 +32,6 @@ from rewardloop.errors import (
     from_problem,
 )
 
-MAX_CONNECTIONS = 2048
 FORBIDDEN = f"urn:rewardloop:error:{Forbidden.kind}"
 """Our own API's word that a key lacks a scope; other servers' 403 says that they refuse it."""
 MAX_FAILED_TRIES = 3
@@ -51,9 +51,7 @@ def connect(base_url: str, key: str, *, timeout_seconds: float) -> httpx.AsyncCl
     return QuickClient(
         base_url,
         key,
-        AiohttpTransport(
-            verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CONNECTIONS)
-        ),
+        AiohttpTransport(verify=_certificates(), limits=httpx.Limits(max_connections=MAX_CALLS)),
         httpx.Timeout(timeout_seconds, connect=5),
     )
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from rewardloop.clients.completions import choices_of, share_out, text_of, usage_of
-from rewardloop.clients.generator import POLICY, RETRY_SECONDS, GeneratorClient
+from rewardloop.clients.generator import POLICY, RETRY_SECONDS, GeneratorClient, Prefix
 from rewardloop.clients.judged import judged, refused_fields_told
 from rewardloop.clients.server import REQUEST_SECONDS, Server, asked_again, request_key
 from rewardloop.config import Judging
@@ -76,8 +76,10 @@ class JudgeClient:
         count: int,
         *,
         key: str | None = None,
+        prefix: Prefix | None = None,
     ) -> list[WrittenJudgement]:
-        """`count` judgements of one response.
+        """`count` judgements of one response. Where the generators are asked, that one which has
+        the `prefix` is preferred.
 
         Those that carry no score are asked for again, `judging.max_reasks` times. A request that
         the judge's engine refuses (it does not fit the context, say) settles as judgements
@@ -87,7 +89,7 @@ class JudgeClient:
             UpstreamUnavailable: no answer, after retries.
             UpstreamMismatch: what answers is no judge, or its engine is not what it should be.
         """
-        written = await self._judge(prompt, response, judging, count, key)
+        written = await self._judge(prompt, response, judging, count, key, prefix)
         # By expectation the judge says the same each time.
         max_reasks = 0 if judging.mode is JudgementMode.EXPECTED else judging.max_reasks
         for number in range(1, max_reasks + 1):
@@ -95,7 +97,7 @@ class JudgeClient:
             if not vain:
                 break
             again_key = request_key(key, "again", number, vain) if key else None
-            again = await self._judge(prompt, response, judging, len(vain), again_key)
+            again = await self._judge(prompt, response, judging, len(vain), again_key, prefix)
             for index, found in zip(vain, again, strict=True):
                 written[index] = _instead_of(written[index], found)
         return written
@@ -107,6 +109,7 @@ class JudgeClient:
         judging: Judging,
         count: int,
         key: str | None,
+        prefix: Prefix | None,
     ) -> list[WrittenJudgement]:
         call = JudgeCall(
             conversation=_with(prompt, response),
@@ -119,7 +122,7 @@ class JudgeClient:
             max_tokens=judging.max_tokens,
         )
         try:
-            answer = await self._ask(call, key)
+            answer = await self._ask(call, key, prefix)
         except (UpstreamRejected, InvalidInput) as error:
             return [_refused(error.message, judging)] * count
         return _judgements(answer, count)
@@ -159,9 +162,11 @@ class JudgeClient:
         (choice,) = choices_of(answer, 1, "the judge")
         return _comparison(choice)
 
-    async def _ask(self, call: JudgeCall, key: str | None) -> dict[str, Any]:
+    async def _ask(
+        self, call: JudgeCall, key: str | None, prefix: Prefix | None = None
+    ) -> dict[str, Any]:
         if self._generator is not None:
-            return await _asked_itself(self._generator, call, key)
+            return await _asked_itself(self._generator, call, key, prefix)
         body = _for_the_service(call)
 
         async def ask(anew: bool) -> dict[str, Any]:
@@ -174,7 +179,7 @@ class JudgeClient:
 
 
 async def _asked_itself(
-    generator: GeneratorClient, call: JudgeCall, key: str | None
+    generator: GeneratorClient, call: JudgeCall, key: str | None, prefix: Prefix | None
 ) -> dict[str, Any]:
     """What the service would answer, made here."""
     try:
@@ -182,7 +187,7 @@ async def _asked_itself(
     except ValueError as error:
         raise InvalidInput(str(error)) from error
     with refused_fields_told(call, "behind the generators' addresses"):
-        answer = await generator.chat(body, key=key)
+        answer = await generator.chat(body, key=key, prefix=prefix)
     return judged(answer, call, "behind the generators' addresses")
 
 

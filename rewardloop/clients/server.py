@@ -1,7 +1,7 @@
 """One server that is asked for text: its connections, its latency, its breaker.
 
-The number of calls in flight begins small and grows with the answers, up to MAX_CONNECTIONS;
-the others wait here, and their time begins when they are sent.
+The number of calls in flight follows what the engine reports (`allowance`); the others wait
+here, and their time begins when they are sent.
 
 A call past its deadline is broken off as Overdue. One that is late by the finished calls alone
 lets the server be asked for a single token: a server that does not even give that is no longer
@@ -20,18 +20,19 @@ from typing import Any, TypeVar
 import httpx
 
 from rewardloop import telemetry
+from rewardloop.clients.allowance import Allowance, Load
 from rewardloop.clients.breaker import Breaker
-from rewardloop.clients.http import MAX_CONNECTIONS, answered, call_once, connect, decoded, tried
+from rewardloop.clients.http import answered, call_once, connect, decoded, tried
 from rewardloop.clients.latency import Latency
 from rewardloop.clients.quick import encoded
+from rewardloop.clients.slots import Slots
+from rewardloop.clients.turns import Turns
 from rewardloop.errors import Overdue, RewardloopError, UpstreamFailed, UpstreamUnavailable
 
 logger = logging.getLogger("rewardloop.clients")
 
 REQUEST_SECONDS = 240.0
 """No call takes longer."""
-FIRST_CALLS = 256
-"""In flight at once before any was answered."""
 PROBE_SECONDS = 10.0
 PROBE_AGAIN_SECONDS = 10.0
 LOOK_SECONDS = 0.5
@@ -94,8 +95,10 @@ class Server:
         *,
         probe: Probe | None = None,
         ceiling_seconds: float = REQUEST_SECONDS,
+        turns: Turns | None = None,
     ) -> None:
-        """`probe` asks for one token. Without it the breaker holds nothing back."""
+        """`probe` asks for one token. Without it the breaker holds nothing back. Servers that
+        share `turns` send their calls and read their answers in turn."""
         self.url = url
         self._client = connect(url, key, timeout_seconds=ceiling_seconds)
         self._probe = probe
@@ -106,8 +109,11 @@ class Server:
         self._in_flight: set[_Call] = set()
         self._num_asked = 0
         """With those that wait for a slot."""
-        self._num_slots = FIRST_CALLS
-        self._slots = asyncio.Semaphore(FIRST_CALLS)
+        self._allowance = Allowance()
+        self._slots = Slots(self._allowance.num_calls)
+        self._turns = turns or Turns()
+        self.load: Load | None = None
+        """What its engine reported last, if it reports."""
         self.breaker = Breaker()
         self._trial = asyncio.Lock()
         self._why = UpstreamUnavailable(f"{url} has failed several times in a row")
@@ -123,6 +129,21 @@ class Server:
     def reluctance(self) -> tuple[float, int]:
         """The server with the least is asked first: it does not rest, and has little to do."""
         return self.breaker.rest(time.monotonic()), self._num_asked
+
+    @property
+    def num_allowed(self) -> int:
+        """Calls that may be in flight at once."""
+        return self._allowance.num_calls
+
+    def hear(self, load: Load) -> None:
+        """The engine has reported."""
+        self.load = load
+        if self._allowance.reported(load, self._slots.num_taken):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        telemetry.CALLS_ALLOWED.labels(self.url).set(self.num_allowed)
+        self._slots.resize(self.num_allowed)
 
     async def get(self, path: str) -> Any:
         """
@@ -142,6 +163,7 @@ class Server:
         self._num_asked += 1
         try:
             async with self._slots:
+                await self._turns.next()
                 return await self._post(path, encoded(body), key, anew)
         finally:
             self._num_asked -= 1
@@ -156,6 +178,8 @@ class Server:
         asked = answered(self._client, "POST", path, content=content, headers=headers)
         try:
             answer = await self._in_time(call, asked)
+            seconds = call.seconds
+            await self._turns.next()
             found = decoded(self._client, path, answer)
         except UpstreamUnavailable:
             self._count_opening(self.breaker.failed)
@@ -164,17 +188,11 @@ class Server:
             self.breaker.succeeded()  # a refusal is an answer too
             raise
         self.breaker.succeeded()
-        self._widen()
+        if self._allowance.answered():
+            self._make_room()
         if AGAIN_HEADER not in answer.headers:
-            self._latency.note(call.seconds)
+            self._latency.note(seconds)
         return found
-
-    def _widen(self) -> None:
-        """One more call at a time for each that was answered: what a server has not accepted yet
-        is lost where it is more than its system's queue, and comes again after half a minute."""
-        if self._num_slots < MAX_CONNECTIONS:
-            self._num_slots += 1
-            self._slots.release()
 
     async def _in_time(self, call: _Call, answer: Awaitable[T]) -> T:
         """

@@ -1,7 +1,7 @@
 """How the model answers, how answers are judged, and when a judge is no longer believed."""
 
 from math import floor
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -63,8 +63,9 @@ class Judging(Frozen):
 
 
 class Rollout(Frozen):
-    num_tasks: int = Field(default=1, ge=1, le=1024)
-    """Roll-out tasks that run side by side, each in a worker process of its own."""
+    num_tasks: Literal["auto"] | Annotated[int, Field(ge=1, le=1024)] = "auto"
+    """Roll-out tasks that run side by side, each in a worker process of its own; `auto`: as many
+    as there are workers, also where one joins in the middle."""
     max_prompts_in_flight: Annotated[int, AtMost(4096)] = Field(default=32, ge=1)
     """Prompts that one task samples and judges at once."""
     max_attempts: int = Field(default=3, ge=1, le=100)

@@ -87,8 +87,9 @@ class Store:
                         )
 
     @asynccontextmanager
-    async def working(self, name: str) -> AsyncIterator[None]:
+    async def working(self, name: str, *, shared: bool = False) -> AsyncIterator[None]:
         """Hold the session lock of `name` for the block: leases of this owner are somebody's.
+        One that is `shared` may be held by many at once.
 
         The lock has a connection of its own. Where that breaks, it is taken again on another.
 
@@ -96,7 +97,8 @@ class Store:
             UpstreamUnavailable: Postgres cannot be reached.
         """
         conninfo = make_url(self._url).set(drivername="postgresql")
-        lock = SessionLock(conninfo.render_as_string(hide_password=False), name, **LIBPQ)
+        address = conninfo.render_as_string(hide_password=False)
+        lock = SessionLock(address, name, shared=shared, **LIBPQ)
         async with held(lock):
             yield
 

@@ -13,14 +13,14 @@ lost is no such attempt (`lost_leases`). Who decides whose fault a failure is:
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, Select, any_, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.records import IterationState, Message, PromptState
-from rewardloop.store import events
+from rewardloop.store import events, sessions
 from rewardloop.store.models import Iteration, IterationPrompt, Prompt
 
 SUSPECT_AFTER = 5
@@ -234,6 +234,14 @@ async def has_pending(session: AsyncSession, iteration_id: UUID) -> bool:
 async def is_complete(session: AsyncSession, iteration_id: UUID) -> bool:
     """Whether every prompt is done, rejected or dead."""
     return not await _any_in(session, iteration_id, PromptState.PENDING, PromptState.LEASED)
+
+
+async def num_wanted(session: AsyncSession, num_tasks: int | Literal["auto"]) -> int:
+    """How many tasks shall work, by `rollout.num_tasks`. Where nobody is there, one waits for
+    whoever comes."""
+    if num_tasks == "auto":
+        return max(1, await sessions.num_workers(session))
+    return num_tasks
 
 
 async def num_working(session: AsyncSession, iteration_id: UUID) -> int:

@@ -8,6 +8,9 @@ owner's lock is free is nobody's, and can be taken back without waiting until it
 When Postgres restarts, every lock is gone and every task takes its own again within
 LOOK_SECONDS or so. Until GRACE_SECONDS after the start no lease is called an orphan.
 
+Each worker holds a lock besides, WORKER, which it shares with the other ones: as many as hold
+it are there.
+
 A connection that breaks alone, while Postgres stays up, may cost its holder the leases: the
 reconciler may see the lock free before it is taken again. The fencing tokens keep that harmless.
 """
@@ -21,6 +24,7 @@ from typing import Any
 from psycopg import AsyncConnection
 from psycopg import Error as PostgresError
 from sqlalchemy import ColumnElement, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from rewardloop.errors import UpstreamUnavailable
@@ -34,6 +38,8 @@ ANSWER_SECONDS = 10.0
 RETRY_SECONDS = 0.2
 GRACE_SECONDS = 6.0
 PREFIX = "rewardloop:working:"
+WORKER = "worker"
+"""The name under which every worker that takes roll-out tasks holds a shared lock."""
 
 OF_THE_SERVER = {
     "tcp_keepalives_idle": "10",  # seconds
@@ -47,9 +53,11 @@ OF_THE_SERVER = {
 class SessionLock:
     """One name's lock, on one connection at a time."""
 
-    def __init__(self, conninfo: str, name: str, **libpq: Any) -> None:
+    def __init__(self, conninfo: str, name: str, *, shared: bool = False, **libpq: Any) -> None:
+        """A `shared` one may be held by many."""
         self._conninfo = conninfo
         self._name = name
+        self._taking = "pg_try_advisory_lock_shared" if shared else "pg_try_advisory_lock"
         self._libpq = libpq
         self._connection: AsyncConnection[Any] | None = None
 
@@ -67,7 +75,7 @@ class SessionLock:
             for name, value in OF_THE_SERVER.items():
                 await self._connection.execute(f"SET {name} = {value}")
             cursor = await self._connection.execute(
-                "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", [PREFIX + self._name]
+                f"SELECT {self._taking}(hashtextextended(%s, 0))", [PREFIX + self._name]
             )
             found = await cursor.fetchone()
         except PostgresError as error:
@@ -132,6 +140,21 @@ async def held(lock: SessionLock) -> AsyncIterator[None]:
         await lock.close()
 
 
+_OF_NAMES = """locktype = 'advisory' AND granted AND objsubid = 1
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND (classid::bigint << 32) | objid::bigint"""
+"""Of locks in `pg_locks`; a name's hash follows."""
+
+
+async def num_workers(session: AsyncSession) -> int:
+    """How many workers take roll-out tasks, busy ones included."""
+    found = await session.scalar(
+        text(f"SELECT count(*) FROM pg_locks WHERE {_OF_NAMES} = hashtextextended(:name, 0)"),
+        {"name": PREFIX + WORKER},
+    )
+    return int(found or 0)
+
+
 def has_no_living_owner(owner: InstrumentedAttribute[str | None]) -> ColumnElement[bool]:
     """Whether the lock of the name in `owner` is free, in a WHERE clause."""
     column = f"{owner.class_.__tablename__}.{owner.key}"
@@ -139,9 +162,7 @@ def has_no_living_owner(owner: InstrumentedAttribute[str | None]) -> ColumnEleme
         f"""(now() > pg_postmaster_start_time() + make_interval(secs => {GRACE_SECONDS})
         AND NOT EXISTS (
             SELECT FROM pg_locks
-            WHERE locktype = 'advisory' AND granted AND objsubid = 1
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                AND (classid::bigint << 32) | objid::bigint
+            WHERE {_OF_NAMES}
                     = hashtextextended('{PREFIX}' || {column}, 0)
         ))"""
     )  # type: ignore[return-value]

@@ -45,9 +45,11 @@ from services.generator.stub_faults import (
     CutResponse,
     Fate,
     Faults,
+    Refused,
     poison_of,
     poisoned,
 )
+from services.generator.stub_load import StubLoad
 from services.generator.stub_logprobs import NextToken, next_token, prompt_logprobs
 from services.generator.stub_verdict import (
     AskedVerdict,
@@ -59,15 +61,6 @@ from services.generator.stub_verdict import (
 __all__ = ["PAGE", "Faults", "StubEngine", "make_app"]
 
 WORDS = ["apple", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "kettle"]
-
-
-class Refused(Exception):
-    """A request that is answered with an error, in vLLM's form."""
-
-    def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(message)
-        error = {"message": message, "type": kind, "param": None, "code": status}
-        self.response = JSONResponse({"error": error}, status)
 
 
 class StubEngine:
@@ -85,6 +78,7 @@ class StubEngine:
         self.calls = calls or CallLog()
         self.max_model_len = max_model_len
         self.num_requests = 0
+        self.load = StubLoad(self.faults.max_running)
         self._folder = folder
         self._reloaded = False
         self._version = "default"
@@ -144,7 +138,8 @@ class StubEngine:
         self._num_in_flight += 1
         self._idle.clear()
         try:
-            yield await self._befall(asked) if faulty else Fate.ANSWER
+            async with self.load.place():
+                yield await self._befall(asked) if faulty else Fate.ANSWER
         finally:
             self._num_in_flight -= 1
             if not self._num_in_flight:
@@ -223,8 +218,9 @@ async def _health(_: Request) -> Response:
     return Response()
 
 
-async def _metrics(_: Request) -> Response:
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+async def _metrics(request: Request) -> Response:
+    load: bytes = request.app.state.engine_client.load.metrics()
+    return Response(generate_latest() + load, media_type=CONTENT_TYPE_LATEST)
 
 
 async def _models(request: Request) -> Response:

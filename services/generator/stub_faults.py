@@ -28,6 +28,15 @@ POISONED_VERDICT = "Score"
 PAGE = "<html><body><h1>We will be back soon</h1></body></html>"
 
 
+class Refused(Exception):
+    """A request that is answered with an error, in vLLM's form."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        error = {"message": message, "type": kind, "param": None, "code": status}
+        self.response = JSONResponse({"error": error}, status)
+
+
 class Fate(StrEnum):
     """What becomes of one call."""
 
@@ -51,6 +60,8 @@ class Faults:
     """Time that each request takes."""
     latency_spread_seconds: float = 0.0
     """Up to so much longer, by the number of the request."""
+    max_running: int = 1_000_000
+    """Requests that run at once; the others wait for one to end."""
     die_after: int | None = None
     """Answer so many requests; the next one ends the process."""
     reload_seconds: float = 0.0

@@ -20,6 +20,7 @@ from rewardloop.config import load_settings
 from rewardloop.process.exits import known_errors_told
 from services.worker import clock, tasks
 from services.worker.garbage import collect_rarely
+from services.worker.presence import present
 
 
 def main() -> None:
@@ -38,7 +39,8 @@ def main() -> None:
     quiet = ["-q", "worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
     common = [*quiet, "--pool=solo", "-n", name]
     if role == "rollout":
-        app.worker_main([*common, "-Q", "rollout"])
+        with present(settings):
+            app.worker_main([*common, "-Q", "rollout"])
         return
     with clock.ticking(settings):
         app.worker_main([*common, "-Q", "control"])

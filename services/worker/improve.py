@@ -47,12 +47,8 @@ class Improving(Steps):
         await self._serve(self.iteration.base_version_id)
         async with self.store.transaction() as session:
             await self._enter(session, Phase.ROLLOUT)
-            outbox.add(
-                session,
-                outbox.ROLLOUT,
-                self.iteration.id,
-                times=self.config.rollout.num_tasks,
-            )
+            num_tasks = await rollouts.num_wanted(session, self.config.rollout.num_tasks)
+            outbox.add(session, outbox.ROLLOUT, self.iteration.id, times=num_tasks)
         return True
 
     async def _await_rollout(self) -> bool:

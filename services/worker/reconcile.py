@@ -57,7 +57,7 @@ async def _remind_workers(store: Store, session: AsyncSession, iteration: Iterat
     if iteration.phase == Phase.ROLLOUT:
         if await rollouts.has_pending(session, iteration.id):
             run = await runs.get(session, iteration.run_id)
-            wanted = run.config["rollout"]["num_tasks"]
+            wanted = await rollouts.num_wanted(session, run.config["rollout"]["num_tasks"])
             missing = wanted - await rollouts.num_working(session, iteration.id)
             outbox.add(session, outbox.ROLLOUT, iteration.id, times=missing)
     elif iteration.phase == Phase.PROMPTS:

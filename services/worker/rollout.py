@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 from celery import Celery
 
 from rewardloop import telemetry
-from rewardloop.clients.generator import GeneratorClient
+from rewardloop.clients.generator import GeneratorClient, Prefix
 from rewardloop.clients.http import attempts
 from rewardloop.clients.judge import JudgeClient
 from rewardloop.clients.server import request_key
@@ -179,19 +179,21 @@ class Rollout:
         )
 
     async def _process(self, prompt: LeasedPrompt) -> None:
+        prefix = Prefix()
         try:
-            responses = await self._sample(prompt)
+            responses = await self._sample(prompt, prefix)
         except (InvalidInput, UpstreamRejected) as error:
             async with self.store.transaction() as session:
                 await rollouts.reject(session, self.iteration_id, prompt, storable(error.message))
                 await iterations.note_progress(session, self.iteration_id)
             return
         if responses is not None:
-            await all_done(*(self._judge(prompt, r) for r in responses if r.missing_judgements))
+            judging = (self._judge(prompt, r, prefix) for r in responses if r.missing_judgements)
+            await all_done(*judging)
         if responses is None or not await self._writer.finish(prompt):
             logger.warning("lost the lease on prompt %d", prompt.prompt_id)
 
-    async def _sample(self, prompt: LeasedPrompt) -> list[StoredResponse] | None:
+    async def _sample(self, prompt: LeasedPrompt, prefix: Prefix) -> list[StoredResponse] | None:
         """The prompt's responses, those that an earlier attempt stored among them; None where
         the lease was lost meanwhile."""
         sampling = self.config.sampling
@@ -201,7 +203,10 @@ class Rollout:
             use = ("sample", self.iteration_id, prompt.prompt_id, missing)
             key = request_key(*use, prompt.num_attempts)
             samples = await self._servers.asked(
-                GENERATOR, self.generator.sample(prompt.messages, sampling, len(missing), key=key)
+                GENERATOR,
+                self.generator.sample(
+                    prompt.messages, sampling, len(missing), key=key, prefix=prefix
+                ),
             )
             added = await self._writer.samples(prompt, list(zip(missing, samples, strict=True)))
             telemetry.SAMPLES.inc(len(samples))
@@ -211,13 +216,13 @@ class Rollout:
             stored = stored | added
         return list(stored.values())
 
-    async def _judge(self, prompt: LeasedPrompt, response: StoredResponse) -> None:
-        missing = response.missing_judgements
+    async def _judge(self, prompt: LeasedPrompt, response: StoredResponse, prefix: Prefix) -> None:
+        judging, missing = self.config.judging, response.missing_judgements
         key = request_key("judge", response.response_id, missing, prompt.num_attempts)
         written = await self._servers.asked(
             JUDGE,
             self.judge.judge(
-                prompt.messages, response.text, self.config.judging, len(missing), key=key
+                prompt.messages, response.text, judging, len(missing), key=key, prefix=prefix
             ),
         )
         settled = list(zip(missing, written, strict=True))

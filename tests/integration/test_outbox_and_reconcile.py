@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +17,11 @@ from rewardloop.config import Evaluation
 from rewardloop.errors import NotFound, UpstreamUnavailable
 from rewardloop.queue import HINT_SECONDS, make_app, relay
 from rewardloop.records import Phase
-from rewardloop.store import evaluations, iterations, outbox, rollouts
+from rewardloop.store import evaluations, iterations, outbox, rollouts, sessions
+from rewardloop.store.sessions import WORKER
 from services.api.app import make_app as make_api
 from services.worker import assess, evaluate, prompts, reconcile
+from services.worker.presence import present
 from tests.integration.conftest import ranked_prompt
 
 
@@ -158,6 +161,44 @@ async def test_the_reconciler_brings_a_rollout_back_to_its_number_of_tasks(ready
         await ready.lose_messages()
         await reconcile.run(ready.store, ready.celery)
         assert ready.messages("rollout") == 0  # nothing is pending
+
+
+async def test_there_are_as_many_tasks_as_workers_unless_a_number_is_given(ready: Any) -> None:
+    (only,) = await ready.new_run()
+    await ready.in_rollout(only)
+    await ready.lose_messages()
+    await reconcile.run(ready.store, ready.celery)
+    assert ready.messages("rollout") == 1  # nobody is there, and it waits for whoever comes
+
+    worker = partial(ready.store.working, WORKER, shared=True)
+    async with worker(), worker(), ready.store.working("busy"):
+        async with ready.store.transaction() as session:
+            await rollouts.lease(session, only, "busy", 1, 60)
+        await ready.lose_messages()
+        await reconcile.run(ready.store, ready.celery)
+        assert ready.messages("rollout") == 1
+        async with worker():  # joins in the middle
+            await ready.lose_messages()
+            await reconcile.run(ready.store, ready.celery)
+            assert ready.messages("rollout") == 2
+
+
+async def test_a_worker_is_counted_from_its_start_to_its_end(ready: Any) -> None:
+    with present(ready.settings), present(ready.settings):
+        async with asyncio.timeout(60):
+            while await num_there(ready) < 2:
+                await asyncio.sleep(0.01)
+        async with ready.store.transaction() as session:
+            assert await rollouts.num_wanted(session, "auto") == 2
+            assert await rollouts.num_wanted(session, 5) == 5
+    async with asyncio.timeout(60):  # Postgres sees the end of their connections
+        while await num_there(ready):
+            await asyncio.sleep(0.01)
+
+
+async def num_there(world: Any) -> int:
+    async with world.store.transaction() as session:
+        return await sessions.num_workers(session)
 
 
 async def test_the_reconciler_reminds_only_what_can_go_on(ready: Any) -> None:

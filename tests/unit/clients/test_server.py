@@ -9,7 +9,7 @@ import httpx
 import pytest
 from aiohttp import web
 
-from rewardloop.clients import breaker, latency, server
+from rewardloop.clients import allowance, breaker, latency, server
 from rewardloop.clients.http import call_once
 from rewardloop.clients.server import Server, asked_again, request_key
 from rewardloop.errors import Overdue, UpstreamRejected, UpstreamUnavailable
@@ -186,8 +186,9 @@ def test_keys_tell_uses_apart() -> None:
 async def test_calls_in_flight_grow_with_the_answers_and_those_that_wait_are_not_late(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "FIRST_CALLS", 2)
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 5)
+    monkeypatch.setattr(allowance, "FIRST_CALLS", 2)
+    monkeypatch.setattr(allowance, "FEWEST_CALLS", 1)
+    monkeypatch.setattr(allowance, "MAX_CALLS", 5)
     monkeypatch.setattr(server, "LOOK_SECONDS", 0.01)
     at_once: list[int] = []
     num = 0
