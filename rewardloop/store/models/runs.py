@@ -1,7 +1,6 @@
 """Model versions, runs, iterations, and what keeps them moving."""
 
 from datetime import datetime
-from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
@@ -67,7 +66,7 @@ _LAGGING_BASE = (
 
 class Iteration(Base):
     __tablename__ = "iterations"
-    __mapper_args__: ClassVar[dict[str, Any]] = {"eager_defaults": True}
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - as SQLAlchemy has it
     """What Postgres computes is read with each write; asyncio allows no reading later."""
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"))
