@@ -20,7 +20,6 @@ NAMES = (
     "expected",
     "train",
     "topp",
-    "overlap",
     "neighbours",
 )
 """Each the name of a module in this package."""
