@@ -83,18 +83,16 @@ class StubTrainer:
 async def loop_running(made: Bench, seconds: float) -> AsyncIterator[Celery]:
     """Controller, worker and stub trainer beside what `bench` started."""
     os.environ.update(made.environment)
-    settings = load_settings("worker")
+    settings = load_settings("trainer")
     app = make_app(settings)
     for role in ("controller", "rollout"):
         command = [sys.executable, "-m", "services.worker", role]
         log = made.folder / f"{role}.log"
         made.servers[role] = Process(role, command, made.environment, log)
-    trainer = asyncio.create_task(StubTrainer(made.store, app, settings, seconds).run())
-    try:
+    async with asyncio.TaskGroup() as beside:  # an error of the trainer's ends the benchmark
+        trainer = beside.create_task(StubTrainer(made.store, app, settings, seconds).run())
         yield app
-    finally:
         trainer.cancel()
-        await asyncio.gather(trainer, return_exceptions=True)
 
 
 async def side(made: Bench, app: Celery, lag: int) -> list[Iteration]:
