@@ -20,6 +20,7 @@ NAMES = (
     "expected",
     "train",
     "topp",
+    "overlap",
     "neighbours",
 )
 """Each the name of a module in this package."""

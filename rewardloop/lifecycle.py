@@ -1,6 +1,7 @@
 """What may be asked of an iteration or an evaluation, and where that leads: a pure table.
 
-Knows besides in which phase an iteration that has stopped goes on.
+Knows besides in which phase an iteration that has stopped goes on, and in which phases it may
+leave the engines to others.
 
 What waits, or has stopped, changes at once. What runs is first *asked* to stop: its wish
 stands beside its state until the work in flight has ended (pause) or the step that must not
@@ -109,6 +110,13 @@ early stopping asks the judge, which is the version that is served.) What is don
 is found done."""
 
 
-def entrance(kind: str, phase: str) -> Phase:
+WITHOUT_ENGINES = (Phase.PAIRING, Phase.TRAIN)
+"""Phases in which an iteration that may lag leaves the engines to others; nothing in them asks
+an engine."""
+
+
+def entrance(kind: str, phase: str, max_lag: int = 0) -> Phase:
     """The phase that an iteration which stopped in `phase` enters when it goes on."""
+    if max_lag and phase in WITHOUT_ENGINES:
+        return Phase.PAIRING
     return _ENTRANCES.get((kind, phase)) or Phase(phase)

@@ -76,9 +76,10 @@ def _tell_phase(console: Console, told: set[tuple[str, str]], view: dict[str, An
 
 def has_stopped(views: list[dict[str, Any]]) -> bool:
     """Whether nothing of a run, whose iterations these are by index, goes on by itself: those
-    behind one that failed or was cancelled wait until it is retried. (A pause is waited for.)"""
+    behind one that failed or was cancelled wait until it is retried, once they have what they
+    need not wait for. (A pause is waited for.)"""
     left = [view["state"] for view in views if view["state"] != "succeeded"]
-    return not left or left[0] in ENDED
+    return not left or (left[0] in ENDED and "running" not in left)
 
 
 def _tell_dead(console: Console, told: dict[str, int], view: dict[str, Any]) -> None:

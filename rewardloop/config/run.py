@@ -93,6 +93,9 @@ class RunConfig(Frozen):
     sampling: Sampling = Sampling()
     judging: Judging = Judging()
     rollout: Rollout = Rollout()
+    lag: int = Field(default=0, ge=0, le=1)
+    """How many versions answers may be older than the model that is trained on them. With 1 an
+    iteration samples while the one before it trains. Paper: 0."""
     pairing: Pairing = Pairing()
     health: Health = Health()
     training: Training = Training()
@@ -130,6 +133,11 @@ class RunConfig(Frozen):
             raise ValueError(
                 "pairing.policy consistency compares repeated judgements of an answer, and "
                 f"judging.num_judgements is 1; set {mend}, or choose another policy"
+            )
+        if self.lag and self.training.early_stopping is not None:
+            raise ValueError(
+                "lag is 1, so that others may use the engines while the model trains, and "
+                "training.early_stopping asks them then; set lag to 0 or early_stopping to null"
             )
         if self.bootstrap and self.bootstrap.eft.judging.mode is JudgementMode.EXPECTED:
             raise ValueError(

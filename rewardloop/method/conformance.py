@@ -113,6 +113,7 @@ PAPER = (
     PaperValue("judging.top_p", "judge's top-p", (0.9,)),
     PaperValue("judging.mode", "how the model judges", ("free",)),
     PaperValue("judging.max_reasks", "unscored judgements are asked for again", ()),
+    PaperValue("lag", "versions that answers are older than what is trained on them", (0,)),
     PaperValue("pairing.policy.kind", "pairs", ("best_worst",)),
     PaperValue("pairing.min_margin", "least margin of a pair", (0.0,)),
     PaperValue("report.m2.num_pairs", "pairs that M2 learns from", (3964,)),

@@ -9,7 +9,6 @@ wish that was committed comes true whichever process dies.
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.errors import TooManyDead
@@ -22,6 +21,7 @@ from rewardloop.store import (
     events,
     failed_items,
     iterations,
+    lineage,
     locks,
     outbox,
     rollouts,
@@ -125,21 +125,33 @@ def _tell(session: AsyncSession, iteration: Iteration, what: str) -> None:
 
 
 async def waits_for(session: AsyncSession, iteration: Iteration) -> str | None:
-    """What a queued iteration waits for, in words; None for one that is not queued."""
+    """What an iteration that is queued, or is trained and not swapped in, waits for, in words;
+    None for any other."""
+    if iteration.state == IterationState.RUNNING:
+        is_trained = iteration.phase == Phase.TRAIN and iteration.new_version_id is not None
+        if not is_trained or engines.needs(iteration, iteration.phase):
+            return None
+        return await _has_the_engines(session)
     if iteration.state != IterationState.QUEUED:
         return None
-    earlier = await iterations.before(session, iteration)
-    if earlier is not None and earlier.state != IterationState.SUCCEEDED:
+    earlier = await lineage.before(session, iteration)
+    if earlier is not None and lineage.must_wait(iteration, earlier):
         return f"iteration {earlier.index} of this run, which {_STANDS[earlier.state]}"
-    running = await session.scalar(
-        select(Iteration).where(Iteration.state == IterationState.RUNNING)
-    )
+    holder = None
+    if engines.needs(iteration, iteration.phase):
+        holder = await _has_the_engines(session)
+    return holder or "the controller, which starts it within seconds"
+
+
+async def _has_the_engines(session: AsyncSession) -> str | None:
+    """Who has them, or has them next."""
+    running = await engines.holder(session)
     if running is not None:
         return f"iteration {running.index} of run {running.run_id}, which has the engines"
     for state in (EvaluationState.RUNNING, EvaluationState.QUEUED):
         if evaluation_id := await engines.first_evaluation(session, state):
             return f"evaluation {evaluation_id}, which goes first"
-    return "the controller, which starts it within seconds"
+    return None
 
 
 _STANDS: dict[str, str] = {

@@ -1,11 +1,16 @@
 """Whose turn it is on the engines: the replicas serve one version at a time, so one
-iteration or one evaluation runs, and evaluations go first."""
+iteration or one evaluation has them, and evaluations go first.
+
+A running iteration has them in every phase; one that may lag leaves them to others while it
+pairs and trains.
+"""
 
 from uuid import UUID
 
-from sqlalchemy import func, select, text, tuple_
+from sqlalchemy import func, or_, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from rewardloop.lifecycle import WITHOUT_ENGINES
 from rewardloop.records import EvaluationState, IterationState
 from rewardloop.store import outbox
 from rewardloop.store.models import Evaluation, Iteration
@@ -16,12 +21,34 @@ async def lock(session: AsyncSession) -> None:
     await session.execute(text("SELECT pg_advisory_xact_lock(hashtext('rewardloop:start'))"))
 
 
+def needs(iteration: Iteration, phase: str) -> bool:
+    """Whether the iteration needs the engines in `phase`."""
+    return not iteration.max_lag or phase not in WITHOUT_ENGINES
+
+
+async def holder(session: AsyncSession) -> Iteration | None:
+    """The iteration that has the engines."""
+    return await session.scalar(
+        select(Iteration).where(
+            Iteration.state == IterationState.RUNNING,
+            or_(Iteration.max_lag == 0, Iteration.phase.not_in(WITHOUT_ENGINES)),
+        )
+    )
+
+
 async def busy(session: AsyncSession) -> bool:
-    """Whether an iteration or an evaluation runs."""
-    running = select(Iteration.id).where(Iteration.state == IterationState.RUNNING)
-    if await session.scalar(running) is not None:
+    """Whether an iteration or an evaluation has the engines."""
+    if await holder(session) is not None:
         return True
     return await first_evaluation(session, EvaluationState.RUNNING) is not None
+
+
+async def can_have(session: AsyncSession, iteration: Iteration) -> bool:
+    """Whether a running iteration has the engines, or can take them in this transaction."""
+    if needs(iteration, iteration.phase):
+        return True
+    await lock(session)
+    return not await busy(session)
 
 
 async def first_evaluation(session: AsyncSession, state: EvaluationState) -> UUID | None:
@@ -35,13 +62,14 @@ async def first_evaluation(session: AsyncSession, state: EvaluationState) -> UUI
 
 
 async def due_iterations(session: AsyncSession) -> list[UUID]:
-    """The iteration that runs; while the engines are free, the first that waits in each run."""
+    """Iterations that run; those that wait and need no engines; while the engines are free, the
+    first that waits in each run."""
     waits = Iteration.state == IterationState.QUEUED
-    if await busy(session):
-        wanted = Iteration.state == IterationState.RUNNING
-    else:
+    needs_none = (Iteration.max_lag > 0) & Iteration.phase.in_(WITHOUT_ENGINES)
+    wanted = (Iteration.state == IterationState.RUNNING) | (waits & needs_none)
+    if not await busy(session):
         heads = select(Iteration.run_id, func.min(Iteration.index)).where(waits)
-        wanted = waits & tuple_(Iteration.run_id, Iteration.index).in_(
+        wanted |= waits & tuple_(Iteration.run_id, Iteration.index).in_(
             heads.group_by(Iteration.run_id)
         )
     found = await session.scalars(

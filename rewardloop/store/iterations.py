@@ -23,7 +23,7 @@ from rewardloop.records import (
     JobState,
     Phase,
 )
-from rewardloop.store import engines, events, failures, outbox
+from rewardloop.store import engines, events, failures, lineage, outbox
 from rewardloop.store.models import (
     Iteration,
     PhaseSpan,
@@ -83,48 +83,35 @@ async def list_newest(
 async def try_start(session: AsyncSession, iteration_id: UUID) -> bool:
     """Start a queued iteration if it is its turn; returns whether it runs now.
 
-    Its turn: nothing else runs, no evaluation waits, and the iteration before it in its run
-    succeeded. Its base is that iteration's new version, or the run's base version. One that
-    ran before keeps its base and goes on where it stopped.
+    Its turn: it needs no engines now, or nobody has them and no evaluation waits; and its
+    versions are there (`lineage`). One that ran before goes on where it stopped.
     """
     await engines.lock(session)
     iteration = await get(session, iteration_id, lock=True)
-    if iteration.state != IterationState.QUEUED or await engines.busy(session):
-        return False
-    base = iteration.base_version_id or await _base_of(session, iteration)
-    if base is None or await engines.first_evaluation(session, EvaluationState.QUEUED) is not None:
+    if iteration.state != IterationState.QUEUED:
         return False
     run = await session.get_one(Run, iteration.run_id)
-    config = stored_run_config(run.config)
+    phase = _entrance(iteration, stored_run_config(run.config))
+    if engines.needs(iteration, phase) and not await _are_free(session):
+        return False
+    if not await lineage.assign(session, iteration, phase):
+        return False
     iteration.state = IterationState.RUNNING
     iteration.num_starts += 1
-    iteration.base_version_id = base
     iteration.started_at = iteration.started_at or datetime.now(UTC)
-    await enter(session, iteration, _entrance(iteration, config))
+    await enter(session, iteration, phase)
     return True
 
 
-async def before(session: AsyncSession, iteration: Iteration) -> Iteration | None:
-    """The iteration before this one in its run."""
-    return await session.scalar(
-        select(Iteration)
-        .where(Iteration.run_id == iteration.run_id, Iteration.index < iteration.index)
-        .order_by(Iteration.index.desc())
-        .limit(1)
-    )
-
-
-async def _base_of(session: AsyncSession, iteration: Iteration) -> str | None:
-    earlier = await before(session, iteration)
-    if earlier is None:
-        run = await session.get_one(Run, iteration.run_id)
-        return run.base_version_id
-    return earlier.new_version_id if earlier.state == IterationState.SUCCEEDED else None
+async def _are_free(session: AsyncSession) -> bool:
+    if await engines.busy(session):
+        return False
+    return await engines.first_evaluation(session, EvaluationState.QUEUED) is None
 
 
 def _entrance(iteration: Iteration, config: RunConfig) -> Phase:
     if iteration.phase != Phase.WAITING:
-        return entrance(iteration.kind, iteration.phase)
+        return entrance(iteration.kind, iteration.phase, iteration.max_lag)
     if iteration.kind == IterationKind.BOOTSTRAP:
         return Phase.TRAIN_BASELINE
     replayed = config.replay is not None and iteration.index == 1
@@ -153,7 +140,8 @@ async def add_to_report(
 
 
 async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> None:
-    """Leave the current phase and enter `phase`."""
+    """Leave the current phase and enter `phase`; where that needs the engines no more, whatever
+    waits for them is woken."""
     await leave_phase(session, iteration)
     iteration.phase = phase
     iteration.failing_since = None
@@ -166,6 +154,27 @@ async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> No
         iteration_id=iteration.id,
         index=iteration.index,
     )
+    if not engines.needs(iteration, phase):
+        await session.flush()
+        await engines.wake_next(session)
+
+
+async def wait_for_version(session: AsyncSession, iteration: Iteration) -> None:
+    """The answers are there, and the version that is trained on them is not: give the engines
+    back, and wait for the iteration before. The caller holds its row."""
+    await leave_phase(session, iteration)
+    iteration.state = IterationState.QUEUED
+    iteration.phase = Phase.PAIRING
+    iteration.failing_since = None
+    events.record(
+        session,
+        "iteration.answered",
+        run_id=iteration.run_id,
+        iteration_id=iteration.id,
+        index=iteration.index,
+    )
+    await session.flush()
+    await engines.wake_next(session)
 
 
 async def _open_span(session: AsyncSession, iteration_id: UUID, phase: Phase) -> None:

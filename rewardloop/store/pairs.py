@@ -109,6 +109,8 @@ async def build(session: AsyncSession, iteration: Iteration, config: Pairing) ->
             "rejected_response_id": pair.rejected.response_id,
             "chosen_score": pair.chosen.score,
             "rejected_score": pair.rejected.score,
+            "weight_version": iteration.base_version_id,
+            "lag": iteration.lag,
         }
         for prompt_id, item in paired.items()
         for pair in item.pairs

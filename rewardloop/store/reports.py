@@ -134,6 +134,8 @@ async def _iteration(session: AsyncSession, iteration: Iteration) -> dict[str, A
         "phase": iteration.phase,
         "error": iteration.error,
         "base_version": iteration.base_version_id,
+        "trains_version": iteration.trains_version_id,
+        "lag": iteration.lag,
         "new_version": iteration.new_version_id,
         "baseline_version": iteration.baseline_version_id,
         "seconds": progress["seconds"],

@@ -97,7 +97,10 @@ async def add_iterations(session: AsyncSession, run_id: UUID, count: int) -> lis
     await _require_unfailed(session, run_id)
     await _require_what_comes_late(session, config)
     first = 1 if last is None else last.index + 1
-    added = [Iteration(id=uuid4(), run_id=run_id, index=first + n) for n in range(count)]
+    added = [
+        Iteration(id=uuid4(), run_id=run_id, index=first + n, max_lag=config.lag)
+        for n in range(count)
+    ]
     if last is None and config.bootstrap is not None:
         bootstrap = Iteration(id=uuid4(), run_id=run_id, index=0, kind=IterationKind.BOOTSTRAP)
         without = contamination.evaluation_questions(config)
@@ -132,10 +135,11 @@ async def _require_unfailed(session: AsyncSession, run_id: UUID) -> None:
         .limit(1)
     )
     if failed is not None:
+        newest = failed.trains_version_id or failed.base_version_id
         how = f"failed ({failed.error})" if failed.error else "was cancelled"
         raise Conflict(
             f"iteration {failed.index} of this run {how}; retry it (`rewardloop retry "
-            f"{failed.id}`), or start a new run from base_version {failed.base_version_id!r}"
+            f"{failed.id}`), or start a new run from base_version {newest!r}"
         )
 
 

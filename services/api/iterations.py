@@ -47,8 +47,13 @@ class IterationView(BaseModel):
     """`pause` or `cancel` while it runs and was asked to stop."""
     phase: str
     waits_for: str | None
-    """What a queued iteration waits for."""
+    """What an iteration waits for that is queued, or trained and not swapped in."""
     base_version: str | None
+    """The version that answers and judges."""
+    trains_version: str | None
+    """The version that the new one is trained from; null while that one is still made."""
+    lag: int | None
+    """How many versions `base_version` is older than `trains_version`."""
     baseline_version: str | None
     new_version: str | None
     error: str | None
@@ -93,6 +98,8 @@ async def view(ctx: Context, session: AsyncSession, iteration: Iteration) -> Ite
         waits_for=await control.waits_for(session, iteration),
         phase=iteration.phase,
         base_version=iteration.base_version_id,
+        trains_version=iteration.trains_version_id,
+        lag=iteration.lag,
         baseline_version=iteration.baseline_version_id,
         new_version=iteration.new_version_id,
         report=iteration.report,

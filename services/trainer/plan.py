@@ -36,19 +36,20 @@ async def plan_of(session: AsyncSession, job: TrainingJob) -> Plan:
     iteration = await iterations.get(session, job.iteration_id)
     run = await runs.get(session, iteration.run_id)
     config = stored_run_config(run.config)
-    assert iteration.base_version_id is not None
+    assert iteration.trains_version_id is not None
     child, task = await _child_and_data(session, iteration, config, Stage(job.stage))
     kind = "sft" if child == SFT else "dpo"
     seed = config.seed + iteration.index
     return Plan(
         version=version_name(run, iteration, Stage(job.stage)),
         kind=kind,
-        parent=iteration.base_version_id,
+        parent=iteration.trains_version_id,
         child=child,
         task={**task, "seed": seed},
         about={
             "kind": kind,
-            "parent": iteration.base_version_id,
+            "parent": iteration.trains_version_id,
+            "lag": iteration.lag,
             "run_id": str(run.id),
             "iteration": iteration.index,
             "config_sha256": run.config_sha256,

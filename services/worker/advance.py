@@ -5,7 +5,9 @@
     bootstrap  waiting -> train_baseline -> swap_baseline -> judge_ranked -> select_eft
                -> train -> swap -> assess -> done
 
-Phases in brackets are skipped where the run's config does not ask for them. `run` takes
+Phases in brackets are skipped where the run's config does not ask for them. An iteration that
+may lag waits, queued, between rollout and pairing until the one before it has succeeded, and
+leaves the engines to others from there until its swap. `run` takes
 every step that can be taken now and returns; whoever finishes the work that a phase waits
 for sends for it again, and so does the reconciler. It may run at any time, any number of
 times: steps look at Postgres, not at the message. An advisory lock keeps two controllers

@@ -54,13 +54,19 @@ class Improving(Steps):
     async def _await_rollout(self) -> bool:
         async with self.store.transaction() as session:
             # Locked first: a dead prompt may be put back while it is looked.
-            await iterations.locked(session, self.iteration)
+            current = await iterations.locked(session, self.iteration)
             if not await rollouts.is_complete(session, self.iteration.id):
                 return False
             left_out = await dead_prompts.require_few(session, self.iteration, self.config.rollout)
             if left_out is not None:
                 await iterations.add_to_report(session, self.iteration.id, "dead_prompts", left_out)
-            await self._enter(session, Phase.PAIRING)
+            if current.trains_version_id is not None:
+                await self._enter(session, Phase.PAIRING)
+                return True
+            if current.wish is not None:
+                return False  # it stops first
+            await self._observe(session, current.phase)
+            await iterations.wait_for_version(session, current)
             return True
 
     async def _pair(self) -> bool:

@@ -19,6 +19,7 @@ from rewardloop.records import (
 )
 from rewardloop.store import (
     Store,
+    engines,
     evaluations,
     events,
     iteration_progress,
@@ -115,6 +116,8 @@ class Steps:
                 raise training.failure_of(job)
             if job.state != JobState.SUCCEEDED:
                 return False
+            if not await engines.can_have(session, self.iteration):
+                return False
             await self._enter(session, then)
         return True
 
@@ -152,7 +155,7 @@ class Steps:
     async def _ask_evaluations(self, session: AsyncSession) -> None:
         if self.config.evaluation is None:
             return
-        new, base = self.iteration.new_version_id, self.iteration.base_version_id
+        new, base = self.iteration.new_version_id, self.iteration.trains_version_id
         assert new is not None
         whole = await iterations.of_run(session, self.iteration.run_id)
         baseline = next(

@@ -276,7 +276,8 @@ async def test_pairs_are_paged_in_order(api: httpx.AsyncClient, world: Any) -> N
     ranked = [(1.0, None), (None, "truncated"), (4.0, None)]
     await store_scores(world, iteration_id, dict.fromkeys((1, 2, 3), ranked))
     await world.rows(
-        "UPDATE iterations SET state = 'running', phase = 'pairing', base_version_id = 'base'"
+        "UPDATE iterations SET state = 'running', phase = 'pairing', base_version_id = 'base',"
+        " trains_version_id = 'base'"
         " RETURNING 1"
     )
     await world.advance(iteration_id)

@@ -36,11 +36,22 @@ async def iteration_id(world: Any) -> UUID:
     await world.with_base()
     await world.add_prompts("one", "two")
     (made,) = await world.new_run()
+    await has_versions(world, made, answers="base", trains="base")
     async with world.store.transaction() as session:
         for prompt_id in (1, 2):
             for index in (0, 1):
                 await session.execute(insert(Response).values(response(made, prompt_id, index)))
     return made
+
+
+async def has_versions(world: Any, iteration_id: UUID, *, answers: str, trains: str | None) -> None:
+    await world.rows(
+        "UPDATE iterations SET base_version_id = :answers, trains_version_id = :trains"
+        " WHERE id = :i RETURNING 1",
+        answers=answers,
+        trains=trains,
+        i=iteration_id,
+    )
 
 
 def response(iteration_id: UUID, prompt_id: int, index: int, /, **change: Any) -> dict[str, Any]:
@@ -80,6 +91,8 @@ def pair(iteration_id: UUID, /, **change: Any) -> dict[str, Any]:
         "rejected_response_id": 2,
         "chosen_score": 4.0,
         "rejected_score": 1.0,
+        "weight_version": "base",
+        "lag": 0,
     } | change
 
 
@@ -103,6 +116,9 @@ async def stored(world: Any, table: type[Base], row: dict[str, Any]) -> None:
         ({"chosen_score": 1.0}, "chosen_scored_higher"),
         ({"chosen_score": 0.5}, "chosen_scored_higher"),
         ({"rejected_response_id": 1, "chosen_score": 1.0}, "chosen_scored_higher"),
+        ({"weight_version": "another"}, "chosen_answers_this_prompt"),
+        ({"lag": 1}, "answers_within_the_lag"),
+        ({"lag": -1}, "answers_within_the_lag"),
     ],
 )
 async def test_a_pair_holds_two_answers_to_one_prompt_the_better_first(
@@ -118,6 +134,7 @@ async def test_a_rejected_side_may_stem_from_another_iteration_of_the_prompt(
 ) -> None:
     """The anchored policy's; the chosen side may not."""
     (other,) = await world.new_run()
+    await has_versions(world, other, answers="base", trains="base")
     for prompt_id in (1, 2):
         await stored(world, Response, response(other, prompt_id, 0))  # ids 5 and 6
     elsewhere = pair(other, chosen_response_id=5)
@@ -179,10 +196,74 @@ async def test_a_score_is_a_number(world: Any, iteration_id: UUID, score: float)
 async def test_one_iteration_runs_at_a_time(world: Any, iteration_id: UUID) -> None:
     (other,) = await world.new_run()
     await world.in_rollout(iteration_id)
-    with pytest.raises(IntegrityError, match="one_running"):
+    with pytest.raises(IntegrityError, match="one_on_the_engines"):
         await world.rows(
             "UPDATE iterations SET state = 'running' WHERE id = :i RETURNING 1", i=other
         )
+
+
+async def test_one_that_may_lag_leaves_the_engines_to_others_while_it_trains(world: Any) -> None:
+    await world.with_base()
+    await world.add_prompts("one")
+    first, second = await world.new_run(count=2, lag=1)
+    run = "UPDATE iterations SET state = 'running', phase = :phase WHERE id = :i RETURNING 1"
+    await world.rows(run, phase="train", i=first)
+    await world.rows(run, phase="rollout", i=second)
+    with pytest.raises(IntegrityError, match="one_on_the_engines"):
+        await world.rows(run, phase="swap", i=first)
+    with pytest.raises(IntegrityError, match="one_training"):
+        await world.rows(run, phase="train", i=second)
+    await world.rows(run, phase="pairing", i=second)
+    await world.rows(run, phase="swap", i=first)
+
+
+@pytest.fixture
+async def lagging(world: Any) -> UUID:
+    """An iteration that may lag and trains no version yet; there are "base", its child "m2" and
+    that one's child "m3"."""
+    await world.with_base()
+    await world.publish("m2", "base")
+    await world.publish("m3", "m2")
+    await world.add_prompts("one")
+    (made,) = await world.new_run(lag=1)
+    await has_versions(world, made, answers="base", trains=None)
+    for index in (0, 1):
+        await stored(world, Response, response(made, 1, index))
+    return made
+
+
+async def test_no_pair_is_stored_before_its_lag_is_known(world: Any, lagging: UUID) -> None:
+    for lag in (0, 1):
+        row = pair(lagging, lag=lag)
+        await refused(world, PreferencePairRow, row, "answers_within_the_lag")
+    await has_versions(world, lagging, answers="base", trains="m2")
+    row = pair(lagging, lag=0)
+    await refused(world, PreferencePairRow, row, "answers_within_the_lag")
+    await stored(world, PreferencePairRow, pair(lagging, lag=1))
+    with pytest.raises(IntegrityError, match="answers_within_the_lag"):  # it has pairs now
+        await has_versions(world, lagging, answers="m2", trains="m2")
+
+
+async def test_answers_two_versions_old_are_refused(world: Any, lagging: UUID) -> None:
+    with pytest.raises(IntegrityError, match="a_lag_is_one_version"):
+        await has_versions(world, lagging, answers="base", trains="m3")
+    with pytest.raises(IntegrityError, match="a_lag_is_one_version"):
+        await has_versions(world, lagging, answers="m3", trains="m2")
+    await has_versions(world, lagging, answers="m2", trains="m3")
+    assert await world.value("SELECT lag FROM iterations") == 1
+    row = pair(lagging, lag=1, weight_version="m2")  # "base" wrote it
+    await refused(world, PreferencePairRow, row, "chosen_answers_this_prompt")
+    row = pair(lagging, lag=1)
+    await refused(world, PreferencePairRow, row, "answers_within_the_lag")
+
+
+async def test_without_a_lag_answers_are_those_of_what_is_trained(world: Any) -> None:
+    await world.with_base()
+    await world.publish("m2", "base")
+    await world.add_prompts("one")
+    (only,) = await world.new_run()
+    with pytest.raises(IntegrityError, match="lag_within_its_bound"):
+        await has_versions(world, only, answers="base", trains="m2")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +276,7 @@ async def test_one_iteration_runs_at_a_time(world: Any, iteration_id: UUID) -> N
         (Iteration, {"wish": "cancel"}, "only_what_runs_is_asked"),
         (Iteration, {"state": "paused", "wish": "pause"}, "only_what_runs_is_asked"),
         (Iteration, {"phase": "dreaming"}, "phase_is_known"),
+        (Iteration, {"max_lag": 2}, "max_lag_is_known"),
         (Iteration, {"index": 0}, "only_the_bootstrap_has_index_zero"),
         (Iteration, {"kind": "bootstrap"}, "only_the_bootstrap_has_index_zero"),
         (Iteration, {"kind": "rest", "index": 2}, "only_the_bootstrap_has_index_zero"),

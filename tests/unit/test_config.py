@@ -313,6 +313,17 @@ def test_anchored_pairs_need_the_same_prompts_in_each_iteration() -> None:
         parse_run_config({**anchored, "prompts": {"self_instruct": {}}})
 
 
+def test_a_lag_and_early_stopping_exclude_each_other() -> None:
+    """Early stopping asks the engines, which others use while a model trains with a lag."""
+    early = {"training": {"early_stopping": {}}}
+    assert parse_run_config({"lag": 1}).lag == 1
+    parse_run_config({**early, "lag": 0})
+    with pytest.raises(InvalidInput, match="set lag to 0 or early_stopping to null"):
+        parse_run_config({**early, "lag": 1})
+    with pytest.raises(InvalidInput, match="lag: must be at most 1"):
+        parse_run_config({"lag": 2})
+
+
 def test_the_learning_rates_of_every_stage_are_checked() -> None:
     with pytest.raises(InvalidInput, match=r"bootstrap\.ift_and_eft: learning_rate_floor"):
         parse_run_config({"bootstrap": {"ift_and_eft": {"learning_rate": 1e-7}}})

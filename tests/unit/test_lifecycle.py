@@ -72,6 +72,7 @@ def test_a_refusal_says_what_to_ask_instead(now: str, ask: str, mend: str) -> No
 
 MOVES = {
     "start": {"queued": "running"},
+    "wait for a version": {"running": "queued"},
     "settle": {"pausing": "paused", "cancelling": "cancelled"},
     "fail": dict.fromkeys(("running", "pausing", "cancelling"), "failed"),
     "succeed": dict.fromkeys(("running", "pausing", "cancelling"), "succeeded"),
@@ -118,3 +119,10 @@ def test_what_needs_a_version_served_goes_on_where_it_is_swapped_in(
         assert found in swaps
     elif phase in swaps or phase is Phase.TRAIN_BASELINE:
         assert found is phase
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_one_that_may_lag_needs_no_swap_to_pair_and_train(phase: Phase) -> None:
+    kind = IterationKind.IMPROVE
+    needs_none = phase in (Phase.PAIRING, Phase.TRAIN)
+    assert entrance(kind, phase, 1) is (Phase.PAIRING if needs_none else entrance(kind, phase))

@@ -99,7 +99,7 @@ class Response(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     __table_args__ = (
         UniqueConstraint("iteration_id", "prompt_id", "sample_index"),
-        UniqueConstraint("iteration_id", "prompt_id", "id"),
+        UniqueConstraint("iteration_id", "prompt_id", "id", "weight_version"),
         UniqueConstraint("prompt_id", "id"),
         ForeignKeyConstraint(
             ["iteration_id", "prompt_id"],
@@ -140,8 +140,9 @@ class Judgement(Base):
 
 
 class PreferencePairRow(Base):
-    """Both sides answer this prompt, and the chosen one does in this iteration, by composite
-    foreign keys. (An anchored rejected side stems from the run's first iteration.)"""
+    """Both sides answer this prompt, and the chosen one does in this iteration and is its base
+    version's, by composite foreign keys. (An anchored rejected side stems from the run's first
+    iteration.) So no pair's answers are older than its iteration may lag."""
 
     __tablename__ = "preference_pairs"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -151,13 +152,27 @@ class PreferencePairRow(Base):
     rejected_response_id: Mapped[int]
     chosen_score: Mapped[float]
     rejected_score: Mapped[float]
+    weight_version: Mapped[str]
+    """The version that wrote the chosen side."""
+    lag: Mapped[int]
+    """How many versions older that is than the one that is trained on the pair."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     __table_args__ = (
         UniqueConstraint("iteration_id", "chosen_response_id", "rejected_response_id"),
         ForeignKeyConstraint(
-            ["iteration_id", "prompt_id", "chosen_response_id"],
-            ["responses.iteration_id", "responses.prompt_id", "responses.id"],
+            ["iteration_id", "prompt_id", "chosen_response_id", "weight_version"],
+            [
+                "responses.iteration_id",
+                "responses.prompt_id",
+                "responses.id",
+                "responses.weight_version",
+            ],
             name="chosen_answers_this_prompt",
+        ),
+        ForeignKeyConstraint(
+            ["iteration_id", "weight_version", "lag"],
+            ["iterations.id", "iterations.base_version_id", "iterations.lag"],
+            name="answers_within_the_lag",
         ),
         ForeignKeyConstraint(
             ["prompt_id", "rejected_response_id"],

@@ -3,7 +3,16 @@
 from datetime import datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    UniqueConstraint,
+    func,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from rewardloop.records import IterationKind, IterationState, Phase, StopWish
@@ -19,7 +28,7 @@ class ModelVersion(Base):
     kind: Mapped[str]
     manifest: Mapped[Json]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    __table_args__ = (one_of("kind", "base", "sft", "dpo"),)
+    __table_args__ = (one_of("kind", "base", "sft", "dpo"), UniqueConstraint("id", "parent_id"))
 
 
 class Serving(Base):
@@ -45,8 +54,20 @@ class Run(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+# As Postgres writes them, so that the migration and the models can be compared.
+_LAG = (
+    "CASE WHEN (trains_version_id = base_version_id) THEN 0"
+    " WHEN (trains_version_id <> base_version_id) THEN 1 ELSE NULL::integer END"
+)
+_LAGGING_BASE = (
+    "CASE WHEN (trains_version_id <> base_version_id) THEN base_version_id ELSE NULL::text END"
+)
+
+
 class Iteration(Base):
     __tablename__ = "iterations"
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - as SQLAlchemy has it
+    """What Postgres computes is read with each write; asyncio allows no reading later."""
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id"))
     kind: Mapped[str] = mapped_column(server_default=IterationKind.IMPROVE)
@@ -59,6 +80,15 @@ class Iteration(Base):
     num_starts: Mapped[int] = mapped_column(server_default="0")
     """How often it was given the engines; a task of an earlier start stores nothing."""
     base_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    """The version that answers and judges."""
+    trains_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    """The version that the new one is trained from; None while that one is still made."""
+    max_lag: Mapped[int] = mapped_column(server_default="0")
+    """How many versions `base_version_id` may be older than `trains_version_id`."""
+    lag: Mapped[int | None] = mapped_column(Computed(_LAG, persisted=True))
+    """How many it is; None until both are known."""
+    lagging_base_id: Mapped[str | None] = mapped_column(Computed(_LAGGING_BASE, persisted=True))
+    """`base_version_id` where it lags: the parent of what is trained, by a foreign key."""
     baseline_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
     """The SFT baseline that a bootstrap makes on its way."""
     new_version_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
@@ -83,8 +113,30 @@ class Iteration(Base):
         one_of("wish", *StopWish),
         CheckConstraint("wish IS NULL OR state = 'running'", name="only_what_runs_is_asked"),
         CheckConstraint("(state = 'failed') = (error IS NOT NULL)", name="failed_says_why"),
-        # The replicas serve one version at a time, so one iteration runs at a time.
-        Index("one_running", "state", unique=True, postgresql_where=text("state = 'running'")),
+        CheckConstraint("max_lag BETWEEN 0 AND 1", name="max_lag_is_known"),
+        CheckConstraint("lag <= max_lag", name="lag_within_its_bound"),
+        UniqueConstraint("id", "base_version_id", "lag"),
+        ForeignKeyConstraint(
+            ["trains_version_id", "lagging_base_id"],
+            ["model_versions.id", "model_versions.parent_id"],
+            name="a_lag_is_one_version",
+        ),
+        # The replicas serve one version at a time, so one iteration has them at a time. One that
+        # may lag leaves them to others while it trains.
+        Index(
+            "one_on_the_engines",
+            "state",
+            unique=True,
+            postgresql_where=text(
+                "state = 'running' AND (max_lag = 0 OR phase NOT IN ('pairing', 'train'))"
+            ),
+        ),
+        Index(
+            "one_training",
+            "run_id",
+            unique=True,
+            postgresql_where=text("state = 'running' AND phase = 'train'"),
+        ),
     )
 
 

@@ -94,6 +94,7 @@ async def test_iterations_are_listed_with_what_they_wait_for(
         (["failed", "queued"], True),
         (["cancelled", "queued"], True),
         (["succeeded", "failed", "queued"], True),
+        (["failed", "running"], False),
         (["paused", "queued"], False),
         (["queued", "cancelled"], False),
         ([], True),

@@ -101,6 +101,12 @@ def test_the_judge_samples_as_the_paper_does_and_a_difference_is_told() -> None:
     assert ran(Found(), "judging.temperature", **cold) == (0.0, True)
 
 
+def test_a_lag_deviates() -> None:
+    assert ran(Found(), "lag") == (0, False)
+    lagging = {"lag": 1, "training": {"early_stopping": None}}
+    assert ran(Found(), "lag", **lagging) == (1, True)
+
+
 def test_the_sharing_of_rankings_is_told() -> None:
     assert ran(Found(), "bootstrap.share_rankings") == ("kept apart", False)
     row = rows("paper-cpu", Found())["bootstrap.share_rankings"]
