@@ -256,12 +256,13 @@ def digest_of(manifest: dict[str, Any]) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def verify(folder: Path, committed: str | None = None) -> dict[str, Any]:
+def verify(folder: Path, committed: str | None = None, *, with_base: bool = True) -> dict[str, Any]:
     """Check every file against the manifest, and return the manifest. Of an adapter, the base is
     checked too, and that it is the one that the manifest names.
 
     `committed` is the digest of the manifest in Postgres. Without it a manifest that was
-    rewritten together with its files passes.
+    rewritten together with its files passes. Whoever verifies the files of the base by
+    themselves leaves them out: without `with_base` its manifest alone is compared.
 
     Raises:
         CheckpointInvalid: naming the files that are missing, added or changed, or saying that
@@ -272,7 +273,8 @@ def verify(folder: Path, committed: str | None = None) -> dict[str, Any]:
     _require_base_named(folder, manifest)
     if "base" in manifest:
         base = servable.effective_folder(folder)
-        if digest_of(_verified(base)) != manifest["base"]["manifest_sha256"]:
+        found = _verified(base) if with_base else read_manifest(base)
+        if digest_of(found) != manifest["base"]["manifest_sha256"]:
             raise CheckpointInvalid(
                 f"checkpoint {folder.name}: {MANIFEST} of its base {base.name} is not the one "
                 f"that it was trained on; restore {base.name} from a copy"

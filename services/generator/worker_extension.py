@@ -45,17 +45,26 @@ class PacksSharedHeads:
 
     def sample_weights(self) -> dict[str, str]:
         """By name a digest of each tensor's first elements."""
-        import torch
-
         return {
-            name: hashlib.sha256(
-                weight.detach()
-                .reshape(-1)[:SAMPLED_ELEMENTS]
-                .cpu()
-                .contiguous()
-                .view(torch.uint8)
-                .numpy()
-                .tobytes()
-            ).hexdigest()
+            name: hashlib.sha256(_bytes(weight.reshape(-1)[:SAMPLED_ELEMENTS])).hexdigest()
             for name, weight in self.model_runner.get_model().named_parameters()
         }
+
+    def adapter_digest(self, number: int) -> str:
+        """sha256 over all tensors of the adapter that vLLM holds under `number`."""
+        adapter = self.model_runner.lora_manager._adapter_manager.get_adapter(number)
+        digest = hashlib.sha256()
+        for name, layer in sorted(adapter.loras.items()):
+            digest.update(name.encode())
+            for side in (layer.lora_a, layer.lora_b):  # a list where vLLM packs layers into one
+                for tensor in side if isinstance(side, list) else [side]:
+                    if tensor is not None:
+                        digest.update(_bytes(tensor))
+        return digest.hexdigest()
+
+
+def _bytes(tensor: Any) -> bytes:
+    import torch
+
+    found: bytes = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return found
