@@ -33,6 +33,8 @@ class _ToLoad:
 
 @dataclass
 class _Adapter:
+    is_verified: bool = False
+    """Only then requests meet it."""
     num_requests: int = 0
     used: int = 0
     """When it was used last, as a number that grows."""
@@ -54,6 +56,15 @@ class Adapters:
 
     def __contains__(self, version: str) -> bool:
         return version in self._loaded
+
+    def answer(self, version: str) -> bool:
+        """Whether requests may name it."""
+        return version in self._loaded and self._loaded[version].is_verified
+
+    def let_answer(self, version: str) -> None:
+        """Its canaries agree, where it is an adapter."""
+        if version in self._loaded:
+            self._loaded[version].is_verified = True
 
     @contextmanager
     def using(self, version: str) -> Iterator[None]:
@@ -85,6 +96,7 @@ class Adapters:
             )
         if not isinstance(said, str):
             raise SwapFailed(f"vLLM does not load the adapter {folder.name}: {said.error.message}")
+        self._uses += 1
         self._loaded[folder.name] = _Adapter(used=self._uses)
 
     def _require_rank(self, folder: Path) -> None:
@@ -96,6 +108,8 @@ class Adapters:
             )
 
     async def _make_room(self, fastapi_app: Any, keep: str, wait_seconds: float) -> None:
+        if len(self._loaded) < self._capacity:
+            return
         what = f"waiting until one of {self._capacity} adapters answers no request"
         async with within(wait_seconds, what):
             while len(self._loaded) >= self._capacity:

@@ -207,9 +207,9 @@ class Gate:
         ending = Ending()
         async with _told_in_its_stream(ending, send), self._admission.request(ending):
             self._swapper.require_sound()
-            await self._swapper.announce(scope["app"].state.engine_client)
-            with self._swapper.answering(named) as (version, model):
-                body = naming.asking(model, ending_at(body, self._swapper.extra_stop_ids))
+            await self._swapper.holding.announce(scope["app"].state.engine_client)
+            with self._swapper.holding.answering(named) as (version, model):
+                body = naming.asking(model, ending_at(body, self._swapper.holding.extra_stop_ids))
                 stamp = Stamp(ending.sending(send), version, dropped)
                 receive = ending.receiving(replay(body, receive))
                 await self._app(_with_length(scope, body), receive, stamp)

@@ -34,15 +34,16 @@ from typing import Any
 
 from starlette.types import ASGIApp
 
-from rewardloop import checkpoints, servable, telemetry
+from rewardloop import checkpoints, telemetry
 from rewardloop.clients.generator import POLICY
 from rewardloop.errors import Conflict, NotFound, RewardloopError, SwapFailed, UpstreamUnavailable
 from rewardloop.records import ReplicaState
 from services.generator import admission, canaries, deadlines, nucleus_install, readiness
 from services.generator.adapters import Adapters
 from services.generator.admission import Admission
-from services.generator.candidate import Candidate, Loadable, inspect, loadable, weights_of
-from services.generator.held import Held
+from services.generator.candidate import Candidate, Loadable
+from services.generator.deadlines import within
+from services.generator.holding import Holding
 from services.generator.readiness import Readiness
 from services.generator.tensors import Tensors
 
@@ -71,26 +72,26 @@ class Swapper:
         readiness: Readiness | None = None,
         adapters: Adapters | None = None,
     ) -> None:
-        self._app = app
         self._readiness = readiness or Readiness()
         self._drain_seconds = drain_seconds
         self._admission = admission
         self._root = root
-        self.version = version
-        """The current one, which answers whoever names none."""
-        self._started_on = checkpoints.folder_of(
-            root, checkpoints.base_of(root, version) or version
-        )
-        self._form = servable.read_form(self._started_on)
-        self._held = Held(weights_of(checkpoints.read_manifest(self._started_on)))
-        self._loaded = self._form.at_start
-        self._adapters = adapters or Adapters()
+        self.holding = Holding(app, root, version, adapters or Adapters())
         self._committed = {version: committed}
         self._verified_state = state
         self._broken: str | None = None
         self._lock = asyncio.Lock()
         self._is_proven = False
         self._proof: asyncio.Task[None] | None = None
+
+    @property
+    def version(self) -> str:
+        """The current one, which answers whoever names none."""
+        return self.holding.version
+
+    async def weights(self, fastapi_app: Any) -> dict[str, Any]:
+        """Version and per-tensor checksums of what the engine answers by, computed now."""
+        return await self.holding.weights(fastapi_app)
 
     async def require_proven(self, fastapi_app: Any, seconds: float | None = None) -> None:
         """Wait until the version that the engine started with has been verified.
@@ -129,7 +130,7 @@ class Swapper:
             try:
                 await asyncio.to_thread(self._require_unchanged)
                 await nucleus_install.install(fastapi_app.state.engine_client)
-                if self.version == self._started_on.name:
+                if self.version == self.holding.started_on.name:
                     await self._check_again(fastapi_app, self.version)
                 else:
                     await self._load_anew(fastapi_app, self.version)
@@ -140,8 +141,9 @@ class Swapper:
                 logger.exception("taken out of service")
 
     def _require_unchanged(self) -> None:
-        if self._verified_state != checkpoints.state_of(self._started_on):
-            checkpoints.verify(self._started_on, self._committed.get(self._started_on.name))
+        folder = self.holding.started_on
+        if self._verified_state != checkpoints.state_of(folder):
+            checkpoints.verify(folder, self._committed.get(folder.name))
 
     def require_sound(self) -> None:
         """
@@ -175,25 +177,6 @@ class Swapper:
             return ReplicaState.BROKEN
         return ReplicaState.SWAPPING if self._readiness.reason else ReplicaState.READY
 
-    @property
-    def extra_stop_ids(self) -> list[int]:
-        """Ids that end an answer of the loaded weights, of which vLLM does not know."""
-        return sorted(self._loaded.stop_ids - self._form.at_start.stop_ids)
-
-    async def announce(self, engine: Any) -> None:
-        """Tell the engine once which weights it holds."""
-        await self._held.announce(engine)
-
-    async def weights(self, fastapi_app: Any) -> dict[str, Any]:
-        """Version and per-tensor checksums of what the engine answers by, computed now."""
-        engine = fastapi_app.state.engine_client
-        checksums = await self._held.checksums(engine)
-        named = await engine.get_weight_version()
-        if self.version in self._adapters:
-            checksums |= await self._adapters.digest(fastapi_app, self.version)
-            named = self.version if named == self._held.weights.name else named
-        return {"version": named, "checksums": checksums}
-
     async def activate(
         self,
         fastapi_app: Any,
@@ -217,14 +200,14 @@ class Swapper:
         """
         async with self._lock:
             self.require_sound()
-            candidate = await self._inspect(version, committed)
+            candidate = await self.holding.inspect(version, committed)
             self._committed[version] = committed
             if version == self.version:
                 canary = await self._check_again(fastapi_app, version)
                 return await self._report(fastapi_app, canary)
-            if self._held.are(candidate.weights):
+            if self.holding.holds(candidate):
                 return await self._switch(fastapi_app, candidate)
-            async with loadable(candidate, self._form) as files:
+            async with self.holding.loadable(candidate) as files:
                 return await self._replace(fastapi_app, candidate, files, notice_seconds)
 
     async def have(self, fastapi_app: Any, version: str, committed: DigestOf) -> None:
@@ -235,52 +218,29 @@ class Swapper:
             Conflict: it is no adapter of the base that this engine holds.
             CheckpointInvalid, SwapFailed, UpstreamUnavailable: as for `activate`.
         """
-        if self._answers(version):
+        if self.holding.answers(version):
             return
-        if not self._adapters.are_served:
+        if not self.holding.serves_adapters:
             raise NotFound(
                 f"this engine answers by one version, {self.version}, and not by {version!r}: ask "
                 f"for the model {POLICY!r}, or start it with REWARDLOOP_ADAPTERS=serve"
             )
         # Whoever asked may go; what was begun comes to its end all the same.
-        await asyncio.shield(self._have_beside(fastapi_app, version, committed))
+        async with within(admission.HOLD_SECONDS, f"loading {version}"):
+            await asyncio.shield(self._have_beside(fastapi_app, version, committed))
 
     async def _have_beside(self, fastapi_app: Any, version: str, committed: DigestOf) -> None:
         async with self._lock:
-            if self._answers(version):
+            if self.holding.answers(version):
                 return
             self.require_sound()
-            candidate = await self._inspect(version, await committed(version))
-            if not (candidate.is_served_on_base and self._held.are(candidate.weights)):
+            candidate = await self.holding.inspect(version, await committed(version))
+            if not self.holding.holds(candidate):
                 raise Conflict(
-                    f"{version} is no adapter of {self._held.weights.name}, which this engine "
-                    f"holds; activate it first, which swaps the weights"
+                    f"{version} is no adapter of the base that this engine holds, under "
+                    f"{self.version}; activate it first, which swaps the weights"
                 )
-            await self._have(fastapi_app, candidate)
-
-    def _answers(self, version: str) -> bool:
-        return version in self._adapters or version in (self.version, self._held.weights.name)
-
-    @contextmanager
-    def answering(self, named: str | None) -> Iterator[tuple[str, str]]:
-        """The version that answers a request which names `named`, or none, and the name by which
-        the engine knows it; an adapter stays loaded for as long as the block runs.
-
-        Raises:
-            UpstreamUnavailable: it was unloaded since `have`.
-        """
-        version = named or self.version
-        if version in self._adapters:
-            with self._adapters.using(version):
-                yield version, version
-        elif version == self._held.weights.name:
-            yield version, POLICY
-        else:
-            raise UpstreamUnavailable(f"{version} had to make room for other versions; try again")
-
-    async def _inspect(self, version: str, committed: str | None) -> Candidate:
-        asked = (self._root, version, committed, self._form)
-        return await asyncio.to_thread(inspect, *asked, on_base=self._adapters.are_served)
+            await self.holding.have(fastapi_app, candidate, self._drain_seconds)
 
     async def _report(
         self,
@@ -295,34 +255,16 @@ class Swapper:
     async def _switch(self, fastapi_app: Any, candidate: Candidate) -> dict[str, Any]:
         """To another version on the weights that the engine holds: nobody waits."""
         with _counted():
-            canary = await self._have(fastapi_app, candidate)
-        self.version, self._is_proven = candidate.version, True
+            canary = await self.holding.have(fastapi_app, candidate, self._drain_seconds)
+        self.holding.version, self._is_proven = candidate.version, True
         return await self._report(fastapi_app, canary)
-
-    async def _have(self, fastapi_app: Any, candidate: Candidate) -> dict[str, Any]:
-        """Load the candidate's adapter beside the others, where it has one, and compare its
-        canaries. An adapter that does not agree is not kept."""
-        if candidate.is_served_on_base and candidate.version not in self._adapters:
-            await self._load_adapter(fastapi_app, candidate)
-        try:
-            return await self._check_canaries(fastapi_app, candidate.folder)
-        except Exception:
-            if candidate.version in self._adapters and candidate.version != self.version:
-                await self._adapters.unload(fastapi_app, candidate.version)
-            raise
-
-    async def _load_adapter(self, fastapi_app: Any, candidate: Candidate) -> None:
-        await self._adapters.load(
-            fastapi_app, candidate.folder, keep=self.version, wait_seconds=self._drain_seconds
-        )
-        checkpoints.require_state(candidate.folder, candidate.state)
 
     async def _replace(
         self, fastapi_app: Any, candidate: Candidate, files: Loadable, notice_seconds: float
     ) -> dict[str, Any]:
         """Load other full weights, with the candidate's adapter on them where it has one."""
         previous = self.version
-        before = await self._held.look(fastapi_app.state.engine_client)
+        before = await self.holding.look(fastapi_app)
         with self._readiness.withheld():
             await asyncio.sleep(notice_seconds)
             closing = time.monotonic()
@@ -331,7 +273,7 @@ class Swapper:
             held_seconds = time.monotonic() - closing
         try:
             report = await self._report(fastapi_app, canary, num_ended, held_seconds)
-            await self._held.look(fastapi_app.state.engine_client)
+            await self.holding.look(fastapi_app)
             return report
         except Exception as error:  # whoever asked for the swap is told that it failed
             with self._readiness.withheld():
@@ -342,13 +284,12 @@ class Swapper:
     async def _swap(
         self, fastapi_app: Any, candidate: Candidate, files: Loadable, before: Tensors
     ) -> dict[str, Any]:
-        previous, weights = self.version, self._held.weights
+        previous, before_it = self.version, self.holding.full_weights
         try:
             with _counted():
-                await self._load(fastapi_app, candidate, files)
-                engine = fastapi_app.state.engine_client
-                await self._held.require_change(engine, weights, before)
-                canary = await self._check_canaries(fastapi_app, candidate.folder)
+                await self.holding.load(fastapi_app, candidate, files)
+                await self.holding.require_change(fastapi_app, before_it, before)
+                canary = await self.holding.check_canaries(fastapi_app, candidate.folder)
         except Exception as error:
             await self._restore(fastapi_app, previous, "a failed swap could not be undone")
             if isinstance(error, RewardloopError):
@@ -360,20 +301,10 @@ class Swapper:
         self._is_proven = True
         return canary
 
-    async def _load(self, fastapi_app: Any, candidate: Candidate, files: Loadable) -> None:
-        """Full weights, then the adapter that is served on them. No other adapter stays."""
-        engine, version = fastapi_app.state.engine_client, candidate.version
-        await self._adapters.forget(fastapi_app)
-        await self._held.load(engine, candidate.weights, files.folder, version)
-        checkpoints.require_state(files.folder, files.state)
-        self.version, self._loaded = version, files.at_start
-        if candidate.is_served_on_base:
-            await self._load_adapter(fastapi_app, candidate)
-
     async def _check_again(self, fastapi_app: Any, version: str) -> dict[str, Any]:
         """The canaries of the version that is loaded; where they fail, it is loaded anew."""
         folder = checkpoints.folder_of(self._root, version)
-        canary = await self._compare_canaries(fastapi_app, folder)
+        canary = await self.holding.compare_canaries(fastapi_app, folder)
         if canaries.agrees(canary):
             self._is_proven = True
             return canary
@@ -395,22 +326,12 @@ class Swapper:
             return {}
 
     async def _load_anew(self, fastapi_app: Any, version: str) -> dict[str, Any]:
-        candidate = await self._inspect(version, self._committed.get(version))
-        async with loadable(candidate, self._form) as files:
-            await self._load(fastapi_app, candidate, files)
-            canary = await self._check_canaries(fastapi_app, candidate.folder)
+        candidate = await self.holding.inspect(version, self._committed.get(version))
+        async with self.holding.loadable(candidate) as files:
+            await self.holding.load(fastapi_app, candidate, files)
+            canary = await self.holding.check_canaries(fastapi_app, candidate.folder)
         self._is_proven = True
         return canary
-
-    async def _check_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
-        canary = await self._compare_canaries(fastapi_app, folder)
-        if not canaries.agrees(canary):
-            raise SwapFailed(canaries.mismatch(folder, canary))
-        return canary
-
-    async def _compare_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
-        model = folder.name if folder.name in self._adapters else POLICY
-        return await canaries.compare(self._app, fastapi_app, folder, model)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from typing import Any
 from services.generator import nucleus_install
 
 SAMPLED_ELEMENTS = 4096
+NUM_ROWS = 4
 
 
 class PacksSharedHeads:
@@ -44,10 +45,15 @@ class PacksSharedHeads:
         return nucleus_install.sort_heads_only(on)
 
     def sample_weights(self) -> dict[str, str]:
-        """By name a digest of each tensor's first elements."""
+        """By name a digest of each tensor's first elements, and of what each packed layer makes of
+        fixed rows: where vLLM has packed a layer's weights, its tensor is empty."""
         return {
             name: hashlib.sha256(_bytes(weight.reshape(-1)[:SAMPLED_ELEMENTS])).hexdigest()
             for name, weight in self.model_runner.get_model().named_parameters()
+        } | {
+            f"{name}, packed": hashlib.sha256(_bytes(_seen_through(layer))).hexdigest()
+            for name, layer in self.model_runner.get_model().named_modules()
+            if hasattr(layer, "cpu_linear") and not layer.weight.numel()
         }
 
     def adapter_digest(self, number: int) -> str:
@@ -61,6 +67,15 @@ class PacksSharedHeads:
                     if tensor is not None:
                         digest.update(_bytes(tensor))
         return digest.hexdigest()
+
+
+def _seen_through(layer: Any) -> Any:
+    """x W^T for a packed linear layer W and NUM_ROWS rows x, each of another frequency."""
+    import torch
+
+    width = layer.input_size_per_partition
+    phase_RK = torch.arange(1, NUM_ROWS + 1)[:, None] * torch.arange(width)[None]
+    return layer.cpu_linear(torch.cos(phase_RK).to(layer.weight.dtype), layer.weight, None)
 
 
 def _bytes(tensor: Any) -> bytes:

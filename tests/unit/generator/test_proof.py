@@ -13,6 +13,7 @@ from rewardloop.errors import CheckpointInvalid
 from services.generator import canaries, committed, deadlines, gate, swap
 from services.generator.admission import Admission
 from services.generator.canaries import read as read_canaries
+from services.generator.holding import Holding
 
 
 def tamper(folder: Path) -> None:
@@ -28,13 +29,13 @@ async def test_health_is_503_until_the_canaries_are_compared(
 ) -> None:
     monkeypatch.setattr(gate, "HEALTH_SECONDS", 0.01)
     may_compare = asyncio.Event()
-    compare = swap.Swapper._compare_canaries
+    compare = Holding.compare_canaries
 
     async def later(*given: Any) -> dict[str, Any]:
         await may_compare.wait()
         return await compare(*given)
 
-    monkeypatch.setattr(swap.Swapper, "_compare_canaries", later)
+    monkeypatch.setattr(Holding, "compare_canaries", later)
     early = await replica.stranger.get("/health")
     assert early.status_code == 503
     assert "has just started and still verifies m0" in early.json()["detail"]
