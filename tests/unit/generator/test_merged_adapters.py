@@ -80,7 +80,7 @@ async def test_an_adapter_that_fails_its_canaries_goes_back_to_the_one_before(me
 
 async def test_a_base_that_was_damaged_is_not_merged(merging: Any) -> None:
     path = merging.root / "b0" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
     await merging.weights()
     refused = await merging.activate("a1")
     assert refused.status_code == 500

@@ -132,7 +132,7 @@ async def test_an_adapter_of_a_larger_rank_names_the_mend(
 
 async def test_a_damaged_adapter_is_not_loaded(serving: Any) -> None:
     path = serving.root / "a1" / "adapter_model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
     for refused in (await serving.activate("a1"), await serving.chat(model="a1")):
         assert refused.status_code == 500
         assert "a1: adapter_model.safetensors differ from the manifest" in refused.json()["detail"]
