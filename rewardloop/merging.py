@@ -48,6 +48,15 @@ def merge(root: Path, version: str, into: Path) -> None:
         raise
 
 
+def merge_into(model: Any, base: Path, adapter: Path) -> None:
+    """Give transformers' model of `base` the weights of base and adapter, in its own dtype."""
+    import torch
+
+    with torch.no_grad():
+        for name, whole in merged(base, adapter):
+            model.get_parameter(name).copy_(whole)
+
+
 def merged(base: Path, adapter: Path) -> Iterator[tuple[str, "torch.Tensor"]]:
     """Each of the base's matrices that the adapter changes, by its name, changed, in float32.
 

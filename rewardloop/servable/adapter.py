@@ -8,7 +8,7 @@ can do. A base is named by its version and lies beside the adapter, under the sa
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rewardloop.servable.code import ADAPTER, invalid, read_json
 from rewardloop.servable.weights import Layout, Tensor, differences, read_layout
@@ -65,6 +65,12 @@ def tensor_name(weight: str, side: str) -> str:
     return _LAYER.format(weight.removesuffix(".weight"), side)
 
 
+def most_bytes(base: Layout, rank: int) -> int:
+    """What an adapter of all matrices of such a base takes in float32, at the most."""
+    matrices = [tensor.shape for tensor in base.values() if len(tensor.shape) == 2]
+    return sum(4 * rank * (num_out + num_in) for num_out, num_in in matrices)
+
+
 def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).exists()
 
@@ -96,8 +102,8 @@ def read_adapter(folder: Path) -> Adapter:
         CheckpointInvalid: the config asks for anything but plain LoRA, or names no version.
     """
     said = read_json(folder / ADAPTER)
-    base, rank, alpha = (said.get(key) for key in ("base_model_name_or_path", "r", "lora_alpha"))
-    targets = said.get("target_modules")
+    keys = ("base_model_name_or_path", "r", "lora_alpha", "target_modules")
+    base, rank, alpha, targets = (said.get(key) for key in keys)
     if not isinstance(base, str) or not VERSION.fullmatch(base):
         raise invalid(
             folder, f"{ADAPTER} names {base!r} as its base, which is no version id; mend it"
@@ -108,13 +114,13 @@ def read_adapter(folder: Path) -> Adapter:
             f"{ADAPTER} sets {', '.join(odd)}, which is not plain LoRA; train it with rank, alpha "
             "and target modules alone",
         )
-    if not _is_number(rank, int) or not _is_number(alpha, (int, float)) or not _are_names(targets):
-        raise invalid(
-            folder,
-            f"{ADAPTER} does not say r, lora_alpha and target_modules (a list of names); train "
-            "the version again",
-        )
-    return Adapter(base, rank, alpha, tuple(sorted(targets)))
+    if isinstance(rank, int) and _is_above_0(rank) and _is_above_0(alpha) and _are_names(targets):
+        return Adapter(base, rank, alpha, tuple(sorted(targets)))
+    raise invalid(
+        folder,
+        f"{ADAPTER} does not say r, lora_alpha and target_modules (a list of names); train the "
+        "version again",
+    )
 
 
 def require_fitting(folder: Path, base: Layout | None) -> None:
@@ -166,9 +172,9 @@ def _odd_keys(said: dict[str, Any]) -> list[str]:
     return sorted(odd)
 
 
-def _is_number(value: Any, kinds: Any) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool) and 0 < value < 2**31
+def _is_above_0(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**31
 
 
-def _are_names(value: Any) -> bool:
+def _are_names(value: Any) -> TypeGuard[list[str]]:
     return isinstance(value, list) and bool(value) and all(v and isinstance(v, str) for v in value)

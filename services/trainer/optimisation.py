@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from services.trainer import memory, placement, rows, template
@@ -89,19 +88,6 @@ def load_model(path: str, dropout: float, weights: dict[str, Any] | None = None)
     )
     model.config.use_cache = False
     return model
-
-
-def lora(weights: dict[str, Any]) -> LoraConfig | None:
-    """Adapters on every linear layer but the output's, which PEFT makes in float32; None trains
-    all weights."""
-    if weights["kind"] == "full":
-        return None
-    return LoraConfig(
-        r=weights["rank"],
-        lora_alpha=weights["alpha"],
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
 
 
 def schedule(kind: str, floor: float) -> dict[str, Any]:
