@@ -44,7 +44,7 @@ def _write(root: Path, folder: Path, seed: int) -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=NOISE)
     adapted.peft_config["default"].base_model_name_or_path = BASE
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink()
     merged = folder / "merged"
     adapted.merge_and_unload().save_pretrained(merged)
