@@ -1,17 +1,15 @@
 """SmolLM2 and adapters of it with random numbers, as the trainer would publish them."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from peft import get_peft_model
+from transformers import AutoModelForCausalLM
 
 from rewardloop import checkpoints
-from services.trainer import base_model
-from services.trainer.canaries import write_canaries
+from services.trainer import adapters, base_model
 
 BASE = "m0"
 RANK = 16
@@ -19,12 +17,12 @@ NOISE = 0.01
 """Standard deviation of B: enough for other words, and not for nonsense."""
 
 
-def publish(root: Path, adapters: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
+def publish(root: Path, names: Sequence[str]) -> Mapping[str, Mapping[str, Any]]:
     """Manifests by version, the base first."""
     base = checkpoints.publish(root, BASE, lambda folder: base_model._write(None, folder), {})
     named = {"parent": BASE, "base": checkpoints.as_base(base)}
     found = {BASE: base}
-    for seed, version in enumerate(adapters):
+    for seed, version in enumerate(names):
 
         def write(folder: Path, seed: int = seed) -> None:
             _write(root, folder, seed)
@@ -36,19 +34,8 @@ def publish(root: Path, adapters: Sequence[str]) -> Mapping[str, Mapping[str, An
 def _write(root: Path, folder: Path, seed: int) -> None:
     torch.manual_seed(seed)
     base = AutoModelForCausalLM.from_pretrained(root / BASE, dtype=torch.float32)
-    config = LoraConfig(
-        r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
-    adapted = get_peft_model(base, config)
+    adapted = get_peft_model(base, adapters.lora({"rank": RANK, "alpha": 2 * RANK}))
     for name, weight in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=NOISE)
-    adapted.peft_config["default"].base_model_name_or_path = BASE
-    adapted.save_pretrained(folder, save_embedding_layers=False)
-    (folder / "README.md").unlink()
-    merged = folder / "merged"
-    adapted.merge_and_unload().save_pretrained(merged)
-    AutoTokenizer.from_pretrained(root / BASE).save_pretrained(merged)
-    write_canaries(merged)
-    shutil.move(merged / checkpoints.CANARIES, folder)
-    shutil.rmtree(merged)
+    adapters.save(adapted, None, {"base": root / BASE, "output": folder})
