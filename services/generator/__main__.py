@@ -44,7 +44,7 @@ def main() -> None:
         settings = load_settings("generator")
         folder = initial_checkpoint(settings)
         require_model(folder)
-    vllm_options = [*serving.options(settings), *vllm_options]
+    vllm_options = [*serving.options(settings, folder), *vllm_options]
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]
