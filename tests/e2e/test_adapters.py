@@ -21,9 +21,11 @@ from rewardloop.servable import require_servable
 from services.trainer import adapters, dpo, sft
 from services.trainer.canaries import write_canaries
 from services.trainer.job import _move_files
+from services.trainer.saved_state import States, identity
 from services.trainer.start import start_from
 from tests.e2e.test_dpo import LORA, losses, task_of, train
 from tests.e2e.test_early_stopping import same_weights, sft_task
+from tests.e2e.test_stopped_training import Channel, trained
 from tests.e2e.tiny_model import byte_tokenizer, write_tiny_model
 from tests.security.damage import rewrite_manifest
 
@@ -145,6 +147,31 @@ def test_examples_train_adapters_too(root: Path, tmp_path: Path) -> None:
     sft.train({**task, "adapter": begin["adapter"]}, io.StringIO())
     found, before = load_file(tmp_path / "out" / WEIGHTS), tensors(root, "m1")
     assert not any(torch.equal(found[name], before[name]) for name in found)
+
+
+def test_an_adapter_that_is_trained_on_goes_on_from_a_saved_state_bit_for_bit(
+    root: Path, tmp_path: Path
+) -> None:
+    how = {"weights": LORA, "dropout": 0.3}
+    task = task_from(root, "m1", tmp_path / "out", **how)
+    task |= {"state": str(tmp_path / ".out.state")}
+    task["config"] |= {"save_every_steps": 1}
+    states = States(Path(task["state"]))
+    trained(dpo, task, Channel(at=2, then=lambda: states.ask_to_stop(True)))
+    states.ask_to_stop(False)
+    assert not (tmp_path / "out" / WEIGHTS).exists()
+    (saved, *_) = states.listed()
+    assert not (saved.folder / dpo.REFERENCE).exists()
+    assert trained(dpo, task).told("resumed_at") == [saved.step]
+    trained(dpo, task_from(root, "m1", tmp_path / "whole", **how))
+    assert same_weights(tmp_path / "out", tmp_path / "whole")
+
+
+def test_a_state_of_another_adapter_on_the_same_base_is_not_gone_on_from(root: Path) -> None:
+    one, other = (
+        identity(task_from(root, parent, root / "none", weights=LORA)) for parent in ("m1", "m2")
+    )
+    assert {part for part in one if one[part] != other[part]} == {"base"}
 
 
 def test_another_rank_than_the_parents_is_refused_before_training(root: Path) -> None:
