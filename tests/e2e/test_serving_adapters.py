@@ -62,7 +62,7 @@ async def streamed(api: httpx.AsyncClient, version: str) -> set[str]:
 
 
 async def said(api: httpx.AsyncClient, version: str) -> str:
-    body = {"model": version, "prompt": "The sea", "max_tokens": 12, "temperature": 0}
+    body = {"model": version, "prompt": "The sea", "max_tokens": 32, "temperature": 0}
     answer = (await api.post("/v1/completions", json=body)).json()
     assert answer["weight_version"] == version
     text: str = answer["choices"][0]["text"]
@@ -90,7 +90,7 @@ async def test_an_engine_answers_by_several_adapters_while_another_becomes_curre
                 names = {m["id"] for m in (await api.get("/v1/models")).json()["data"]}
                 assert names == {"policy", *ADAPTERS}
                 texts = {version: await said(api, version) for version in (BASE, *ADAPTERS)}
-                assert len(set(texts.values())) > 1, texts
+                assert len(set(texts.values())) == 4, texts
         finally:
             server.stop()
 
