@@ -114,7 +114,7 @@ def read_adapter(folder: Path) -> Adapter:
             f"{ADAPTER} sets {', '.join(odd)}, which is not plain LoRA; train it with rank, alpha "
             "and target modules alone",
         )
-    if isinstance(rank, int) and _is_above_0(rank) and _is_above_0(alpha) and _are_names(targets):
+    if _is_count(rank) and _is_above_0(alpha) and _are_names(targets):
         return Adapter(base, rank, alpha, tuple(sorted(targets)))
     raise invalid(
         folder,
@@ -174,6 +174,10 @@ def _odd_keys(said: dict[str, Any]) -> list[str]:
 
 def _is_above_0(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**31
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and _is_above_0(value)
 
 
 def _are_names(value: Any) -> TypeGuard[list[str]]:

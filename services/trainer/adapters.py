@@ -12,7 +12,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel
 
 from rewardloop.merging import merge_into
-from rewardloop.servable.adapter import ADAPTER
+from rewardloop.servable.code import ADAPTER
 from rewardloop.servable.weights import read_layout
 from services.trainer import finite, optimisation, whole_model
 from services.trainer.canaries import write_canaries
@@ -37,7 +37,10 @@ def load_policy(task: dict[str, Any]) -> tuple[Any, LoraConfig | None]:
     _require_named_layers(model, base)
     if adapter is None:
         return model, lora(config["weights"])
-    return PeftModel.from_pretrained(model, str(adapter), is_trainable=True), None
+    adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
+    # PEFT looks there whenever a state is saved, and would ask a hub for the version's name.
+    adapted.peft_config["default"].base_model_name_or_path = str(base)
+    return adapted, None
 
 
 def lora(weights: dict[str, Any]) -> LoraConfig:

@@ -148,7 +148,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
     model, new_adapters = load_policy(task)
     pairs, ledger = optimisation.made_rows(
-        Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], channel
+        Maker.pairs, task["pairs"], model, tokenizer, config, channel
     )
     passes = optimisation.passes_of(config, model, states)
     told: dict[str, Any] = {"forward_passes": passes.told()}

@@ -152,7 +152,7 @@ def made_rows(
     given: list[dict[str, Any]],
     model: Any,
     tokenizer: Any,
-    max_length: int,
+    config: dict[str, Any],
     channel: TextIO,
 ) -> tuple[list[dict[str, Any]], rows.Ledger]:
     """The task's rows as token ids; what the template does to them, and what was left out, cut
@@ -165,10 +165,13 @@ def made_rows(
     if not given:
         raise rows.NothingToTrainOn("there is nothing to train on: the task has no rows")
     told: dict[str, Any] = {}
-    if notes := template.check_and_mend(model, tokenizer, template.FATAL_IN_TRAINING):
+    fatal = template.FATAL_IN_TRAINING
+    if config["weights"]["kind"] == "lora":
+        fatal = template.FATAL_FOR_ADAPTERS
+    if notes := template.check_and_mend(model, tokenizer, fatal):
         told["chat_template"] = "; ".join(notes)
     ledger = rows.Ledger()
-    maker = rows.maker(tokenizer, max_length, template.stop_ids(model, tokenizer), ledger)
+    maker = rows.maker(tokenizer, config["max_length"], template.stop_ids(model, tokenizer), ledger)
     made = make(maker, given)
     if told := {**told, **ledger.told()}:
         report(channel, **told)

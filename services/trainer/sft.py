@@ -74,7 +74,7 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
     model, new_adapters = load_policy(task)
     examples, ledger = optimisation.made_rows(
-        Maker.examples, task["examples"], model, tokenizer, config["max_length"], channel
+        Maker.examples, task["examples"], model, tokenizer, config, channel
     )
     passes = optimisation.passes_of(config, model, states)
     trainer = ExampleTrainer(
