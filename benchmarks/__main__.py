@@ -16,6 +16,7 @@ NAMES = (
     "fanout",
     "store",
     "swap_pause",
+    "adapter_switch",
     "rolling",
     "expected",
     "train",

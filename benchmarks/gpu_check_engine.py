@@ -23,10 +23,9 @@ import torch
 
 from benchmarks.gpu_check_training import GIB, Training, task_of
 from rewardloop import checkpoints
-from services.trainer import dpo
+from services.trainer import adapters, dpo
 from services.trainer.canaries import write_canaries
 from services.trainer.child import run_child
-from services.trainer.whole_model import save
 
 Say = Callable[[dict[str, Any]], None]
 NUM_PROMPTS = 64
@@ -57,8 +56,8 @@ def run(base: Path, folder: Path, say: Say, tiny: bool = False) -> None:
         engine.reload(base)
     say({"reload_seconds": back.seconds, "base_nats_again": engine.nats(base)})
     adapter = _adapter(base, folder, tiny)
-    say({"adapter_nats": engine.nats(folder / "merged", adapter)})
-    say({"base_nats_for_adapter": engine.nats(folder / "merged")})
+    say({"adapter_nats": engine.nats(adapter, adapter)})
+    say({"base_nats_for_adapter": engine.nats(adapter)})
 
 
 def _with_higher_rate(task: dict[str, Any]) -> dict[str, Any]:
@@ -73,12 +72,11 @@ async def _trained(task: dict[str, Any]) -> None:
 
 
 def _adapter(base: Path, folder: Path, tiny: bool) -> Path:
-    """Trained, written as PEFT writes it, and merged with canaries beside it."""
-    task = _with_higher_rate(task_of(ADAPTED, base, folder / "merged", tiny))
+    """Trained and written with its canaries, which are those of its merged weights."""
+    task = _with_higher_rate(task_of(ADAPTED, base, folder / "adapter", tiny))
     trainer = dpo.build(task, io.StringIO())
     trainer.train()
-    trainer.model.save_pretrained(folder / "adapter")
-    save(trainer.model, trainer.processing_class, folder / "merged")
+    adapters.save(trainer.model, trainer.processing_class, task)
     return folder / "adapter"
 
 

@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from benchmarks.gpu_check_models import Lengths, examples, pairs
 from rewardloop import checkpoints, presets
 from rewardloop.config import parse_run_config
-from services.trainer import dpo, resumable, sft, whole_model
+from services.trainer import adapters, dpo, resumable, sft
 
 GIB = 2**30
 TFLOPS = 800.0
@@ -146,7 +146,7 @@ def run(
     if training.publishes:
         model, tokenizer = trainer.model, trainer.processing_class
         del trainer
-        say(_published(model, tokenizer, folder / training.name))
+        say(_published(model, tokenizer, task_of(training, base, folder / training.name, tiny)))
 
 
 def _limit(gib: float | None) -> None:
@@ -218,11 +218,11 @@ def memory() -> dict[str, float | None]:
     }
 
 
-def _published(model: Any, tokenizer: Any, output: Path) -> dict[str, Any]:
+def _published(model: Any, tokenizer: Any, task: dict[str, Any]) -> dict[str, Any]:
     """Seconds to write the model and its canaries, and what rounding does to them."""
     began = _now()
-    whole_model.save(model, tokenizer, output)
-    canaries = json.loads((output / checkpoints.CANARIES).read_text())
+    adapters.save(model, tokenizer, task)
+    canaries = json.loads((Path(task["output"]) / checkpoints.CANARIES).read_text())
     return {
         "publish_seconds": round(_now() - began, 2),
         "num_canaries": len(canaries["canaries"]),

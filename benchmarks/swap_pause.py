@@ -26,6 +26,8 @@ from safetensors.torch import load_file, save_file
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rewardloop import checkpoints
+from rewardloop.clients.generator import POLICY
+from services.generator import canaries
 from services.generator.gate import Gate
 from services.trainer import base_model
 from services.trainer.canaries import write_canaries
@@ -53,7 +55,7 @@ class BareReload:
         await send({"type": "http.response.body", "body": answer})
 
     async def _reload(self, fastapi_app: Any, folder: Path) -> dict[str, float]:
-        engine, swapper = fastapi_app.state.engine_client, self._gate._swapper
+        engine = fastapi_app.state.engine_client
         began = time.monotonic()
         await engine.pause_generation(mode="wait", clear_cache=True)
         await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
@@ -61,7 +63,7 @@ class BareReload:
         await engine.update_weight_version(folder.name)
         await engine.resume_generation()
         reloaded = time.monotonic()
-        await swapper._compare_canaries(fastapi_app, folder)
+        await canaries.compare(self._gate._app, fastapi_app, folder, POLICY)
         ended = time.monotonic()
         await engine.compute_weight_checksums()
         return {

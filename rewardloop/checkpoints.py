@@ -3,6 +3,8 @@
 A checkpoint is a folder named by its version under the checkpoint root. It holds
 safetensors, the tokenizer, `canaries.json` and `manifest.json` with the sha256
 and size of every other file. A folder whose name starts with a dot is not one.
+A version that was trained as an adapter holds the adapter alone, and its manifest names the
+version of full weights that it stands on, with the digest of that one's manifest (`base`).
 A manifest proves only itself: whoever loads a version compares it with the digest
 (`digest_of`) of the manifest that was committed to Postgres. What the files mean as
 a model, `servable` knows.
@@ -23,10 +25,10 @@ from typing import Any
 
 from rewardloop import servable
 from rewardloop.errors import CheckpointInvalid, DiskFull, InvalidInput, NotFound
+from rewardloop.servable.adapter import VERSION
 
 MANIFEST = "manifest.json"
 CANARIES = "canaries.json"
-_VERSION = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 MAX_MANIFEST_BYTES = 16 * 2**20
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,254}")
 _ALLOWED_SUFFIXES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
@@ -38,7 +40,7 @@ def folder_of(root: Path, version: str) -> Path:
     Raises:
         InvalidInput: `version` is not an id.
     """
-    if not _VERSION.fullmatch(version):
+    if not VERSION.fullmatch(version):
         raise InvalidInput(f"{version!r} is not a version id (letters, digits, dot, dash)")
     return root / version
 
@@ -50,7 +52,8 @@ def publish(
 
     The files are synced under a hidden name and renamed, so that the version
     either exists whole or does not exist. `about` (parent version, config hash,
-    software) becomes part of the manifest. A version that exists is left as it is.
+    software; of an adapter its `base`, see `as_base`) becomes part of the manifest. A version
+    that exists is left as it is.
 
     Raises:
         DiskFull: there is no room; nothing is left behind.
@@ -68,6 +71,7 @@ def publish(
         partial.mkdir()
         write(partial)
         manifest = {"version": version, **about, "files": describe(partial)}
+        _require_base_named(partial, manifest)
         servable.require_servable(partial, _parents_form(root, about.get("parent")))
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         for path in partial.iterdir():
@@ -101,13 +105,24 @@ def _alone(root: Path) -> Iterator[None]:
 @contextmanager
 def _cleaned_up(partial: Path) -> Iterator[None]:
     try:
+        with full_disk_told(partial.parent):
+            yield
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_told(root: Path) -> Iterator[None]:
+    """
+    Raises:
+        DiskFull: the block found no room under `root`.
+    """
+    try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise disk_full(partial.parent) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise disk_full(root) from error
 
 
 def disk_full(root: Path, needed: int | None = None) -> DiskFull:
@@ -189,11 +204,38 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         raise _unreadable(folder)
+    if "base" in manifest and not _names_a_base(manifest["base"]):
+        raise _unreadable(folder)
     if manifest.get("version") != folder.name.removeprefix("."):
         raise CheckpointInvalid(
             f"checkpoint {folder.name} holds the files of {manifest.get('version')}"
         )
     return manifest
+
+
+def _names_a_base(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and entry.keys() == {"version", "manifest_sha256"}
+        and all(isinstance(value, str) for value in entry.values())
+        and VERSION.fullmatch(entry["version"]) is not None
+    )
+
+
+def as_base(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest of an adapter says of its base, whose manifest is given."""
+    return {"version": manifest["version"], "manifest_sha256": digest_of(manifest)}
+
+
+def base_of(root: Path, version: str) -> str | None:
+    """The version of full weights that an adapter stands on; None for full weights.
+
+    Raises:
+        NotFound: there is no such checkpoint.
+        CheckpointInvalid: its manifest cannot be read.
+    """
+    base: dict[str, str] = read_manifest(folder_of(root, version)).get("base", {})
+    return base.get("version")
 
 
 def _unreadable(folder: Path) -> CheckpointInvalid:
@@ -214,17 +256,49 @@ def digest_of(manifest: dict[str, Any]) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def verify(folder: Path, committed: str | None = None) -> dict[str, Any]:
-    """Check every file against the manifest, and return the manifest.
+def verify(folder: Path, committed: str | None = None, *, with_base: bool = True) -> dict[str, Any]:
+    """Check every file against the manifest, and return the manifest. Of an adapter, the base is
+    checked too, and that it is the one that the manifest names.
 
     `committed` is the digest of the manifest in Postgres. Without it a manifest that was
-    rewritten together with its files passes.
+    rewritten together with its files passes. Whoever verifies the files of the base by
+    themselves leaves them out: without `with_base` its manifest alone is compared.
 
     Raises:
         CheckpointInvalid: naming the files that are missing, added or changed, or saying that
             the manifest is not the one that was committed.
         NotFound: there is no checkpoint in `folder`.
     """
+    manifest = _verified(folder, committed)
+    _require_base_named(folder, manifest)
+    if "base" in manifest:
+        base = servable.effective_folder(folder)
+        found = _verified(base) if with_base else read_manifest(base)
+        if digest_of(found) != manifest["base"]["manifest_sha256"]:
+            raise CheckpointInvalid(
+                f"checkpoint {folder.name}: {MANIFEST} of its base {base.name} is not the one "
+                f"that it was trained on; restore {base.name} from a copy"
+            )
+    return manifest
+
+
+def _require_base_named(folder: Path, manifest: dict[str, Any]) -> None:
+    """
+    Raises:
+        CheckpointInvalid: the manifest names another base than the adapter's own config, or one
+            of the two names none.
+    """
+    base = manifest.get("base")
+    named = folder_of(folder.parent, base["version"]) if base else folder
+    if servable.effective_folder(folder) != named:
+        raise CheckpointInvalid(
+            f"checkpoint {servable.version_of(folder)}: {MANIFEST} and adapter_config.json do not "
+            "name the same base; publish it again"
+        )
+
+
+def _verified(folder: Path, committed: str | None = None) -> dict[str, Any]:
+    """The manifest, which the folder's own files agree with."""
     try:
         manifest = read_manifest(folder)
         require_committed(manifest, committed)
@@ -256,11 +330,13 @@ def require_committed(manifest: dict[str, Any], committed: str | None) -> None:
 
 
 def state_of(folder: Path) -> str:
-    """A digest of what the file system says of each file, which every write changes.
+    """A digest of what the file system says of each file, which every write changes. Of an
+    adapter, its base's files are among them.
 
     Equal before and after: what was verified before is what was read meanwhile.
     """
-    files = sorted((path.name, path.lstat()) for path in folder.iterdir())
+    folders = {folder, servable.effective_folder(folder)}
+    files = sorted((path.name, path.lstat()) for one in folders for path in one.iterdir())
     said = [(name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for name, s in files]
     return hashlib.sha256(repr(said).encode()).hexdigest()
 

@@ -13,6 +13,7 @@ from rewardloop.cli import control, importing, listing, remote
 from rewardloop.cli import dead as dead_command
 from rewardloop.cli import demo as demo_command
 from rewardloop.cli import doctor as doctor_command
+from rewardloop.cli import export_model as export_model_command
 from rewardloop.cli import keys as keys_command
 from rewardloop.cli.terminal import print_traceback, shown_json
 from rewardloop.config import load_settings
@@ -261,6 +262,27 @@ def export_answers(
 ) -> None:
     """Write a version's answers for alpaca_eval."""
     asyncio.run(remote.export_answers(Home(home), version, dataset, output))
+
+
+@app.command()
+def export_model(
+    version: Annotated[str, typer.Argument(help="Model version; adapters are merged.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="A new folder; named as the version if left out.")
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="REWARDLOOP_CHECKPOINT_ROOT",
+            help="Where versions lie; the home's checkpoints if left out.",
+        ),
+    ] = None,
+    home: HomeOption = DEFAULT,
+) -> None:
+    """Write a version's whole weights as a Hugging Face folder."""
+    export_model_command.export_model(
+        root or Home(home).checkpoints, version, folder or Path(version)
+    )
 
 
 @app.command()

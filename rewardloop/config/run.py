@@ -14,7 +14,7 @@ from rewardloop.config.frozen import Frozen
 from rewardloop.config.judging import Health, Judging, Rollout, Sampling
 from rewardloop.config.pairing import Anchored, Consistency, Pairing
 from rewardloop.config.prompts import PromptSource
-from rewardloop.config.training import SupervisedTraining, Training
+from rewardloop.config.training import FullWeights, Lora, SupervisedTraining, Training
 from rewardloop.errors import InvalidInput
 from rewardloop.records import JudgementMode
 
@@ -145,6 +145,13 @@ class RunConfig(Frozen):
                 "could learn to write; set it to free or constrained (judging.mode may be "
                 "expected)"
             )
+        if self.bootstrap and _of_other_sizes(
+            self.bootstrap.ift_and_eft.weights, self.training.weights
+        ):
+            raise ValueError(
+                "bootstrap.ift_and_eft.weights and training.weights are adapters of another rank "
+                "or alpha, and training goes on from the bootstrap's adapter: give both the same"
+            )
         if self.bootstrap and self.bootstrap.eft.judging.rubric != self.judging.rubric:
             raise ValueError(
                 "bootstrap.eft.judging.rubric differs from judging.rubric, so that the model would "
@@ -155,6 +162,10 @@ class RunConfig(Frozen):
         """sha256 of the resolved config in canonical JSON."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _of_other_sizes(one: FullWeights | Lora, other: FullWeights | Lora) -> bool:
+    return isinstance(one, Lora) and isinstance(other, Lora) and one != other
 
 
 def parse_run_config(data: dict[str, Any]) -> RunConfig:

@@ -76,6 +76,13 @@ class Settings(BaseSettings):
     prompt_upstream_key: SecretStr | None = None
     checkpoint_root: Path
     """Where checkpoints are published; every replica and the trainer see it."""
+    adapters: Literal["merge", "serve"] | None = None
+    """Whether an engine merges an adapter with its base, or serves it on its base beside others.
+    Left out, engines with a GPU serve them: a CPU is eight times faster with merged weights."""
+    max_adapters: int = Field(default=4, ge=2, le=256)
+    """So many adapters one engine holds at once, where it serves them."""
+    max_adapter_rank: int = Field(default=64, ge=1, le=512)
+    """Of such a rank at most; memory and time of each request grow with it."""
     swap_drain_seconds: float = Field(default=60.0, gt=0, le=3600)
     """So long a swap waits for requests in flight before it ends them (docs/decisions/0024)."""
     stop_drain_seconds: float = Field(default=60.0, ge=0, le=3600)

@@ -20,7 +20,8 @@ class FullWeights(Frozen):
 
 
 class Lora(Frozen):
-    """Low-rank adapters, merged into the weights when the checkpoint is published."""
+    """Low-rank adapters on all linear layers but the output's. A version is the adapter alone, on
+    a base of full weights, and the next one goes on from it, with the same rank and alpha."""
 
     kind: Literal["lora"] = "lora"
     rank: Annotated[int, AtMost(4096)] = Field(default=16, ge=1)

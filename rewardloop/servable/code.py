@@ -1,8 +1,7 @@
 """What in a checkpoint's configs would make a library run code that it does not ship.
 
-transformers and vLLM run code of a checkpoint where a config names it (`auto_map`) and take
-another model's weights where an adapter's config does. We switch the first off everywhere;
-a checkpoint that asks for either is refused all the same.
+transformers and vLLM run code of a checkpoint where a config names it (`auto_map`). We switch
+that off everywhere; a checkpoint that asks for it is refused all the same.
 """
 
 import json
@@ -18,13 +17,8 @@ ADAPTER = "adapter_config.json"
 def require_no_code(folder: Path) -> None:
     """
     Raises:
-        CheckpointInvalid: a config names code, or another model, or cannot be read.
+        CheckpointInvalid: a config names code, or cannot be read.
     """
-    if (folder / ADAPTER).exists():
-        raise invalid(
-            folder,
-            f"{ADAPTER} names another model's weights; publish the model with its adapters merged",
-        )
     for path in sorted(folder.glob("*config*.json")):
         if found := sorted(NAMES_CODE & _names(read_json(path))):
             raise invalid(

@@ -61,6 +61,20 @@ def read_layout(folder: Path) -> Layout:
     return layout
 
 
+def places(folder: Path) -> dict[str, tuple[Path, int, str]]:
+    """Of each tensor: its file, where in it its numbers begin, and their dtype.
+
+    Raises:
+        CheckpointInvalid: as `read_layout`.
+    """
+    return {
+        name: (path, start + entry["data_offsets"][0], entry["dtype"])
+        for path in _files(folder)
+        for start, entries in [_header(path)]
+        for name, entry in entries.items()
+    }
+
+
 def require_finite(folder: Path) -> None:
     """
     Raises:
@@ -83,15 +97,19 @@ def require_same_layout(served: Layout, started: str, new: Layout, version: str)
     Raises:
         CheckpointInvalid: `version` has other tensors than `started`; up to three are named.
     """
-    differ = sorted(name for name in served | new if served.get(name) != new.get(name))
-    if not differ:
-        return
-    told = [f"{name}: {_difference(served.get(name), new.get(name))}" for name in differ[:3]]
+    if told := differences(served, new):
+        raise CheckpointInvalid(
+            f"checkpoint {version}: its tensors are not those of {started} ({told}); "
+            "publish it again from a model of the same architecture"
+        )
+
+
+def differences(expected: Layout, found: Layout) -> str:
+    """What `found` has otherwise, in words that name up to three tensors; empty if nothing."""
+    differ = sorted(name for name in expected | found if expected.get(name) != found.get(name))
+    told = [f"{name}: {_difference(expected.get(name), found.get(name))}" for name in differ[:3]]
     told += [f"{len(differ)} in all"] if len(differ) > 3 else []
-    raise CheckpointInvalid(
-        f"checkpoint {version}: its tensors are not those of {started} ({'; '.join(told)}); "
-        "publish it again from a model of the same architecture"
-    )
+    return "; ".join(told)
 
 
 def _difference(served: Tensor | None, new: Tensor | None) -> str:

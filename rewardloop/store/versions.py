@@ -14,9 +14,10 @@ async def add(
     session: AsyncSession, version: str, *, kind: str, parent: str | None, manifest: dict[str, Any]
 ) -> None:
     """Commit a published checkpoint; doing it again changes nothing."""
+    base = manifest.get("base", {}).get("version")
     await session.execute(
         insert(ModelVersion)
-        .values(id=version, kind=kind, parent_id=parent, manifest=manifest)
+        .values(id=version, kind=kind, parent_id=parent, base_id=base, manifest=manifest)
         .on_conflict_do_nothing()
     )
 

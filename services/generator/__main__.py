@@ -15,6 +15,7 @@ from rewardloop.config import load_settings
 from rewardloop.errors import InvalidInput
 from rewardloop.process.exits import known_errors_told
 from rewardloop.servable import require_model
+from services.generator import serving
 from services.generator.launch import initial_checkpoint
 from services.generator.machine import cpu_environment, has_gpu
 
@@ -40,8 +41,10 @@ def main() -> None:
     options, vllm_options = parser.parse_known_args()
     with known_errors_told():
         require_the_checkpoints_own(vllm_options)
-        folder = initial_checkpoint(load_settings("generator"))
+        settings = load_settings("generator")
+        folder = initial_checkpoint(settings)
         require_model(folder)
+    vllm_options = [*serving.options(settings, folder), *vllm_options]
     if not has_gpu():
         os.environ.update(cpu_environment())
         vllm_options = [*CPU_OPTIONS, *vllm_options]

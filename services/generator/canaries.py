@@ -5,6 +5,7 @@ asked for the same tokens. Mean absolute differences are judged, because single 
 differ by rounding alone. Knows nothing of swaps.
 """
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rewardloop import checkpoints
 from rewardloop.errors import CheckpointInvalid, SwapFailed
+from services.generator import deadlines
+from services.generator.deadlines import within
 
 CANARY_BOUND = 0.05
 """Mean |difference| of log-probabilities, in nats, that bf16 rounding may cause in any
@@ -74,12 +77,23 @@ def mismatch(folder: Path, canary: dict[str, Any]) -> str:
     )
 
 
-async def ask(
-    app: ASGIApp, fastapi_app: Any, canary: dict[str, Any], seconds: float
-) -> list[float]:
-    """Log-probability, in nats, of each continuation token given what stands before it.
+async def compare(app: ASGIApp, fastapi_app: Any, folder: Path, model: str) -> dict[str, Any]:
+    """How far the engine's log-probabilities under `model` are from the trainer's.
 
-    `app` is what stands behind the gate.
+    `app` is what stands behind the gate, and `model` a name that it knows.
+
+    Raises:
+        SwapFailed: the engine refuses the question.
+        UpstreamUnavailable: it does not answer in time.
+    """
+    wanted, bound = read(folder)
+    async with within(deadlines.STEP_SECONDS, f"asking for the canaries of {folder.name}"):
+        asked = (ask(app, fastapi_app, canary, model) for canary in wanted)
+        return compared(wanted, await asyncio.gather(*asked), bound)
+
+
+async def ask(app: ASGIApp, fastapi_app: Any, canary: dict[str, Any], model: str) -> list[float]:
+    """Log-probability, in nats, of each continuation token given what stands before it.
 
     Raises:
         SwapFailed: the engine refuses the question.
@@ -90,7 +104,7 @@ async def ask(
 
     tokens = canary["prompt_token_ids"] + canary["continuation_token_ids"]
     request = {
-        "model": "policy",
+        "model": model,
         "prompt": tokens,
         "max_tokens": 1,
         "temperature": 0,
@@ -98,7 +112,7 @@ async def ask(
     }
     transport = httpx.ASGITransport(app=inner)
     async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
-        answer = await client.post("/v1/completions", json=request, timeout=seconds)
+        answer = await client.post("/v1/completions", json=request, timeout=None)
     if not answer.is_success:
         raise SwapFailed(f"the engine does not answer canaries: {answer.text[:300]}")
     positions = answer.json()["choices"][0]["prompt_logprobs"]

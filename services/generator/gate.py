@@ -5,7 +5,8 @@ Owns who may call what, which weights answer, and how weights change. Invariants
 - only the routes in `OPEN`, `PUBLIC` and `ADMIN` exist; each but `OPEN` needs its key, and
   `services.front` looks at it, and at the body's size and time, before anything else;
 - only the fields of a request that `fields` lists reach vLLM, within their bounds;
-- one completion is made by one version of the weights, and says which;
+- one completion is made by one version, the current one or the one that it names, and says
+  which;
 - a conversation's text never becomes control tokens (see `encoding`);
 - requests never meet weights that were not verified: after a start, and from the moment a
   swap begins, new requests wait here until the canaries agree.
@@ -36,7 +37,7 @@ from rewardloop.errors import (
     UpstreamUnavailable,
 )
 from services.front import ALL_SCOPES, Caller, ErrorForm, Front, Limits, has_key, require_key
-from services.generator import committed
+from services.generator import committed, naming
 from services.generator.admission import Admission
 from services.generator.answers_by_key import AnswersByKey
 from services.generator.encoding import CHAT, encoded, ending_at
@@ -45,6 +46,7 @@ from services.generator.leaving import Leaving
 from services.generator.readiness import Readiness
 from services.generator.registration import Registration
 from services.generator.sanitize import sanitize
+from services.generator.serving import adapters_of
 from services.generator.stamp import Stamp
 from services.generator.swap import Swapper
 from services.named import work_of_request
@@ -101,6 +103,7 @@ class Gate:
             os.environ.get(INITIAL_STATE),
             self._settings.swap_drain_seconds,
             self._readiness,
+            adapters_of(self._settings),
         )
         self._leaving = Leaving(
             self._readiness,
@@ -174,25 +177,42 @@ class Gate:
         body, dropped = sanitize(await _body(receive), chat=chat)
         body = await encoded(scope["path"], body, scope["app"].state.engine_client)
         await self._swapper.require_proven(scope["app"])
+        named = naming.named_version(body)
 
         async def serve(receive: Receive, send: Send) -> None:
-            await self._complete(scope, body, dropped, receive, send)
+            if named is not None:
+                await self._have(scope["app"], named)
+            await self._complete(scope, body, dropped, named, receive, send)
 
-        await self._answers.respond(
-            scope, body, receive, send, version=lambda: self._swapper.version, serve=serve
-        )
+        def version() -> str:
+            return named or self._swapper.version
+
+        await self._answers.respond(scope, body, receive, send, version=version, serve=serve)
+
+    async def _have(self, fastapi_app: Any, named: str) -> None:
+        async def committed_digest(version: str) -> str | None:
+            return await committed.manifest_digest(self._settings, version)
+
+        await self._swapper.have(fastapi_app, named, committed_digest)
 
     async def _complete(
-        self, scope: Scope, body: bytes, dropped: list[str], receive: Receive, send: Send
+        self,
+        scope: Scope,
+        body: bytes,
+        dropped: list[str],
+        named: str | None,
+        receive: Receive,
+        send: Send,
     ) -> None:
         ending = Ending()
         async with _told_in_its_stream(ending, send), self._admission.request(ending):
             self._swapper.require_sound()
-            version = await self._swapper.announce(scope["app"].state.engine_client)
-            body = ending_at(body, self._swapper.extra_stop_ids)
-            stamp = Stamp(ending.sending(send), version, dropped)
-            receive = ending.receiving(replay(body, receive))
-            await self._app(_with_length(scope, body), receive, stamp)
+            await self._swapper.holding.announce(scope["app"].state.engine_client)
+            with self._swapper.holding.answering(named) as (version, model):
+                body = naming.asking(model, ending_at(body, self._swapper.holding.extra_stop_ids))
+                stamp = Stamp(ending.sending(send), version, dropped)
+                receive = ending.receiving(replay(body, receive))
+                await self._app(_with_length(scope, body), receive, stamp)
         telemetry.REQUESTS.labels(scope["path"], str(stamp.status)).inc()
         telemetry.TOKENS.labels("engine", "completion").inc(stamp.completion_tokens)
         telemetry.TOKENS.labels("engine", "prompt").inc(stamp.prompt_tokens)

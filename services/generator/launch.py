@@ -10,9 +10,10 @@ from services.generator import committed, gate
 
 
 def initial_checkpoint(settings: Settings) -> Path:
-    """The verified folder of the version that is being served.
+    """The verified folder of the full weights that the engine starts on: those of the version that
+    is being served, or of its base, from which the gate goes on to the version.
 
-    The gate's environment names it, with what the gate needs to see whether the folder
+    The gate's environment names the version, with what the gate needs to see whether the folder
     changed while the engine read it.
 
     Raises:
@@ -23,9 +24,10 @@ def initial_checkpoint(settings: Settings) -> Path:
     version, digest = asyncio.run(committed.serving(settings))
     folder = checkpoints.folder_of(settings.checkpoint_root, version)
     checkpoints.verify(folder, digest)
-    state = checkpoints.state_of(folder)
+    weights = servable.effective_folder(folder)
+    state = checkpoints.state_of(weights)
     servable.require_sound(folder)
     os.environ[gate.INITIAL_VERSION] = version
     os.environ[gate.INITIAL_MANIFEST] = digest or ""
     os.environ[gate.INITIAL_STATE] = state
-    return folder
+    return weights

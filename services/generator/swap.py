@@ -1,15 +1,24 @@
-"""The hot swap: new weights in a running engine, verified before anybody meets them.
+"""The hot swap: another version in a running engine, verified before anybody meets it.
 
-    compare the manifest with Postgres' and the files with the manifest -> compare the model
-    with the one that the server started with -> say "not ready", and go on for so long as a
-    router needs to see it -> hold new requests back -> let those in flight finish, or end them
-    -> pause -> reload in place -> set the weight version -> see that tensors changed -> compare
-    canaries -> let requests in -> compute every checksum, for the report
+Full weights, and adapters that are merged with their base:
 
-What needs no pause happens outside of it: files are read and hashed before, and the checksums
-of what was loaded are known from the last swap.
+    compare the manifest with Postgres' and the files with the manifest -> merge, where there is
+    an adapter -> compare the model with the one that the server started with -> say "not ready",
+    and go on for so long as a router needs to see it -> hold new requests back -> let those in
+    flight finish, or end them -> pause -> reload in place -> set the weight version -> see that
+    tensors changed -> compare canaries -> let requests in -> compute every checksum, for the
+    report
 
-An engine that has just started is verified too before its first request (`require_proven`).
+What needs no pause happens outside of it: files are read, hashed and merged before, and the
+checksums of what was loaded are known from the last swap.
+
+An engine that serves adapters needs nothing of this for an adapter of the base that it holds:
+
+    compare manifest and files -> load the adapter beside the others -> compare canaries ->
+    answer by it
+
+An engine that has just started is verified too before its first request (`require_proven`). It
+starts on full weights, and where an adapter is served goes on to that.
 
 Canaries (see `canaries`) catch an engine that serves stale weights after a reload (vllm issue
 32718).
@@ -18,49 +27,37 @@ Canaries (see `canaries`) catch an engine that serves stale weights after a relo
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
 
-from rewardloop import checkpoints, servable, telemetry
-from rewardloop.errors import RewardloopError, SwapFailed, UpstreamUnavailable
+from rewardloop import checkpoints, telemetry
+from rewardloop.clients.generator import POLICY
+from rewardloop.errors import Conflict, NotFound, RewardloopError, SwapFailed, UpstreamUnavailable
 from rewardloop.records import ReplicaState
-from rewardloop.servable.at_start import ReadAtStart, read_at_start
-from services.generator import admission, canaries, nucleus_install, readiness, tensors
+from services.generator import admission, canaries, deadlines, nucleus_install, readiness
+from services.generator.adapters import Adapters
 from services.generator.admission import Admission
+from services.generator.candidate import Candidate, Loadable
+from services.generator.deadlines import within
+from services.generator.holding import Holding
 from services.generator.readiness import Readiness
 from services.generator.tensors import Tensors
 
+DigestOf = Callable[[str], Awaitable[str | None]]
+"""What Postgres says of a version's manifest."""
 logger = logging.getLogger("rewardloop.generator")
-
-DRAIN_SECONDS = 60.0
-"""So long a swap waits for requests in flight before it ends them, unless it is told otherwise."""
-STEP_SECONDS = 60.0
-"""For canaries, and for checksums of the smallest model."""
-LOAD_SECONDS = 60.0
-"""For loading the smallest model."""
-BYTES_PER_SECOND = 100e6
-"""What a slow disk gives: a model of so many bytes has a second more in either step."""
-
-
-@dataclass(frozen=True)
-class _Files:
-    """What was seen of a version's folder before the pause."""
-
-    state: str
-    """What the file system says of it; equal after the reload, or it was written to."""
-    at_start: ReadAtStart
 
 
 class Swapper:
-    """Knows which version the engine holds. One swap at a time.
+    """Knows which version the engine answers by. One swap at a time.
 
-    `committed` is the digest of the manifest in Postgres, and `state` what the file system
-    said of the folder when the launcher had verified it.
+    `committed` is the digest of the manifest in Postgres, and `state` what the file system said
+    of the folder that the engine read at its start, when the launcher had verified it. Without
+    `adapters` the engine merges them.
     """
 
     def __init__(
@@ -71,28 +68,30 @@ class Swapper:
         version: str,
         committed: str | None = None,
         state: str | None = None,
-        drain_seconds: float = DRAIN_SECONDS,
+        drain_seconds: float = deadlines.DRAIN_SECONDS,
         readiness: Readiness | None = None,
+        adapters: Adapters | None = None,
     ) -> None:
-        self._app = app
         self._readiness = readiness or Readiness()
         self._drain_seconds = drain_seconds
         self._admission = admission
         self._root = root
-        self.version = version
-        self._form = servable.read_form(checkpoints.folder_of(root, version))
-        self._loaded = self._form.at_start
+        self.holding = Holding(app, root, version, adapters or Adapters())
         self._committed = {version: committed}
         self._verified_state = state
-        self._manifests: dict[str, dict[str, Any]] = {}
-        """As they were verified, whatever lies in the folders by now."""
-        self._tensors: Tensors | None = None
-        """None where they were not looked at since something was loaded."""
-        self._announced = False
         self._broken: str | None = None
         self._lock = asyncio.Lock()
         self._is_proven = False
         self._proof: asyncio.Task[None] | None = None
+
+    @property
+    def version(self) -> str:
+        """The current one, which answers whoever names none."""
+        return self.holding.version
+
+    async def weights(self, fastapi_app: Any) -> dict[str, Any]:
+        """Version and per-tensor checksums of what the engine answers by, computed now."""
+        return await self.holding.weights(fastapi_app)
 
     async def require_proven(self, fastapi_app: Any, seconds: float | None = None) -> None:
         """Wait until the version that the engine started with has been verified.
@@ -128,21 +127,23 @@ class Swapper:
         async with self._lock:
             if self._is_proven or self._broken:
                 return
-            folder = checkpoints.folder_of(self._root, self.version)
             try:
-                await asyncio.to_thread(self._require_unchanged, folder)
+                await asyncio.to_thread(self._require_unchanged)
                 await nucleus_install.install(fastapi_app.state.engine_client)
-                await self._check_again(fastapi_app, self.version, folder)
+                if self.version == self.holding.started_on.name:
+                    await self._check_again(fastapi_app, self.version)
+                else:
+                    await self._load_anew(fastapi_app, self.version)
             except UpstreamUnavailable:
                 raise
             except Exception as error:  # whatever it was, this engine must not answer
                 self._broken = f"{self.version} could not be verified ({error})"
                 logger.exception("taken out of service")
 
-    def _require_unchanged(self, folder: Path) -> None:
-        self._manifest(self.version)
+    def _require_unchanged(self) -> None:
+        folder = self.holding.started_on
         if self._verified_state != checkpoints.state_of(folder):
-            checkpoints.verify(folder, self._committed[self.version])
+            checkpoints.verify(folder, self._committed.get(folder.name))
 
     def require_sound(self) -> None:
         """
@@ -176,27 +177,6 @@ class Swapper:
             return ReplicaState.BROKEN
         return ReplicaState.SWAPPING if self._readiness.reason else ReplicaState.READY
 
-    @property
-    def extra_stop_ids(self) -> list[int]:
-        """Ids that end an answer of the loaded version, of which vLLM does not know."""
-        return sorted(self._loaded.stop_ids - self._form.at_start.stop_ids)
-
-    async def announce(self, engine: Any) -> str:
-        """Tell the engine its version once, and return it."""
-        if not self._announced:
-            await engine.update_weight_version(self.version)
-            self._announced = True
-        return self.version
-
-    async def weights(self, fastapi_app: Any) -> dict[str, Any]:
-        """Version and per-tensor checksums of what the engine holds, computed now."""
-        engine = fastapi_app.state.engine_client
-        await self.announce(engine)
-        seconds = STEP_SECONDS + self._reading_seconds(self.version)
-        async with _within(seconds, f"computing the checksums of {self.version}"):
-            checksums = await tensors.checksums(engine)
-        return {"version": await engine.get_weight_version(), "checksums": checksums}
-
     async def activate(
         self,
         fastapi_app: Any,
@@ -204,7 +184,7 @@ class Swapper:
         committed: str | None = None,
         notice_seconds: float = 0.0,
     ) -> dict[str, Any]:
-        """Bring the engine to `version`; if that fails, back to where it was.
+        """Have `version` answer whoever names none; if that fails, what answered before.
 
         `committed` is the digest of the version's manifest in Postgres. For `notice_seconds`
         requests are taken although the replica says that it is not ready, so that a router
@@ -216,56 +196,115 @@ class Swapper:
                 not finish in time, or this replica is out of service.
             SwapFailed: the engine is back on the version before, or stayed there because vLLM
                 cannot swap what differs.
+            DiskFull: there is no room to merge an adapter.
         """
         async with self._lock:
             self.require_sound()
-            folder = checkpoints.folder_of(self._root, version)
-            files = await asyncio.to_thread(self._inspect, folder, committed)
+            candidate = await self.holding.inspect(version, committed)
             self._committed[version] = committed
             if version == self.version:
-                canary = await self._check_again(fastapi_app, version, folder)
-                report = {"canary": canary, "num_ended": 0, "held_seconds": 0.0}
-                return {**await self.weights(fastapi_app), **report}
-            return await self._replace(fastapi_app, folder, files, notice_seconds)
+                canary = await self._check_again(fastapi_app, version)
+                return await self._report(fastapi_app, canary)
+            if self.holding.holds(candidate):
+                return await self._switch(fastapi_app, candidate)
+            async with self.holding.loadable(candidate) as files:
+                return await self._replace(fastapi_app, candidate, files, notice_seconds)
+
+    async def have(self, fastapi_app: Any, version: str, committed: DigestOf) -> None:
+        """Have `version` answer by its name, beside the current one.
+
+        Raises:
+            NotFound: this engine merges adapters, so that it answers by one version alone.
+            Conflict: it is no adapter of the base that this engine holds.
+            CheckpointInvalid, SwapFailed, UpstreamUnavailable: as for `activate`.
+        """
+        if self.holding.answers(version):
+            return
+        if not self.holding.serves_adapters:
+            raise NotFound(
+                f"this engine answers by one version, {self.version}, and not by {version!r}: ask "
+                f"for the model {POLICY!r}, or start it with REWARDLOOP_ADAPTERS=serve"
+            )
+        # Whoever asked may go; what was begun comes to its end all the same.
+        async with within(admission.HOLD_SECONDS, f"loading {version}"):
+            await asyncio.shield(self._have_beside(fastapi_app, version, committed))
+
+    async def _have_beside(self, fastapi_app: Any, version: str, committed: DigestOf) -> None:
+        async with self._lock:
+            if self.holding.answers(version):
+                return
+            self.require_sound()
+            candidate = await self.holding.inspect(version, await committed(version))
+            if not self.holding.holds(candidate):
+                raise Conflict(
+                    f"{version} is no adapter of the base that this engine holds, under "
+                    f"{self.version}; activate it first, which swaps the weights"
+                )
+            await self.holding.have(fastapi_app, candidate, self._drain_seconds)
+
+    async def _report(
+        self,
+        fastapi_app: Any,
+        canary: dict[str, Any],
+        num_ended: int = 0,
+        held_seconds: float = 0.0,
+    ) -> dict[str, Any]:
+        told = {"canary": canary, "num_ended": num_ended, "held_seconds": held_seconds}
+        return {**await self.weights(fastapi_app), **told}
+
+    async def _switch(self, fastapi_app: Any, candidate: Candidate) -> dict[str, Any]:
+        """To another version on the weights that the engine holds: nobody waits."""
+        with _counted():
+            canary = await self.holding.have(fastapi_app, candidate, self._drain_seconds)
+        self.holding.version, self._is_proven = candidate.version, True
+        return await self._report(fastapi_app, canary)
 
     async def _replace(
-        self, fastapi_app: Any, folder: Path, files: _Files, notice_seconds: float
+        self, fastapi_app: Any, candidate: Candidate, files: Loadable, notice_seconds: float
     ) -> dict[str, Any]:
+        """Load other full weights, with the candidate's adapter on them where it has one."""
         previous = self.version
-        before = self._tensors or await self._look(fastapi_app, await self.weights(fastapi_app))
+        before = await self.holding.look(fastapi_app)
         with self._readiness.withheld():
             await asyncio.sleep(notice_seconds)
             closing = time.monotonic()
             async with self._admission.closed(self._drain_seconds) as num_ended:
-                canary = await self._swap(fastapi_app, folder, files, before)
+                canary = await self._swap(fastapi_app, candidate, files, before)
             held_seconds = time.monotonic() - closing
-        weights = await self._weights_or_back(fastapi_app, previous)
-        self._tensors = await self._look(fastapi_app, weights)
-        return {**weights, "canary": canary, "num_ended": num_ended, "held_seconds": held_seconds}
-
-    async def _weights_or_back(self, fastapi_app: Any, previous: str) -> dict[str, Any]:
-        """What the engine holds after a swap. One that cannot say it goes back, since whoever
-        asked for the swap is told that it failed."""
         try:
-            return await self.weights(fastapi_app)
-        except Exception as error:
+            report = await self._report(fastapi_app, canary, num_ended, held_seconds)
+            await self.holding.look(fastapi_app)
+            return report
+        except Exception as error:  # whoever asked for the swap is told that it failed
             with self._readiness.withheld():
                 async with self._admission.closed(self._drain_seconds):
                     await self._restore(fastapi_app, previous, "a swap could not be undone")
             raise SwapFailed(f"no checksums after a swap: {error}; back on {previous}") from error
 
-    def _inspect(self, folder: Path, committed: str | None) -> _Files:
-        """Verify the files and the model in them."""
-        checkpoints.read_manifest(folder)  # tells a missing folder first
-        state = checkpoints.state_of(folder)
-        self._manifests[folder.name] = checkpoints.verify(folder, committed)
-        servable.require_servable(folder, self._form)
-        canaries.read(folder)
-        return _Files(state, read_at_start(folder))
+    async def _swap(
+        self, fastapi_app: Any, candidate: Candidate, files: Loadable, before: Tensors
+    ) -> dict[str, Any]:
+        previous, before_it = self.version, self.holding.full_weights
+        try:
+            with _counted():
+                await self.holding.load(fastapi_app, candidate, files)
+                await self.holding.require_change(fastapi_app, before_it, before)
+                canary = await self.holding.check_canaries(fastapi_app, candidate.folder)
+        except Exception as error:
+            await self._restore(fastapi_app, previous, "a failed swap could not be undone")
+            if isinstance(error, RewardloopError):
+                raise
+            version = candidate.version
+            raise SwapFailed(
+                f"{version} could not be loaded: {error}; still on {previous}"
+            ) from error
+        self._is_proven = True
+        return canary
 
-    async def _check_again(self, fastapi_app: Any, version: str, folder: Path) -> dict[str, Any]:
+    async def _check_again(self, fastapi_app: Any, version: str) -> dict[str, Any]:
         """The canaries of the version that is loaded; where they fail, it is loaded anew."""
-        canary = await self._compare_canaries(fastapi_app, folder)
+        folder = checkpoints.folder_of(self._root, version)
+        canary = await self.holding.compare_canaries(fastapi_app, folder)
         if canaries.agrees(canary):
             self._is_proven = True
             return canary
@@ -277,123 +316,32 @@ class Swapper:
         self.require_sound()
         return canary
 
-    async def _swap(
-        self, fastapi_app: Any, folder: Path, files: _Files, before: Tensors
-    ) -> dict[str, Any]:
-        version, previous, started = folder.name, self.version, time.monotonic()
-        try:
-            await self._load(fastapi_app, version, folder, files.at_start)
-            checkpoints.require_state(folder, files.state)
-            await self._require_change(fastapi_app, folder, previous, before)
-            canary = await self._check_canaries(fastapi_app, folder)
-        except Exception as error:
-            telemetry.SWAPS.labels("failed").inc()
-            await self._restore(fastapi_app, previous, "a failed swap could not be undone")
-            if isinstance(error, RewardloopError):
-                raise
-            raise SwapFailed(
-                f"{version} could not be loaded: {error}; still on {previous}"
-            ) from error
-        self._is_proven = True
-        telemetry.SWAPS.labels("succeeded").inc()
-        telemetry.SWAP_SECONDS.observe(time.monotonic() - started)
-        return canary
-
-    async def _require_change(
-        self, fastapi_app: Any, folder: Path, previous: str, before: Tensors
-    ) -> None:
-        """
-        Raises:
-            SwapFailed: the files differ and no tensor does.
-        """
-        of_previous, of_new = (self._manifest(name) for name in (previous, folder.name))
-        if tensors.weight_digests(of_previous) == tensors.weight_digests(of_new):
-            return
-        sampled = await self._samples(fastapi_app)
-        if await tensors.are_as_before(before, sampled, lambda: self.weights(fastapi_app)):
-            raise SwapFailed(
-                f"after loading {folder.name} every tensor is as it was under {previous}: the "
-                "engine serves stale weights, or the update is too small for its dtype to hold"
-            )
-
-    async def _look(self, fastapi_app: Any, weights: dict[str, Any]) -> Tensors:
-        return Tensors(weights["checksums"], await self._samples(fastapi_app))
-
-    async def _samples(self, fastapi_app: Any) -> list[dict[str, str]]:
-        async with _within(STEP_SECONDS, "looking at the tensors"):
-            return await tensors.samples(fastapi_app.state.engine_client)
-
-    async def _load(
-        self, fastapi_app: Any, version: str, folder: Path, at_start: ReadAtStart
-    ) -> None:
-        engine = fastapi_app.state.engine_client
-        self._tensors = None
-        seconds = LOAD_SECONDS + self._reading_seconds(version)
-        async with _within(seconds, f"loading {version}"):
-            await engine.pause_generation(mode="wait", clear_cache=True)
-            try:
-                await engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-                await engine.collective_rpc("pack_shared_heads")  # see worker_extension
-                await engine.update_weight_version(version)
-            finally:
-                await engine.resume_generation()
-        self.version = version
-        self._loaded = at_start
-
     async def _restore(self, fastapi_app: Any, version: str, otherwise: str) -> dict[str, Any]:
         """Load `version` and return its canaries, or go out of service: `otherwise` says why."""
-        folder = checkpoints.folder_of(self._root, version)
         try:
-            await asyncio.to_thread(checkpoints.verify, folder, self._committed.get(version))
-            at_start = await asyncio.to_thread(read_at_start, folder)
-            await self._load(fastapi_app, version, folder, at_start)
-            canary = await self._check_canaries(fastapi_app, folder)
-            self._is_proven = True
-            return canary
+            return await self._load_anew(fastapi_app, version)
         except Exception as error:  # whatever it was, this engine must not answer
             self._broken = f"{otherwise} ({error})"
             logger.exception("taken out of service")
             return {}
 
-    def _reading_seconds(self, version: str) -> float:
-        """What the size of a version's files adds to the time that a step may take."""
-        files = self._manifest(version)["files"].values()
-        num_bytes: int = sum(file["size"] for file in files)
-        return num_bytes / BYTES_PER_SECOND
-
-    def _manifest(self, version: str) -> dict[str, Any]:
-        if version not in self._manifests:
-            folder = checkpoints.folder_of(self._root, version)
-            self._manifests[version] = checkpoints.read_manifest(folder)
-        return self._manifests[version]
-
-    async def _check_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
-        canary = await self._compare_canaries(fastapi_app, folder)
-        if not canaries.agrees(canary):
-            raise SwapFailed(canaries.mismatch(folder, canary))
+    async def _load_anew(self, fastapi_app: Any, version: str) -> dict[str, Any]:
+        candidate = await self.holding.inspect(version, self._committed.get(version))
+        async with self.holding.loadable(candidate) as files:
+            await self.holding.load(fastapi_app, candidate, files)
+            canary = await self.holding.check_canaries(fastapi_app, candidate.folder)
+        self._is_proven = True
         return canary
 
-    async def _compare_canaries(self, fastapi_app: Any, folder: Path) -> dict[str, Any]:
-        """How far the engine's log-probabilities are from the trainer's."""
-        wanted, bound = canaries.read(folder)
-        async with _within(STEP_SECONDS, f"asking for the canaries of {folder.name}"):
-            engine = await asyncio.gather(
-                *(self._engine_logprobs(fastapi_app, canary) for canary in wanted)
-            )
-        return canaries.compared(wanted, engine, bound)
 
-    async def _engine_logprobs(self, fastapi_app: Any, canary: dict[str, Any]) -> list[float]:
-        return await canaries.ask(self._app, fastapi_app, canary, STEP_SECONDS)
-
-
-@asynccontextmanager
-async def _within(seconds: float, what: str) -> AsyncIterator[None]:
-    """
-    Raises:
-        UpstreamUnavailable: the block took longer; another try may be in time.
-    """
+@contextmanager
+def _counted() -> Iterator[None]:
+    """A swap, which the block is from the first step to the canaries."""
+    started = time.monotonic()
     try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise UpstreamUnavailable(f"{what} took longer than {seconds:.0f} s") from error
+        yield
+    except Exception:
+        telemetry.SWAPS.labels("failed").inc()
+        raise
+    telemetry.SWAPS.labels("succeeded").inc()
+    telemetry.SWAP_SECONDS.observe(time.monotonic() - started)

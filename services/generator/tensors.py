@@ -5,7 +5,7 @@ alone cannot tell where an update is small. vLLM's checksums read every byte, wh
 for a pause; `samples` read the beginning of each tensor, which nearly every update changes.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,13 @@ async def samples(engine: Any) -> list[dict[str, str]]:
 
 
 async def are_as_before(
-    before: Tensors, sampled: list[dict[str, str]], whole: Callable[[], Awaitable[dict[str, Any]]]
+    before: Tensors, sampled: list[dict[str, str]], whole: Callable[[], Awaitable[dict[str, str]]]
 ) -> bool:
     """`whole` computes every checksum, and is asked where the samples tell nothing."""
-    return sampled == before.samples and (await whole())["checksums"] == before.checksums
+    return sampled == before.samples and await whole() == before.checksums
 
 
-def weight_digests(manifest: dict[str, Any]) -> dict[str, str]:
+def weight_digests(manifest: Mapping[str, Any]) -> dict[str, str]:
     """sha256 of each file of weights."""
     files: dict[str, dict[str, Any]] = manifest["files"]
     return {name: f["sha256"] for name, f in files.items() if name.endswith(".safetensors")}

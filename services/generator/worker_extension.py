@@ -19,6 +19,7 @@ from typing import Any
 from services.generator import nucleus_install
 
 SAMPLED_ELEMENTS = 4096
+NUM_ROWS = 4
 
 
 class PacksSharedHeads:
@@ -44,18 +45,41 @@ class PacksSharedHeads:
         return nucleus_install.sort_heads_only(on)
 
     def sample_weights(self) -> dict[str, str]:
-        """By name a digest of each tensor's first elements."""
-        import torch
-
+        """By name a digest of each tensor's first elements, and of what each packed layer makes of
+        fixed rows: where vLLM has packed a layer's weights, its tensor is empty."""
         return {
-            name: hashlib.sha256(
-                weight.detach()
-                .reshape(-1)[:SAMPLED_ELEMENTS]
-                .cpu()
-                .contiguous()
-                .view(torch.uint8)
-                .numpy()
-                .tobytes()
-            ).hexdigest()
+            name: hashlib.sha256(_bytes(weight.reshape(-1)[:SAMPLED_ELEMENTS])).hexdigest()
             for name, weight in self.model_runner.get_model().named_parameters()
+        } | {
+            f"{name}, packed": hashlib.sha256(_bytes(_seen_through(layer))).hexdigest()
+            for name, layer in self.model_runner.get_model().named_modules()
+            if hasattr(layer, "cpu_linear") and not layer.weight.numel()
         }
+
+    def adapter_digest(self, number: int) -> str:
+        """sha256 over all tensors of the adapter that vLLM holds under `number`."""
+        adapter = self.model_runner.lora_manager._adapter_manager.get_adapter(number)
+        digest = hashlib.sha256()
+        for name, layer in sorted(adapter.loras.items()):
+            digest.update(name.encode())
+            for side in (layer.lora_a, layer.lora_b):  # a list where vLLM packs layers into one
+                for tensor in side if isinstance(side, list) else [side]:
+                    if tensor is not None:
+                        digest.update(_bytes(tensor))
+        return digest.hexdigest()
+
+
+def _seen_through(layer: Any) -> Any:
+    """x W^T for a packed linear layer W and NUM_ROWS rows x, each of another frequency."""
+    import torch
+
+    width = layer.input_size_per_partition
+    phase_RK = torch.arange(1, NUM_ROWS + 1)[:, None] * torch.arange(width)[None]
+    return layer.cpu_linear(torch.cos(phase_RK).to(layer.weight.dtype), layer.weight, None)
+
+
+def _bytes(tensor: Any) -> bytes:
+    import torch
+
+    found: bytes = tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return found

@@ -5,7 +5,9 @@ log-probability (nats) of each continuation token. The engine is asked for the
 same tokens after a swap. They are computed from the files as published, in the
 engine's dtype: float32 and bf16 forwards differ by more than a small update. How much they
 differ is written beside the canaries: it is the size of what rounding alone does to this
-checkpoint, and grows as training sharpens it. Where there is a GPU, it computes them, as it
+checkpoint, and grows as training sharpens it. Of an adapter they are those of base and adapter
+merged, rounded to the engine's dtype once: an engine that serves the adapter beside its base
+rounds elsewhere, and is held to the same bound. Where there is a GPU, it computes them, as it
 does in the engine.
 """
 
@@ -18,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rewardloop import checkpoints
 from rewardloop.chat_tokens import prompt_ids
+from rewardloop.merging import merge_into
 from services.trainer import placement
 from services.trainer.greedy import continuations
 
@@ -34,10 +37,11 @@ PROMPTS = (
 NUM_TOKENS = 24
 
 
-def write_canaries(folder: Path) -> None:
-    """Compute the canaries of the checkpoint in `folder` and write them beside it."""
-    model = _load(folder, torch.bfloat16)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+def write_canaries(folder: Path, base: Path | None = None) -> None:
+    """Compute the canaries of the checkpoint in `folder` and write them beside it; `base` is the
+    folder of full weights where it is an adapter."""
+    model = _load(folder, base, torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(base or folder)
     prompts = [prompt_ids(tokenizer, [{"role": "user", "content": text}]) for text in PROMPTS]
     found = continuations(model, tokenizer, prompts, NUM_TOKENS)
     canaries = [
@@ -51,23 +55,25 @@ def write_canaries(folder: Path) -> None:
     del model  # a GPU may have no room for it beside the other
     document = {
         "dtype": "bfloat16",
-        "rounding_nats": _rounding_nats(folder, canaries),
+        "rounding_nats": _rounding_nats(folder, base, canaries),
         "canaries": canaries,
     }
     (folder / checkpoints.CANARIES).write_text(json.dumps(document))
 
 
-def _load(folder: Path, dtype: torch.dtype) -> Any:
+def _load(folder: Path, base: Path | None, dtype: torch.dtype) -> Any:
     placement.take_any_length()
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, device_map=placement.device_map()
+        base or folder, dtype=dtype, device_map=placement.device_map()
     )
+    if base is not None:
+        merge_into(model, base, folder)
     return model.eval()
 
 
-def _rounding_nats(folder: Path, canaries: list[dict[str, Any]]) -> float:
+def _rounding_nats(folder: Path, base: Path | None, canaries: list[dict[str, Any]]) -> float:
     """Mean |bf16 - float32| of the canaries' log-probabilities."""
-    exact = _load(folder, torch.float32)
+    exact = _load(folder, base, torch.float32)
     differences: list[float] = [
         abs(precise - rounded)
         for canary in canaries

@@ -1,11 +1,11 @@
 """DPO with TRL, in a child process. Yuan et al., section 3.1.2, for the values.
 
-The task names `base`, `output`, `config`, `seed` and `pairs`, and may name `label_smoothing`,
-`early_stopping`, and `reference`: the `folder` where log-probabilities of the reference are kept
-and what says which weights it has (`base`). A pair is TRL's conversational preference format,
-with `chosen_is_cut` and `rejected_is_cut` where `sampling.max_tokens` cut a side. The reference
-is `base`, its log-probabilities computed once before training: that spares a forward pass per
-step and a copy of the weights.
+The task names `base`, `output`, `config`, `seed` and `pairs`, and may name `adapter` (see
+`adapters`), `label_smoothing`, `early_stopping`, and `reference`: the `folder` where
+log-probabilities of the reference are kept and what says which weights it has (`base`). A pair
+is TRL's conversational preference format, with `chosen_is_cut` and `rejected_is_cut` where
+`sampling.max_tokens` cut a side. The reference is M_t, its log-probabilities computed once
+before training: that spares a forward pass per step and a copy of the weights.
 
 TRL's `disable_dropout=True` would cancel the dropout of models that hold it in modules
 (Llama's is a number of its attention, which TRL does not touch): it is off.
@@ -31,6 +31,7 @@ from services.trainer import (
     reference,
     resumable,
 )
+from services.trainer.adapters import load_policy, save
 from services.trainer.child import open_channel, reported_errors
 from services.trainer.grouping import Limit
 from services.trainer.kept_logps import KeptLogps
@@ -38,8 +39,9 @@ from services.trainer.parts import Batch, InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
 from services.trainer.unhashed import unhashed
-from services.trainer.whole_model import save
 
+REFERENCE = "ref"
+"""TRL's name for the copy that it makes of an adapter that is trained on."""
 PLACEHOLDER = {"prompt_ids": [0], "chosen_ids": [0], "rejected_ids": [0]}
 
 
@@ -78,6 +80,8 @@ class PairTrainer(Resumable, InParts, DPOTrainer):  # type: ignore[misc]
         columns, self.told["num_reference_logps_known"] = reference.logps_of(
             self._kept, self._made_by(), pairs, self.limit, self._logps
         )
+        if REFERENCE in getattr(self.model, "peft_config", {}):
+            self.model.delete_adapter(REFERENCE)  # else each saved state would hold it too
         return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
 
     def _shortest(self, pairs: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -118,7 +122,7 @@ def main() -> None:
 
 
 def train(task: dict[str, Any], channel: TextIO) -> None:
-    """Train on `task["pairs"]` from `task["base"]` and write the model to `task["output"]`.
+    """Train M_t on `task["pairs"]` and write what was trained to `task["output"]`.
 
     Where the task names a folder `state`, training goes on from what is saved there, and ends
     without a model where it is asked to stop.
@@ -127,7 +131,7 @@ def train(task: dict[str, Any], channel: TextIO) -> None:
     if resumable.run(trainer, channel):
         model, tokenizer = trainer.model, trainer.processing_class
         del trainer  # and its optimizer with it: writing the model needs the GPU's memory
-        save(model, tokenizer, Path(task["output"]))
+        save(model, tokenizer, task)
 
 
 @unhashed()
@@ -142,9 +146,9 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
     states = resumable.states_of(task, channel)
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
-    model = optimisation.load_model(task["base"], config["dropout"], config["weights"])
+    model, new_adapters = load_policy(task)
     pairs, ledger = optimisation.made_rows(
-        Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], channel
+        Maker.pairs, task["pairs"], model, tokenizer, config, channel
     )
     passes = optimisation.passes_of(config, model, states)
     told: dict[str, Any] = {"forward_passes": passes.told()}
@@ -156,7 +160,7 @@ def build(task: dict[str, Any], channel: TextIO) -> DPOTrainer:
         args=_arguments(task, max(1, len(pairs)), passes),
         train_dataset=Dataset.from_list(pairs or [PLACEHOLDER]),
         processing_class=tokenizer,
-        peft_config=optimisation.lora(config["weights"]),
+        peft_config=new_adapters,
         callbacks=[
             optimisation.Reporter(channel, told),
             *early_stopping.callbacks(task, tokenizer, channel),

@@ -24,6 +24,7 @@ from services.trainer.child_runs import with_restart
 from services.trainer.faults import as_ours
 from services.trainer.plan import Plan, plan_of
 from services.trainer.saved_state import States
+from services.trainer.start import start_from
 from services.trainer.stopping import Stopped, stopped_when_asked
 from services.trainer.validation import Validation
 
@@ -32,7 +33,8 @@ logger = logging.getLogger("rewardloop.trainer")
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
 SPACE_FACTOR = 2.2
-"""A checkpoint is written in float32, so it may be twice a bf16 base; plus the tokenizer."""
+"""A checkpoint is written in float32, so it may be twice a bf16 base; plus the tokenizer. An
+adapter's states take their room where there is some."""
 PACKAGES = ("torch", "transformers", "trl", "peft")
 
 T = TypeVar("T")
@@ -105,20 +107,22 @@ async def _train(store: Store, settings: Settings, job: TrainingJob) -> tuple[Pl
         committed = checkpoints.digest_of((await versions.get(session, plan.parent)).manifest)
     telemetry.add_work(run=run_id, version=plan.version)
     root = settings.checkpoint_root
-    base = checkpoints.folder_of(root, plan.parent)
+    parent = checkpoints.folder_of(root, plan.parent)
     final = checkpoints.folder_of(root, plan.version)
     states = States(saved_state.folder_of(root, plan.version))
     async with stopped_when_asked(store, job, states):
         # There are gigabytes to hash, and a lease to keep.
-        of_base = await asyncio.to_thread(checkpoints.verify, base)
-        checkpoints.require_committed(of_base, committed)
+        of_parent = await asyncio.to_thread(checkpoints.verify, parent)
+        checkpoints.require_committed(of_parent, committed)
         if final.exists():  # published by an attempt that died before it could commit
             manifest = await asyncio.to_thread(checkpoints.verify, final)
         else:
-            checkpoints.require_space(root, int(checkpoints.size_of(base) * SPACE_FACTOR))
+            start = start_from(parent, of_parent, plan.task["config"]["weights"])
+            checkpoints.require_space(root, int(start.checkpoint_bytes * SPACE_FACTOR))
+            plan.about.update(start.about)
             folder = kept_logps.folder_of(root, plan.parent)
-            known = {"folder": str(folder), "base": checkpoints.digest_of(of_base)}
-            task = {**plan.task, "base": str(base), "reference": known}
+            known = {"folder": str(folder), "base": checkpoints.digest_of(of_parent)}
+            task = {**plan.task, **start.task, "reference": known}
             manifest = await _train_and_publish(store, settings, job, plan, task, states)
     await asyncio.to_thread(states.remove)
     return plan, manifest

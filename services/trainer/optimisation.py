@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-from peft import LoraConfig
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
 
 from services.trainer import memory, placement, rows, template
@@ -91,19 +90,6 @@ def load_model(path: str, dropout: float, weights: dict[str, Any] | None = None)
     return model
 
 
-def lora(weights: dict[str, Any]) -> LoraConfig | None:
-    """Adapters on every linear layer but the output's, which PEFT makes in float32; None trains
-    all weights."""
-    if weights["kind"] == "full":
-        return None
-    return LoraConfig(
-        r=weights["rank"],
-        lora_alpha=weights["alpha"],
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-
-
 def schedule(kind: str, floor: float) -> dict[str, Any]:
     """Decay of the learning rate without warm-up, from `learning_rate` r to `floor` f.
 
@@ -166,7 +152,7 @@ def made_rows(
     given: list[dict[str, Any]],
     model: Any,
     tokenizer: Any,
-    max_length: int,
+    config: dict[str, Any],
     channel: TextIO,
 ) -> tuple[list[dict[str, Any]], rows.Ledger]:
     """The task's rows as token ids; what the template does to them, and what was left out, cut
@@ -179,10 +165,13 @@ def made_rows(
     if not given:
         raise rows.NothingToTrainOn("there is nothing to train on: the task has no rows")
     told: dict[str, Any] = {}
-    if notes := template.check_and_mend(model, tokenizer, template.FATAL_IN_TRAINING):
+    fatal = template.FATAL_IN_TRAINING
+    if config["weights"]["kind"] == "lora":
+        fatal = template.FATAL_FOR_ADAPTERS
+    if notes := template.check_and_mend(model, tokenizer, fatal):
         told["chat_template"] = "; ".join(notes)
     ledger = rows.Ledger()
-    maker = rows.maker(tokenizer, max_length, template.stop_ids(model, tokenizer), ledger)
+    maker = rows.maker(tokenizer, config["max_length"], template.stop_ids(model, tokenizer), ledger)
     made = make(maker, given)
     if told := {**told, **ledger.told()}:
         report(channel, **told)

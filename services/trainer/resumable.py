@@ -114,9 +114,8 @@ class StateKeeper(TrainerCallback):  # type: ignore[misc]
     def _require_room(self, model: Any) -> None:
         """The checkpoint comes first: a state takes no room that its files will need."""
         num_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        num_all = sum(p.numel() for p in model.parameters())
         of_state = STATE_WEIGHTS + (1 if self._early_stopping is not None else 0)
-        needed = BYTES_OF_A_WEIGHT * (num_trained * of_state + num_all)
+        needed = BYTES_OF_A_WEIGHT * num_trained * (of_state + 1)
         folder = self.states.folder
         if shutil.disk_usage(folder).free < needed:
             self.states.keep(1)

@@ -27,7 +27,9 @@ STOP = "stop"
 PASSES = "passes.json"
 NUM_KEPT = 2
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate")
-NOT_OF_THE_RESULT = {"output", "state", "reference", "base", "config", "pairs", "examples"}
+NOT_OF_THE_RESULT = frozenset(
+    ("output", "state", "reference", "base", "adapter", "config", "pairs", "examples")
+)
 """Keys of a task that change nothing of the trained weights, or that stand alone below."""
 
 
@@ -42,7 +44,7 @@ def identity(task: dict[str, Any]) -> dict[str, str]:
     settings = {name: task[name] for name in sorted(task.keys() - NOT_OF_THE_RESULT)}
     software = {name: version(name) for name in PACKAGES} | {"rewardloop": __version__}
     return {
-        "base": Path(task["base"]).name,
+        "base": " + ".join(Path(task[k]).name for k in ("base", "adapter") if task.get(k)),
         "config": _digest([config, settings]),
         "rows": _digest([task.get("pairs"), task.get("examples")]),
         "software": json.dumps(software),

@@ -2,8 +2,9 @@
 
 The task names `base`, `output`, `config`, `seed` and `examples`, each a `prompt` (messages)
 and a `completion` (text), with a `kind` ("ift", "eft", "winner") and `is_cut` where
-`sampling.max_tokens` cut it; and may name `schedule`, "cosine" as in the paper's SFT (left out)
-or "linear" as in its DPO, for SFT on the winners in DPO's place, and `early_stopping`.
+`sampling.max_tokens` cut it; and may name `adapter` (see `adapters`), `schedule`, "cosine" as
+in the paper's SFT (left out) or "linear" as in its DPO, for SFT on the winners in DPO's place,
+and `early_stopping`.
 
 The loss is the negative log-likelihood of the completion, and of the token that ends a turn
 behind it, given the prompt: over the N tokens of completions in one optimizer step,
@@ -22,12 +23,12 @@ from transformers import AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from services.trainer import answers_forward, early_stopping, memory, optimisation, resumable
+from services.trainer.adapters import load_policy, save
 from services.trainer.child import open_channel, reported_errors
 from services.trainer.grouping import Limit
 from services.trainer.parts import InParts
 from services.trainer.resumable import Resumable
 from services.trainer.rows import Maker
-from services.trainer.whole_model import save
 
 PLACEHOLDER = {"input_ids": [0], "labels": [0]}
 
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def train(task: dict[str, Any], channel: TextIO) -> None:
-    """Train on `task["examples"]` from `task["base"]` and write the model to `task["output"]`.
+    """Train M_t on `task["examples"]` and write what was trained to `task["output"]`.
 
     Where the task names a folder `state`, training goes on from what is saved there, and ends
     without a model where it is asked to stop.
@@ -57,7 +58,7 @@ def train(task: dict[str, Any], channel: TextIO) -> None:
     if resumable.run(trainer, channel):
         model, tokenizer = trainer.model, trainer.processing_class
         del trainer  # and its optimizer with it: writing the model needs the GPU's memory
-        save(model, tokenizer, Path(task["output"]))
+        save(model, tokenizer, task)
 
 
 def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
@@ -71,9 +72,9 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
     states = resumable.states_of(task, channel)
     set_seed(task["seed"])
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
-    model = optimisation.load_model(task["base"], config["dropout"], config["weights"])
+    model, new_adapters = load_policy(task)
     examples, ledger = optimisation.made_rows(
-        Maker.examples, task["examples"], model, tokenizer, config["max_length"], channel
+        Maker.examples, task["examples"], model, tokenizer, config, channel
     )
     passes = optimisation.passes_of(config, model, states)
     trainer = ExampleTrainer(
@@ -82,7 +83,7 @@ def build(task: dict[str, Any], channel: TextIO) -> SFTTrainer:
         args=_arguments(task, max(1, len(examples)), passes),
         train_dataset=Dataset.from_list(examples or [PLACEHOLDER]),
         processing_class=tokenizer,
-        peft_config=optimisation.lora(config["weights"]),
+        peft_config=new_adapters,
         callbacks=[
             optimisation.Reporter(channel, {"forward_passes": passes.told()}),
             *early_stopping.callbacks(task, tokenizer, channel),

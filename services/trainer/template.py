@@ -54,6 +54,14 @@ FATAL = frozenset(
 )
 FATAL_IN_TRAINING = FATAL - {Trouble.NO_END, Trouble.MARKS_BEFORE_ANSWERS}
 """A version that was published before the checks is trained on, and told."""
+FATAL_FOR_ADAPTERS = FATAL_IN_TRAINING | {Trouble.END_IS_NO_STOP}
+"""An adapter has its base's generation config, so that a mended one would be lost."""
+
+
+_MENDS = {
+    Trouble.END_IS_NO_STOP: "; import the base again, which mends that, or train all weights "
+    "(weights: {kind: full}) once"
+}
 
 
 def check_and_mend(model: Any, tokenizer: Any, fatal: frozenset[Trouble] = FATAL) -> list[str]:
@@ -65,7 +73,7 @@ def check_and_mend(model: Any, tokenizer: Any, fatal: frozenset[Trouble] = FATAL
     told = []
     for problem in check_template(tokenizer, stop_ids(model, tokenizer)):
         if problem.kind in fatal:
-            raise ValueError(problem.text)
+            raise ValueError(problem.text + _MENDS.get(problem.kind, ""))
         mended = ""
         if problem.kind is Trouble.END_IS_NO_STOP:
             assert problem.add_stop_id is not None

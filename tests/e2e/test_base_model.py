@@ -55,26 +55,33 @@ def test_the_published_engine_stops_where_turns_end(tmp_path: Path) -> None:
     assert "generation_config.json now names it" in told[0]
 
 
-@pytest.mark.parametrize("weights", [{"kind": "full"}, {"kind": "lora", "rank": 4, "alpha": 8}])
-def test_training_mends_a_version_that_was_published_before_the_checks(
-    tmp_path: Path, weights: dict[str, Any]
-) -> None:
-    base = end_of_text_base(tmp_path / "base")
+def task_on(base: Path, tmp_path: Path, weights: dict[str, Any]) -> dict[str, Any]:
     values = {"batch_size": 1, "micro_batch_size": 1, "dropout": 0.0, "max_length": 64}
     config = Training(weights=weights, **values)  # type: ignore[arg-type]
     sides = {side: [{"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
-    task = {
+    return {
         "base": str(base),
         "output": str(tmp_path / "out"),
         "config": config.model_dump(mode="json"),
         "seed": 1,
         "pairs": [{"prompt": [{"role": "user", "content": "a"}], **sides}],
     }
+
+
+def test_training_mends_a_version_that_was_published_before_the_checks(tmp_path: Path) -> None:
+    base = end_of_text_base(tmp_path / "base")
     said = io.StringIO()
-    dpo.train(task, said)
+    dpo.train(task_on(base, tmp_path, {"kind": "full"}), said)
     assert "generation_config.json now names it" in said.getvalue()
     assert ends_of(base) == ["<|endoftext|>"]
     assert ends_of(tmp_path / "out") == ["<|endoftext|>", "<|im_end|>"]
+
+
+def test_an_adapter_cannot_mend_its_base(tmp_path: Path) -> None:
+    base = end_of_text_base(tmp_path / "base")
+    task = task_on(base, tmp_path, {"kind": "lora", "rank": 4, "alpha": 8})
+    with pytest.raises(ValueError, match=r"engine stops at .* import the base again"):
+        dpo.train(task, io.StringIO())
 
 
 def test_a_base_without_a_template_is_refused_or_given_one(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rewardloop.config import Training
@@ -102,16 +101,6 @@ def test_dropout_is_in_force_and_not_published(tiny: Path, tmp_path: Path) -> No
     first = losses(train(task_of(tiny, tmp_path, dropout=0.5)))[0]
     assert abs(first - 0.6931) > 0.01
     assert json.loads((tmp_path / "config.json").read_text())["attention_dropout"] == 0.0
-
-
-def test_lora_is_merged_into_whole_weights(tiny: Path, tmp_path: Path) -> None:
-    found = losses(train(task_of(tiny, tmp_path, weights=LORA)))
-    assert found[-1] < found[0]
-    before = load_file(tiny / "model.safetensors")
-    after = load_file(tmp_path / "model.safetensors")
-    assert set(before) == set(after)
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in before if "_proj." in name}
 
 
 def test_the_likelihood_term_is_the_chosen_answers_mean_per_token(

@@ -64,7 +64,7 @@ def by_trl(task: dict[str, Any]) -> OfTokenIds:
     tokenizer = AutoTokenizer.from_pretrained(task["base"])
     model = AutoModelForCausalLM.from_pretrained(task["base"])
     rows, _ = optimisation.made_rows(
-        Maker.pairs, task["pairs"], model, tokenizer, config["max_length"], io.StringIO()
+        Maker.pairs, task["pairs"], model, tokenizer, config, io.StringIO()
     )
     arguments = DPOConfig(
         output_dir=task["output"],

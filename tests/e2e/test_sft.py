@@ -228,12 +228,3 @@ def test_each_step_is_a_random_batch_with_like_lengths_side_by_side(
     assert second == sorted(second)
     assert sorted(first + second) == [*range(16)]
     assert first not in ([*range(8)], [*range(8, 16)])
-
-
-def test_lora_is_merged_into_whole_weights(tiny: Path, tmp_path: Path) -> None:
-    train(task_of(tiny, tmp_path, TEXTS, weights={"kind": "lora", "rank": 4, "alpha": 8}))
-    before = load_file(tiny / "model.safetensors")
-    after = load_file(tmp_path / "model.safetensors")
-    assert set(before) == set(after)
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {name for name in before if "_proj." in name}

@@ -59,6 +59,37 @@ async def test_a_job_publishes_a_version_and_its_metrics(
     assert left_over(world) == []
 
 
+ADAPTS = """
+import numpy
+from safetensors.numpy import save_file
+(output / "model.safetensors").unlink()
+save_file({"x": numpy.ones(1, numpy.float32)}, output / "adapter_model.safetensors")
+said = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": ["q_proj"]}
+said["base_model_name_or_path"] = Path(task["base"]).name
+(output / "adapter_config.json").write_text(json.dumps(said))
+"""
+
+
+async def test_an_adapter_is_committed_with_its_base(
+    world: Any, module: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.with_base()
+    await world.add_prompts("one", "two", "three")
+    world.serve()
+    (only,) = await world.new_run(training={"weights": {"kind": "lora"}})
+    await world.judged(only, {1: [[1.0], [4.0]]})
+    await world.advance(only)
+    async with world.store.transaction() as session:
+        leased = await training.lease(session, "me", 60)
+    (task,) = await work(world, leased, monkeypatch, module(TRAINS + ADAPTS))
+    assert task["base"].endswith("/base")
+    assert "adapter" not in task
+    (row,) = await world.rows("SELECT * FROM model_versions WHERE id <> 'base'")
+    (base,) = await world.rows("SELECT * FROM model_versions WHERE id = 'base'")
+    assert (row["parent_id"], row["base_id"], base["base_id"]) == ("base", "base", None)
+    assert row["manifest"]["base"] == checkpoints.as_base(base["manifest"])
+
+
 async def test_what_a_child_says_of_its_data_and_its_end_is_kept(
     world: Any, job: Any, module: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:

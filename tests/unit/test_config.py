@@ -370,3 +370,16 @@ def test_a_stored_config_that_would_be_refused_today_can_be_read() -> None:
     assert stored_run_config(stored).judging.num_judgements == 1
     with pytest.raises(InvalidInput, match="num_judgements is 1"):
         parse_run_config(stored)
+
+
+def test_adapters_that_go_on_from_each_other_have_one_size() -> None:
+    def sized(rank: int, **changes: Any) -> dict[str, Any]:
+        return {"weights": {"kind": "lora", "rank": rank, **changes}}
+
+    both = {"bootstrap": {"ift_and_eft": sized(8)}, "training": sized(8)}
+    parse_run_config(both)
+    parse_run_config({**both, "training": {}})
+    parse_run_config({"bootstrap": {"ift": sized(4)}, "training": sized(8)})
+    for other in (sized(16), sized(8, alpha=64)):
+        with pytest.raises(InvalidInput, match="adapters of another rank or alpha"):
+            parse_run_config({**both, "training": other})

@@ -25,6 +25,8 @@ class ModelVersion(Base):
     __tablename__ = "model_versions"
     id: Mapped[str] = mapped_column(primary_key=True)
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    base_id: Mapped[str | None] = mapped_column(ForeignKey("model_versions.id"))
+    """The version of full weights that an adapter stands on; null for full weights."""
     kind: Mapped[str]
     manifest: Mapped[Json]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -39,6 +40,9 @@ class FakeEngine:
     sampled: str | None = None
     """What the beginnings of tensors always are."""
     unloadable: set[str] = field(default_factory=set)
+    logprobs: dict[str, float] = field(default_factory=lambda: dict(LOGPROBS))
+    adapters: dict[int, str] = field(default_factory=dict)
+    """By number, those that its workers hold."""
     second_sampler: dict[str, Any] = field(
         default_factory=lambda: {"sampler": "head", "reason": None}
     )
@@ -65,6 +69,9 @@ class FakeEngine:
     async def collective_rpc(self, method: str, *, kwargs: dict[str, Any] | None = None) -> Any:
         if method == "sort_heads_only":
             return [{"sampler": "head", "reason": None}, self.second_sampler]
+        if method == "adapter_digest":
+            assert kwargs is not None
+            return [f"digest of {self.adapters[kwargs['number']]}"] * 2
         if method == "sample_weights":
             return [{"layer.0": self.sampled or f"beginning of {self.loaded}"}]
         assert self.paused
@@ -81,7 +88,11 @@ class FakeEngine:
             raise RuntimeError(f"no shard of {version} fits")
         if not self.stale:
             self.loaded = version
+        self.adapters.clear()  # as vLLM's workers do
         return None
+
+    async def remove_lora(self, number: int) -> None:
+        self.events.append(f"remove adapter {self.adapters.pop(number)}")
 
     async def update_weight_version(self, version: str) -> None:
         self.events.append(f"announce {version}")
@@ -94,6 +105,29 @@ class FakeEngine:
         return [{"layer.0": f"sum of {self.loaded}"}, {"layer.1": f"sum of {self.loaded}"}]
 
 
+class FakeModels:
+    """vLLM's list of models and adapters, `app.state.openai_serving_models`."""
+
+    def __init__(self, engine: FakeEngine) -> None:
+        self._engine = engine
+        self._number = 0
+        self.lora_requests: dict[str, Any] = {}
+
+    async def load_lora_adapter(self, request: Any) -> Any:
+        version = Path(request.lora_path).name
+        if version in self._engine.unloadable:
+            return SimpleNamespace(error=SimpleNamespace(message=f"no layer of {version} fits"))
+        self._number += 1
+        self._engine.events.append(f"add adapter {version}")
+        self._engine.adapters[self._number] = version
+        self.lora_requests[request.lora_name] = SimpleNamespace(lora_int_id=self._number)
+        return f"Success: LoRA adapter '{request.lora_name}' added successfully."
+
+    async def unload_lora_adapter(self, request: Any) -> str:
+        del self.lora_requests[request.lora_name]
+        return "Success"
+
+
 @dataclass
 class FakeServer:
     """vLLM's routes. `content` is what the model says; `requests` what it was asked."""
@@ -102,11 +136,13 @@ class FakeServer:
     content: str = "Hello."
     num_missing: int = 0
     """Choices that it leaves out."""
+    models: "FakeModels" = field(init=False)
     requests: list[dict[str, Any]] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
+        self.models = FakeModels(self.engine)
         self.may_answer.set()
 
     async def chat(self, request: Request) -> Response:
@@ -141,7 +177,8 @@ class FakeServer:
         if "prompt_logprobs" not in body:
             return await self.chat(request)
         assert not self.engine.paused
-        logprob = LOGPROBS[self.engine.loaded]
+        adapter = body["model"] if body["model"] in self.models.lora_requests else None
+        logprob = self.engine.logprobs[adapter or self.engine.loaded]
         positions = [None, *({str(t): {"logprob": logprob}} for t in body["prompt"][1:])]
         return JSONResponse({"choices": [{"index": 0, "prompt_logprobs": positions}]})
 
@@ -229,6 +266,7 @@ async def replica(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         middleware=[Middleware(Gate)],
     )
     app.state.engine_client = server.engine
+    app.state.openai_serving_models = server.models
 
     def client(key: str | None) -> httpx.AsyncClient:
         return httpx.AsyncClient(

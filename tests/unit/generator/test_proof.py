@@ -10,9 +10,10 @@ from starlette.types import Message
 
 from rewardloop import checkpoints
 from rewardloop.errors import CheckpointInvalid
-from services.generator import committed, gate, swap
+from services.generator import canaries, committed, deadlines, gate, swap
 from services.generator.admission import Admission
 from services.generator.canaries import read as read_canaries
+from services.generator.holding import Holding
 
 
 def tamper(folder: Path) -> None:
@@ -28,13 +29,13 @@ async def test_health_is_503_until_the_canaries_are_compared(
 ) -> None:
     monkeypatch.setattr(gate, "HEALTH_SECONDS", 0.01)
     may_compare = asyncio.Event()
-    compare = swap.Swapper._compare_canaries
+    compare = Holding.compare_canaries
 
     async def later(*given: Any) -> dict[str, Any]:
         await may_compare.wait()
         return await compare(*given)
 
-    monkeypatch.setattr(swap.Swapper, "_compare_canaries", later)
+    monkeypatch.setattr(Holding, "compare_canaries", later)
     early = await replica.stranger.get("/health")
     assert early.status_code == 503
     assert "has just started and still verifies m0" in early.json()["detail"]
@@ -81,11 +82,11 @@ async def test_what_the_launcher_verified_is_not_read_again(
     state = checkpoints.state_of(replica.root / "m0")
     swapper = swap.Swapper(replica.app, Admission(), replica.root, "m0", None, state)
     monkeypatch.setattr(checkpoints, "verify", unreachable)
-    monkeypatch.setattr(swap.Swapper, "_engine_logprobs", as_the_trainer_says)
+    monkeypatch.setattr(canaries, "ask", as_the_trainer_says)
     await swapper.require_proven(replica.app)
 
 
-async def as_the_trainer_says(_: Any, __: Any, canary: dict[str, Any]) -> list[float]:
+async def as_the_trainer_says(_: Any, __: Any, canary: dict[str, Any], ___: str) -> list[float]:
     found: list[float] = canary["logprobs"]
     return found
 
@@ -98,8 +99,8 @@ async def test_an_engine_that_is_too_busy_at_its_start_is_asked_again(
         raise AssertionError("unreachable")
 
     with monkeypatch.context() as busy:
-        busy.setattr(swap, "STEP_SECONDS", 0.01)
-        busy.setattr(swap.Swapper, "_engine_logprobs", hang)
+        busy.setattr(deadlines, "STEP_SECONDS", 0.01)
+        busy.setattr(canaries, "ask", hang)
         late = await replica.chat()
     assert late.status_code == 503
     assert "the canaries of m0 took longer" in late.json()["detail"]

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.generator import leaving, swap
+from rewardloop import checkpoints
+from services.generator import candidate, leaving
 from services.generator.admission import Admission
 from services.generator.ending import Ending
 from services.generator.leaving import Leaving
@@ -243,14 +244,14 @@ async def test_files_are_read_and_hashed_while_requests_are_answered(
     seen: list[str] = []
 
     def noting(what: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*given: Any) -> Any:
+        def noted(*given: Any, **named: Any) -> Any:
             paused = "reload m1" in proven.engine.events
             seen.append(f"{what}{' in the pause' if paused else ''}")
-            return original(*given)
+            return original(*given, **named)
 
         return noted
 
-    for module, name in ((swap.checkpoints, "verify"), (swap, "read_at_start")):
+    for module, name in ((checkpoints, "verify"), (candidate, "read_at_start")):
         monkeypatch.setattr(module, name, noting(name, getattr(module, name)))
     assert (await proven.activate("m1")).status_code == 200
     assert seen == ["verify", "read_at_start"]

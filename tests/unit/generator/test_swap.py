@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rewardloop.errors import CheckpointInvalid, SwapFailed
-from services.generator import admission, swap
+from services.generator import admission, canaries, deadlines, swap
 from services.generator.admission import Admission
 from services.generator.canaries import read as read_canaries
 
@@ -214,7 +214,7 @@ async def test_a_version_that_cannot_be_loaded_goes_back_too(replica: Any) -> No
 
 
 async def test_a_reload_that_hangs_is_ended(replica: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swap, "LOAD_SECONDS", 0.02)
+    monkeypatch.setattr(deadlines, "LOAD_SECONDS", 0.02)
     reload = replica.engine.collective_rpc
 
     async def hang_on_m1(method: str, **given: Any) -> None:
@@ -234,8 +234,8 @@ async def test_a_large_checkpoint_has_more_time_to_load(
     replica: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reload that takes longer than a small model may, and no longer than this one."""
-    monkeypatch.setattr(swap, "LOAD_SECONDS", 0.0)
-    monkeypatch.setattr(swap, "BYTES_PER_SECOND", 1.0)  # hundreds of bytes: minutes
+    monkeypatch.setattr(deadlines, "LOAD_SECONDS", 0.0)
+    monkeypatch.setattr(deadlines, "BYTES_PER_SECOND", 1.0)  # hundreds of bytes: minutes
     reload = replica.engine.collective_rpc
 
     async def reload_slowly(method: str, **given: Any) -> None:
@@ -256,8 +256,8 @@ async def test_canaries_that_are_not_answered_in_time_are_asked_for_again_later(
         raise AssertionError("unreachable")
 
     await replica.chat()  # which begins with the proof of m0
-    monkeypatch.setattr(swap, "STEP_SECONDS", 0.02)
-    monkeypatch.setattr(swap.Swapper, "_engine_logprobs", hang)
+    monkeypatch.setattr(deadlines, "STEP_SECONDS", 0.02)
+    monkeypatch.setattr(canaries, "ask", hang)
     refused = await replica.activate("m0")
     assert refused.status_code == 503
     assert "the canaries of m0 took longer than" in refused.json()["detail"]
@@ -331,7 +331,7 @@ async def test_logprobs_that_are_no_numbers_fail(
     async def broken(*_: object) -> list[float]:
         return [value, -2.0]
 
-    monkeypatch.setattr(swap.Swapper, "_engine_logprobs", broken)
+    monkeypatch.setattr(canaries, "ask", broken)
     refused = await replica.activate("m1")
     assert refused.status_code == 502
 
