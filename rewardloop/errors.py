@@ -173,6 +173,13 @@ class UpstreamMismatch(RewardloopError):
     kind = "upstream-mismatch"
 
 
+class UnknownModel(UpstreamMismatch):
+    """An engine does not answer by the model that was asked for, whatever the prompt."""
+
+    status = 404
+    kind = "unknown-model"
+
+
 class UnreadableAnswer(UpstreamMismatch):
     """A successful answer is no JSON: it was cut, or is a page of HTML. One of them says little,
     so it is asked again; if several requests in a row get one, it is a wrong server."""

@@ -34,6 +34,7 @@ from rewardloop.errors import (
     PromptTooLong,
     RewardloopError,
     Unauthorized,
+    UnknownModel,
     UpstreamUnavailable,
 )
 from services.front import ALL_SCOPES, Caller, ErrorForm, Front, Limits, has_key, require_key
@@ -193,7 +194,10 @@ class Gate:
         async def committed_digest(version: str) -> str | None:
             return await committed.manifest_digest(self._settings, version)
 
-        await self._swapper.have(fastapi_app, named, committed_digest)
+        try:
+            await self._swapper.have(fastapi_app, named, committed_digest)
+        except NotFound as error:
+            raise UnknownModel(error.message) from error
 
     async def _complete(
         self,

@@ -3,7 +3,7 @@
 import json
 
 from rewardloop.clients.generator import POLICY
-from rewardloop.errors import NotFound
+from rewardloop.errors import UnknownModel
 from rewardloop.servable.adapter import VERSION
 
 
@@ -11,13 +11,13 @@ def named_version(body: bytes) -> str | None:
     """The version that a request names; None where it leaves that to the engine.
 
     Raises:
-        NotFound: the name is no version's.
+        UnknownModel: the name is no version's.
     """
     named = json.loads(body).get("model")
     if named in (None, "", POLICY):
         return None
     if not VERSION.fullmatch(named):
-        raise NotFound(
+        raise UnknownModel(
             f"there is no model {named[:100]!r} here: ask for {POLICY!r}, or for a version by its "
             "id; `rewardloop models` lists them"
         )

@@ -9,6 +9,7 @@ import pytest
 from rewardloop.clients import generator as generator_client
 from rewardloop.clients import judge as judge_client
 from rewardloop.clients.generator import GeneratorClient
+from rewardloop.clients.server import Server
 from rewardloop.errors import Conflict, UpstreamFailed, UpstreamMismatch, UpstreamUnavailable
 from rewardloop.store import dead_prompts
 from services.generator.stub_faults import PAGE, Faults
@@ -243,7 +244,7 @@ async def test_a_wrong_server_still_fails_the_iteration_at_once(
     made = await in_rollout(world, *(f"question {number}" for number in range(num_prompts)))
     sampled: list[Any] = []
 
-    async def page(self: GeneratorClient, path: str, body: Any, **_: Any) -> Any:
+    async def page(self: GeneratorClient, server: Server, path: str, body: Any, **_: Any) -> Any:
         sampled.append(path)
         raise rollout_page()
 
@@ -272,10 +273,10 @@ async def test_one_page_of_a_proxy_is_no_wrong_server(world: Any) -> None:
     post_once = GeneratorClient._post_once
     pages = iter(range(6))
 
-    async def odd(self: GeneratorClient, path: str, body: Any, **how: Any) -> Any:
+    async def odd(self: GeneratorClient, server: Server, path: str, body: Any, **how: Any) -> Any:
         if next(pages, None) is not None:
             raise rollout_page()
-        return await post_once(self, path, body, **how)
+        return await post_once(self, server, path, body, **how)
 
     world.monkeypatch.setattr(GeneratorClient, "_post_once", odd)
     await world.roll_out(made)

@@ -33,6 +33,7 @@ STATUS = {
     "overdue": 502,
     "upstream-rejected": 502,
     "upstream-mismatch": 502,
+    "unknown-model": 404,
     "upstream-failed": 502,
     "unreadable-answer": 502,
     "too-many-dead": 500,
