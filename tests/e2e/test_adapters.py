@@ -380,7 +380,7 @@ def test_a_damaged_adapter_is_refused_though_its_manifest_agrees(copied: Path, k
 
 
 def _require(folder: Path) -> None:
-    """As a replica does."""
+    """As an engine that merges does."""
     checkpoints.verify(folder)
     require_servable(folder)
 
