@@ -43,7 +43,7 @@ async def test_sigterm_makes_it_unready_at_once_and_what_is_in_flight_ends(tmp_p
 
 
 async def _leaves_well(served: Replica, server: Process) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):  # its canaries come first
         while await data_urls(served) != [served.url]:
             await asyncio.sleep(0.1)
     async with served.client() as client:
