@@ -79,15 +79,17 @@ class AnswersByKey:
         self,
         scope: Scope,
         body: bytes,
+        asked: dict[str, Any],
         receive: Receive,
         send: Send,
         *,
         version: Callable[[], str],
         serve: Serve,
     ) -> None:
-        """Send what `serve` sends, or sent before; `version` is the one that is served now."""
+        """Send what `serve` sends, or sent before; `asked` is the body, read, and `version` the one
+        that is served now."""
         headers = dict(scope["headers"])
-        key, asked = headers.get(KEY_HEADER.encode()), json.loads(body)
+        key = headers.get(KEY_HEADER.encode())
         if key is None or asked.get("stream"):
             await serve(receive, send)
             return

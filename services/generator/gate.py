@@ -178,7 +178,8 @@ class Gate:
         body, dropped = sanitize(await _body(receive), chat=chat)
         body = await encoded(scope["path"], body, scope["app"].state.engine_client)
         await self._swapper.require_proven(scope["app"])
-        named = naming.named_version(body)
+        asked = json.loads(body)
+        named = naming.named_version(asked)
 
         async def serve(receive: Receive, send: Send) -> None:
             if named is not None:
@@ -188,7 +189,9 @@ class Gate:
         def version() -> str:
             return named or self._swapper.version
 
-        await self._answers.respond(scope, body, receive, send, version=version, serve=serve)
+        await self._answers.respond(
+            scope, body, asked, receive, send, version=version, serve=serve
+        )
 
     async def _have(self, fastapi_app: Any, named: str) -> None:
         async def committed_digest(version: str) -> str | None:
@@ -213,7 +216,8 @@ class Gate:
             self._swapper.require_sound()
             await self._swapper.holding.announce(scope["app"].state.engine_client)
             with self._swapper.holding.answering(named) as (version, model):
-                body = naming.asking(model, ending_at(body, self._swapper.holding.extra_stop_ids))
+                body = ending_at(body, self._swapper.holding.extra_stop_ids)
+                body = naming.asking(model, named, body)
                 stamp = Stamp(ending.sending(send), version, dropped)
                 receive = ending.receiving(replay(body, receive))
                 await self._app(_with_length(scope, body), receive, stamp)

@@ -1,19 +1,20 @@
 """Which version a request asks for by the field `model`. Knows JSON only."""
 
 import json
+from typing import Any
 
 from rewardloop.clients.generator import POLICY
 from rewardloop.errors import UnknownModel
 from rewardloop.servable.adapter import VERSION
 
 
-def named_version(body: bytes) -> str | None:
+def named_version(asked: dict[str, Any]) -> str | None:
     """The version that a request names; None where it leaves that to the engine.
 
     Raises:
         UnknownModel: the name is no version's.
     """
-    named = json.loads(body).get("model")
+    named = asked.get("model")
     if named in (None, "", POLICY):
         return None
     if not VERSION.fullmatch(named):
@@ -24,9 +25,8 @@ def named_version(body: bytes) -> str | None:
     return str(named)
 
 
-def asking(model: str, body: bytes) -> bytes:
-    """The body with the name by which the engine knows the version."""
-    request = json.loads(body)
-    if (request.get("model") or POLICY) == model:
+def asking(model: str, named: str | None, body: bytes) -> bytes:
+    """The body, which names `named`, with the name by which the engine knows the version."""
+    if model == (named or POLICY):
         return body
-    return json.dumps({**request, "model": model}).encode()
+    return json.dumps({**json.loads(body), "model": model}).encode()

@@ -133,12 +133,21 @@ class Swapper:
                 if self.version == self.holding.started_on.name:
                     await self._check_again(fastapi_app, self.version)
                 else:
-                    await self._load_anew(fastapi_app, self.version)
+                    await self._go_on_to_adapter(fastapi_app)
             except UpstreamUnavailable:
                 raise
             except Exception as error:  # whatever it was, this engine must not answer
                 self._broken = f"{self.version} could not be verified ({error})"
                 logger.exception("taken out of service")
+
+    async def _go_on_to_adapter(self, fastapi_app: Any) -> None:
+        """From its base, which the engine has read and which is not read again to serve it."""
+        candidate = await self.holding.inspect(self.version, self._committed.get(self.version))
+        if not self.holding.holds(candidate):
+            await self._load_anew(fastapi_app, self.version)
+            return
+        await self.holding.have(fastapi_app, candidate, self._drain_seconds)
+        self._is_proven = True
 
     def _require_unchanged(self) -> None:
         folder = self.holding.started_on

@@ -172,6 +172,7 @@ async def test_a_replica_starts_on_the_base_and_answers_by_the_adapter(
     monkeypatch.setenv("REWARDLOOP_INITIAL_VERSION", "a1")
     assert (await serving.chat()).json()["weight_version"] == "a1"
     assert (serving.engine.loaded, loaded(serving)) == ("m0", {"a1"})
+    assert serving.engine.events == ["add adapter a1", "announce m0"]  # nothing was read again
 
 
 @pytest.mark.parametrize("name", ["no-such-version", "Qwen/Qwen3", "../a1"])
