@@ -58,7 +58,8 @@ async def ask(session: AsyncSession, iteration_id: UUID, what: Ask) -> Iteration
 async def _wish(session: AsyncSession, iteration: Iteration, wish: str | None) -> None:
     """Ask what runs to stop, or to go on after all, and carry that out if nobody works."""
     iteration.wish = wish
-    _tell(session, iteration, f"{wish}_asked" if wish else "pause_withdrawn")
+    what = f"{wish}_asked" if wish else "pause_withdrawn"
+    events.of_iteration(session, iteration, what, phase=iteration.phase)
     await session.flush()
     if wish is not None:
         await training.ask_to_stop(session, iteration.id, StopWish(wish))
@@ -95,7 +96,7 @@ async def _stop(session: AsyncSession, iteration: Iteration, state: IterationSta
         await training.ask_to_stop(session, iteration.id, StopWish.CANCEL)
         await rollouts.take_back_all(session, iteration.id)
     await iterations.leave_phase(session, iteration)
-    _tell(session, iteration, state)
+    events.of_iteration(session, iteration, state, phase=iteration.phase)
     await session.flush()
     await engines.wake_next(session)
 
@@ -111,17 +112,6 @@ async def _is_idle(session: AsyncSession, iteration: Iteration) -> bool:
     if iteration.phase in TRAININGS:
         return not await training.is_held(session, iteration.id)
     return True
-
-
-def _tell(session: AsyncSession, iteration: Iteration, what: str) -> None:
-    events.record(
-        session,
-        f"iteration.{what}",
-        run_id=iteration.run_id,
-        iteration_id=iteration.id,
-        index=iteration.index,
-        phase=iteration.phase,
-    )
 
 
 async def waits_for(session: AsyncSession, iteration: Iteration) -> str | None:

@@ -147,13 +147,7 @@ async def enter(session: AsyncSession, iteration: Iteration, phase: Phase) -> No
     iteration.failing_since = None
     if phase is not Phase.DONE:
         await _open_span(session, iteration.id, phase)
-    events.record(
-        session,
-        f"iteration.{phase}",
-        run_id=iteration.run_id,
-        iteration_id=iteration.id,
-        index=iteration.index,
-    )
+    events.of_iteration(session, iteration, phase)
     if not engines.needs(iteration, phase):
         await session.flush()
         await engines.wake_next(session)
@@ -166,13 +160,7 @@ async def wait_for_version(session: AsyncSession, iteration: Iteration) -> None:
     iteration.state = IterationState.QUEUED
     iteration.phase = Phase.PAIRING
     iteration.failing_since = None
-    events.record(
-        session,
-        "iteration.answered",
-        run_id=iteration.run_id,
-        iteration_id=iteration.id,
-        index=iteration.index,
-    )
+    events.of_iteration(session, iteration, "answered")
     await session.flush()
     await engines.wake_next(session)
 
@@ -221,12 +209,10 @@ async def fail(session: AsyncSession, iteration: Iteration, error: RewardloopErr
     iteration.error = error.message
     iteration.error_kind = error.kind
     iteration.finished_at = datetime.now(UTC)
-    events.record(
+    events.of_iteration(
         session,
-        "iteration.failed",
-        run_id=iteration.run_id,
-        iteration_id=iteration.id,
-        index=iteration.index,
+        iteration,
+        "failed",
         phase=iteration.phase,
         error=error.message,
         error_kind=error.kind,
@@ -246,12 +232,10 @@ async def go_on(session: AsyncSession, iteration: Iteration) -> None:
     if iteration.state in (IterationState.QUEUED, IterationState.RUNNING):
         return
     assert iteration.state != IterationState.SUCCEEDED
-    events.record(
+    events.of_iteration(
         session,
-        "iteration.resumed" if iteration.state == IterationState.PAUSED else "iteration.retried",
-        run_id=iteration.run_id,
-        iteration_id=iteration.id,
-        index=iteration.index,
+        iteration,
+        "resumed" if iteration.state == IterationState.PAUSED else "retried",
         phase=iteration.phase,
         was=iteration.state,
         error=iteration.error,

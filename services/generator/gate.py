@@ -189,9 +189,7 @@ class Gate:
         def version() -> str:
             return named or self._swapper.version
 
-        await self._answers.respond(
-            scope, body, asked, receive, send, version=version, serve=serve
-        )
+        await self._answers.respond(scope, body, asked, receive, send, version=version, serve=serve)
 
     async def _have(self, fastapi_app: Any, named: str) -> None:
         async def committed_digest(version: str) -> str | None:
