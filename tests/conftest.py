@@ -30,7 +30,8 @@ _SUMMARY = pytest.StashKey[dict[str, float]]()
 _ORDER = ("training", "integration", "chaos", "security", "unit", "engines")
 # Those of tests/e2e that only train. What is not named here may start an engine.
 _TRAINING = (
-    *("test_adapters", "test_answers_forward", "test_base_model", "test_dpo", "test_dpo_reference"),
+    *("test_adapter_damage", "test_adapters", "test_answers_forward", "test_base_model"),
+    *("test_dpo", "test_dpo_reference"),
     *("test_dpo_rows", "test_early_stopping", "test_gpu_check_counts", "test_optimisation"),
     *("test_parts", "test_resume", "test_sft", "test_stopped_training"),
 )
