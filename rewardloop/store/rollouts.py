@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, Select, any_, func, literal, or_, select, update
+from sqlalchemy import ARRAY, CTE, BigInteger, Select, any_, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from rewardloop.records import IterationState, Message, PromptState
@@ -57,29 +57,7 @@ async def lease(
     working = _running(iteration_id).where(Iteration.wish.is_(None))
     if await session.scalar(working.with_for_update(read=True, key_share=True)) is None:
         return []
-    is_suspect = IterationPrompt.num_lost_leases >= SUSPECT_AFTER
-    pending = (
-        select(IterationPrompt.prompt_id)
-        .where(
-            IterationPrompt.iteration_id == iteration_id,
-            IterationPrompt.state == PromptState.PENDING,
-            or_(IterationPrompt.not_before.is_(None), IterationPrompt.not_before <= func.now()),
-            is_suspect if suspects else ~is_suspect,
-        )
-        .order_by(
-            # Once lost, its answers are still kept where they were made. Lost again, it may be
-            # what ends its workers, and goes behind.
-            (IterationPrompt.num_lost_leases == 1).desc(),
-            IterationPrompt.num_lost_leases,
-            IterationPrompt.num_attempts.desc(),
-            # Those that failed with their server come after those that nobody has tried.
-            IterationPrompt.not_before.asc().nulls_first(),
-            IterationPrompt.prompt_id,
-        )
-        .limit(count)
-        .with_for_update(skip_locked=True)
-        .cte()  # runs once; as a plain subquery Postgres may run it again for each row
-    )
+    pending = _next_pending(iteration_id, count, suspects=suspects)
     taken = await session.execute(
         update(IterationPrompt)
         .where(
@@ -101,6 +79,33 @@ async def lease(
         select(Prompt.id, Prompt.messages).where(Prompt.id.in_(leases)).order_by(Prompt.id)
     )
     return [LeasedPrompt(i, tuple(messages), *leases[i]) for i, messages in found]  # type: ignore[arg-type]
+
+
+def _next_pending(iteration_id: UUID, count: int, *, suspects: bool) -> CTE:
+    """Those that `lease` takes, locked; what others hold is passed over."""
+    is_suspect = IterationPrompt.num_lost_leases >= SUSPECT_AFTER
+    return (
+        select(IterationPrompt.prompt_id)
+        .where(
+            IterationPrompt.iteration_id == iteration_id,
+            IterationPrompt.state == PromptState.PENDING,
+            or_(IterationPrompt.not_before.is_(None), IterationPrompt.not_before <= func.now()),
+            is_suspect if suspects else ~is_suspect,
+        )
+        .order_by(
+            # Once lost, its answers are still kept where they were made. Lost again, it may be
+            # what ends its workers, and goes behind.
+            (IterationPrompt.num_lost_leases == 1).desc(),
+            IterationPrompt.num_lost_leases,
+            IterationPrompt.num_attempts.desc(),
+            # Those that failed with their server come after those that nobody has tried.
+            IterationPrompt.not_before.asc().nulls_first(),
+            IterationPrompt.prompt_id,
+        )
+        .limit(count)
+        .with_for_update(skip_locked=True)
+        .cte()  # runs once; as a plain subquery Postgres may run it again for each row
+    )
 
 
 async def seconds_until_due(session: AsyncSession, iteration_id: UUID) -> float | None:
