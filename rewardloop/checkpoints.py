@@ -25,7 +25,7 @@ from typing import Any
 
 from rewardloop import servable
 from rewardloop.errors import CheckpointInvalid, DiskFull, InvalidInput, NotFound
-from rewardloop.servable.adapter import VERSION
+from rewardloop.records import VERSION_ID
 
 MANIFEST = "manifest.json"
 CANARIES = "canaries.json"
@@ -40,7 +40,7 @@ def folder_of(root: Path, version: str) -> Path:
     Raises:
         InvalidInput: `version` is not an id.
     """
-    if not VERSION.fullmatch(version):
+    if not VERSION_ID.fullmatch(version):
         raise InvalidInput(f"{version!r} is not a version id (letters, digits, dot, dash)")
     return root / version
 
@@ -218,7 +218,7 @@ def _names_a_base(entry: Any) -> bool:
         isinstance(entry, dict)
         and entry.keys() == {"version", "manifest_sha256"}
         and all(isinstance(value, str) for value in entry.values())
-        and VERSION.fullmatch(entry["version"]) is not None
+        and VERSION_ID.fullmatch(entry["version"]) is not None
     )
 
 

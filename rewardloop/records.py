@@ -3,6 +3,7 @@
 These travel between rooms and over the wire. They know nothing of SQL or HTTP.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +13,9 @@ from typing import Literal
 from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 Role = Literal["system", "user", "assistant"]
+
+VERSION_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
+"""How a model version is named, and its folder with it."""
 
 
 class Message(TypedDict):

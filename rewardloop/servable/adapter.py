@@ -5,18 +5,18 @@ in float32, W + (alpha / rank) B A, of layers that the base has, and nothing els
 can do. A base is named by its version and lies beside the adapter, under the same root.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from rewardloop.servable.code import ADAPTER, invalid, read_json
+from rewardloop.records import VERSION_ID
+from rewardloop.servable.code import invalid, read_json
 from rewardloop.servable.weights import Layout, Tensor, differences, read_layout
 
+ADAPTER = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 FILES = frozenset({ADAPTER, WEIGHTS, "canaries.json", "manifest.json"})
 """All that an adapter's folder holds; the rest is its base's."""
-VERSION = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _SAID = frozenset({"base_model_name_or_path", "r", "lora_alpha", "target_modules", "peft_type"})
 _NO_MATTER = frozenset(
     {
@@ -104,7 +104,7 @@ def read_adapter(folder: Path) -> Adapter:
     said = read_json(folder / ADAPTER)
     keys = ("base_model_name_or_path", "r", "lora_alpha", "target_modules")
     base, rank, alpha, targets = (said.get(key) for key in keys)
-    if not isinstance(base, str) or not VERSION.fullmatch(base):
+    if not isinstance(base, str) or not VERSION_ID.fullmatch(base):
         raise invalid(
             folder, f"{ADAPTER} names {base!r} as its base, which is no version id; mend it"
         )

@@ -11,7 +11,6 @@ from typing import Any
 from rewardloop.errors import CheckpointInvalid
 
 NAMES_CODE = frozenset({"auto_map", "custom_pipelines", "trust_remote_code"})
-ADAPTER = "adapter_config.json"
 
 
 def require_no_code(folder: Path) -> None:

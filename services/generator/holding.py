@@ -18,7 +18,7 @@ from rewardloop.errors import SwapFailed, UpstreamUnavailable
 from services.generator import canaries, candidate
 from services.generator.adapters import Adapters
 from services.generator.candidate import Candidate, Loadable, Weights
-from services.generator.held import Held
+from services.generator.held_weights import HeldWeights
 from services.generator.tensors import Tensors
 
 
@@ -37,7 +37,7 @@ class Holding:
         self._form = servable.read_form(self.started_on)
         self._at_start = self._form.at_start
         started_with = checkpoints.read_manifest(self.started_on)
-        self._held = Held(candidate.weights_of(started_with))
+        self._held = HeldWeights(candidate.weights_of(started_with))
 
     @property
     def serves_adapters(self) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rewardloop.clients.generator import POLICY
 from rewardloop.errors import UnknownModel
-from rewardloop.servable.adapter import VERSION
+from rewardloop.records import VERSION_ID
 
 
 def named_version(asked: dict[str, Any]) -> str | None:
@@ -17,7 +17,7 @@ def named_version(asked: dict[str, Any]) -> str | None:
     named = asked.get("model")
     if named in (None, "", POLICY):
         return None
-    if not VERSION.fullmatch(named):
+    if not VERSION_ID.fullmatch(named):
         raise UnknownModel(
             f"there is no model {named[:100]!r} here: ask for {POLICY!r}, or for a version by its "
             "id; `rewardloop models` lists them"

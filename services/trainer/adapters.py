@@ -12,7 +12,7 @@ from typing import Any
 from peft import LoraConfig, PeftModel
 
 from rewardloop.merging import merge_into
-from rewardloop.servable.code import ADAPTER
+from rewardloop.servable.adapter import ADAPTER
 from rewardloop.servable.weights import read_layout
 from services.trainer import finite, optimisation, whole_model
 from services.trainer.canaries import write_canaries

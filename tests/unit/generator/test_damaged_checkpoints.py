@@ -3,7 +3,7 @@
 import pytest
 
 from rewardloop import checkpoints, servable
-from services.generator.held import Held
+from services.generator.held_weights import HeldWeights
 from tests.security import checkpoints as trial
 from tests.security.damage import KINDS
 
@@ -19,7 +19,7 @@ async def test_the_trial_sees_what_is_served(monkeypatch: pytest.MonkeyPatch) ->
     """Without the checks of the files' meaning, what a rewritten manifest hides is served."""
     monkeypatch.setattr(servable, "require_servable", lambda *_: None)
     monkeypatch.setattr(checkpoints, "require_committed", lambda *_: None)
-    monkeypatch.setattr(Held, "require_change", lambda *_: None)
+    monkeypatch.setattr(HeldWeights, "require_change", lambda *_: None)
     found = await trial.run(len(KINDS))
     assert "a flipped bit, manifest rewritten" in found["served_kinds"]
     assert "a wrong shape" in found["served_kinds"]

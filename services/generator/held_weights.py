@@ -13,7 +13,7 @@ from services.generator.deadlines import within
 from services.generator.tensors import Tensors
 
 
-class Held:
+class HeldWeights:
     """Knows which full weights an engine holds."""
 
     def __init__(self, weights: Weights) -> None:
